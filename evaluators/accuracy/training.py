@@ -1,0 +1,97 @@
+"""Train an architecture from one rung to the next, reporting each epoch. Runs on a worker; imports are made there."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluators.dataset import Dataset
+from evaluators.evaluation import Epoch, Failure, failure_from
+from evaluators.host_lock import training as training_slot
+from search_spaces.architecture import Architecture
+
+# Ultralytics' arguments that the search decides itself, and those that would change what a rung means.
+OWN_ARGUMENTS = frozenset(
+    "model data epochs imgsz seed device resume pretrained project name exist_ok save_dir save save_period val plots "
+    "task mode patience time fraction workers verbose cache split compile freeze distill_model quantize rect".split()
+)
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What a worker needs to know to train one rung.
+
+    Attributes:
+        architecture: What to train.
+        dataset: On which images.
+        imgsz: Pixels.
+        epochs: Of the whole schedule: the learning rate is that of a training of so many epochs, also when it pauses.
+        until: Pause after this epoch, 1 to `epochs`.
+        seed: Weights, order of the images and augmentation follow from it and the epoch.
+        arguments: Further Ultralytics training arguments.
+        checkpoint: Where the training is kept; continued from there if the file exists.
+        scratch: A folder for what Ultralytics writes.
+        known: Epochs that the search has on record.
+        threads: Computing threads.
+        gpu: Train on the GPU that the worker sees rather than on the CPU.
+    """
+
+    architecture: Architecture
+    dataset: Dataset
+    imgsz: int
+    epochs: int
+    until: int
+    seed: int
+    checkpoint: Path
+    scratch: Path
+    known: int = 0
+    threads: int = 1
+    gpu: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def train(request: TrainingRequest) -> Iterator[Epoch | Failure]:
+    """Train up to `request.until`, yielding each epoch once its checkpoint is on disk.
+
+    Epochs that the checkpoint holds beyond `request.known` (the search died before it recorded them) are yielded first,
+    and not trained again. Everything that goes wrong in the training is yielded as a failure, the last item. Closing the iterator stops the
+    training after the current batch.
+    """
+    reports: queue.SimpleQueue[Epoch | Failure | None] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def run() -> None:
+        try:
+            with training_slot() as slot:
+                from evaluators.accuracy.trainer import train_rung
+
+                train_rung(request, slot, reports.put, stop)
+        except Exception as error:
+            reports.put(failure_from(error, "nan" if isinstance(error, FloatingPointError) else "error"))
+        finally:
+            reports.put(None)
+
+    # Ultralytics' loop calls back, this generator is asked: a thread turns one into the other.
+    thread = threading.Thread(target=run, name="training", daemon=True)
+    thread.start()
+    try:
+        while (report := reports.get()) is not None:
+            yield report
+    finally:
+        stop.set()
+        thread.join()
+
+
+def prepare(dataset: Dataset, imgsz: int, scratch: Path) -> Iterator[Failure]:
+    """Let Ultralytics scan the images once, so that its label cache is there before trainings read it concurrently."""
+    try:
+        with training_slot():
+            from evaluators.accuracy.trainer import scan
+
+            scan(dataset, imgsz, scratch)
+    except Exception as error:
+        yield failure_from(error)

@@ -1,0 +1,114 @@
+"""Measured values, with units and what they depend on; and failures, with their cause."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Literal
+
+Quality = Literal["good", "noisy", "invalid"]
+Cause = Literal["build", "export", "latency", "timeout", "nan", "oom", "crash", "error"]
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Size of a network. Lower is cheaper; neither figure says how fast it runs on a device.
+
+    Attributes:
+        params: Number of weights, as Ultralytics counts them before fusing.
+        gflops: Billions of floating-point operations for one image at the image size of the evaluation, by thop, as
+            Ultralytics counts them (two per multiply-add, batch normalisation included).
+        params_fused: After batch normalisation is folded into the convolutions: what is deployed.
+        gflops_fused: Likewise.
+        layers: Number of modules, containers included.
+    """
+
+    params: int
+    gflops: float
+    params_fused: int
+    gflops_fused: float
+    layers: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one forward pass, batch 1, without decoding or NMS, on one target. Lower is better.
+
+    Attributes:
+        target: The target's name.
+        fingerprint: Hash of all that the time depends on besides the model: machine, runtime and version, precision,
+            threads, protocol. Two latencies are comparable only if it is equal.
+        imgsz: Image size, pixels.
+        latency_ms: `ratio` times the calibrated time of the reference: the figure to compare.
+        ci_low_ms: Lower end of its 95 % interval.
+        ci_high_ms: Upper end.
+        ratio: Median over interleaved blocks of candidate time / reference time.
+        reference_ms: The calibrated time of the frozen reference model, yolov8n at this image size.
+        median_ms: Raw median of the candidate in this session.
+        p90_ms: Raw 90th percentile; None from fewer than 64 samples.
+        samples: Timed runs of the candidate.
+        drift: Relative change of the ratio between the halves of the session.
+        load: Cores kept busy by other processes meanwhile; None where the system does not tell.
+        quality: `good`; `noisy` if a flag is up; `invalid` if the output is wrong: then there is no latency.
+        flags: What is wrong: `wide_interval`, `drift`, `foreign_load`, `few_samples`.
+    """
+
+    target: str
+    fingerprint: str
+    imgsz: int
+    latency_ms: float
+    ci_low_ms: float
+    ci_high_ms: float
+    ratio: float
+    reference_ms: float
+    median_ms: float
+    p90_ms: float | None
+    samples: int
+    drift: float
+    load: float | None
+    quality: Quality
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of training, reported once its checkpoint is on disk.
+
+    Attributes:
+        epoch: Counted from 1.
+        map50_95: Mean average precision over IoU 0.50 to 0.95 on the validation images, in [0, 1]. Higher is better.
+        map50: At IoU 0.50.
+        loss: Mean training loss of the epoch (sum of its parts).
+        seconds: Wall-clock seconds since the previous report (the first includes set-up), without waiting for
+            latency measurements.
+    """
+
+    epoch: int
+    map50_95: float
+    map50: float
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an evaluation has no value.
+
+    Attributes:
+        cause: A word to count by.
+        message: One line for people.
+        detail: Traceback or output, its end, for developers.
+    """
+
+    cause: Cause
+    message: str
+    detail: str = ""
+
+
+def failure_from(error: BaseException, cause: Cause = "error") -> Failure:
+    """Turn an exception into data; memory exhaustion is recognised whatever the library calls it."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or "out of memory" in message.lower():
+        cause = "oom"
+    detail = "".join(traceback.format_exception(error))
+    return Failure(cause, f"{type(error).__name__}: {message}"[:300], detail[-4000:])

@@ -1,0 +1,74 @@
+"""Everything that is known of an architecture before its first epoch: size, then latency on each target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluators.evaluation import Complexity, Failure, Latency, failure_from
+from evaluators.latency import Calibration, LatencyError, calibrate, measure_latency
+from evaluators.target import Target
+from search_spaces.architecture import Architecture
+
+SESSIONS = 2  # a noisy measurement is repeated once
+
+
+@dataclass(frozen=True)
+class MeasurementRequest:
+    """What a worker needs to know.
+
+    Attributes:
+        architecture: What to measure.
+        classes: Number of classes, which the head's size depends on.
+        imgsz: Pixels.
+        targets: Those on which no latency is known yet, each with its calibration.
+        scratch: A folder for the exported file.
+        accept: Given the size, says why the architecture is not worth measuring; empty if it is.
+    """
+
+    architecture: Architecture
+    classes: int
+    imgsz: int
+    targets: tuple[tuple[Target, Calibration], ...]
+    scratch: Path
+    accept: Callable[[Complexity], str]
+
+
+def measure(request: MeasurementRequest) -> Iterator[Complexity | Latency | Failure]:
+    """Yield the size, then, if it is acceptable, the latencies; or, last, what went wrong."""
+    try:
+        import torch
+
+        from evaluators.complexity import measure_complexity
+        from search_spaces import hook
+
+        torch.set_num_threads(1)
+        model = hook.build(hook.model_file(request.architecture, request.classes))
+    except Exception as error:
+        yield failure_from(error, "build")
+        return
+    try:
+        complexity = measure_complexity(model, request.imgsz)
+        yield complexity
+        if request.accept(complexity):
+            return
+        request.scratch.mkdir(parents=True, exist_ok=True)
+        for target, calibration in request.targets:
+            for _ in range(SESSIONS):
+                latency = measure_latency(model, target, calibration, request.scratch)
+                yield latency
+                if latency.quality == "good":
+                    break
+    except LatencyError as error:
+        yield failure_from(error, "latency")
+    except Exception as error:
+        yield failure_from(error, "export")
+
+
+def calibrate_target(target: Target, imgsz: int) -> Iterator[Calibration | Failure]:
+    """Yield the reference's time on a target, or what went wrong."""
+    try:
+        yield calibrate(target, imgsz)
+    except Exception as error:
+        yield failure_from(error, "latency")

@@ -1,0 +1,159 @@
+"""Times a candidate against a reference in this process and prints one line of JSON. Runs on the device.
+
+Standard library only, plus the runtime file that it is given. By hand:
+
+    python probe.py --model candidate.onnx --reference reference.onnx --runtime runtimes/onnxruntime.py
+
+The machine's speed wanders by several per cent (frequency, neighbours) and takes both models with it; the ratio of the
+two, timed in short alternating blocks, does not. So the ratio is the measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import time
+
+BLOCK_RUNS = 5
+MIN_BLOCKS = 20  # 100 samples of each model
+WARM_UP_S = 0.5
+WARM_UP_LIMIT_S = 10.0
+STEADY = 0.02  # warm-up ends when five runs differ from the five before by less
+HALF_WIDTH = 0.01  # of the 95 % interval, relative: timing stops when it is reached ...
+MIN_S = 1.0
+MAX_S = 10.0  # ... or when this has passed
+TOO_WIDE = 0.03
+TOO_MUCH_DRIFT = 0.03
+TOO_MUCH_LOAD = 0.25  # cores
+
+
+def median_interval(values):
+    """Median of independent values and its distribution-free 95 % interval, from order statistics."""
+    ordered = sorted(values)
+    n = len(ordered)
+    rank = max(int((n - 1.96 * n**0.5) / 2), 0)
+    return statistics.median(ordered), ordered[rank], ordered[n - 1 - rank]
+
+
+def busy_core_seconds():
+    """CPU seconds spent so far by all processes of the machine; None where /proc does not tell."""
+    try:
+        with open("/proc/stat") as file:
+            fields = [int(field) for field in file.readline().split()[1:]]
+    except (OSError, ValueError):
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields[:8]
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def own_core_seconds():
+    """CPU seconds spent so far by this process, all threads."""
+    times = os.times()
+    return times.user + times.system
+
+
+def time_block(run):
+    """Milliseconds of each of `BLOCK_RUNS` consecutive runs."""
+    times = []
+    for _ in range(BLOCK_RUNS):
+        start = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def warm_up(run):
+    """Run until the time is steady; milliseconds of the very first run."""
+    started = time.perf_counter()
+    first, last = None, None
+    while True:
+        block = time_block(run)
+        first = first if first is not None else block[0]
+        now = statistics.median(block)
+        passed = time.perf_counter() - started
+        steady = last is not None and abs(now - last) <= STEADY * last
+        if (passed >= WARM_UP_S and steady) or passed >= WARM_UP_LIMIT_S:
+            return first
+        last = now
+
+
+def measure(candidate, reference):
+    """Alternate blocks of both until the interval of the ratio is narrow; a dictionary of figures."""
+    first_ms = warm_up(reference), warm_up(candidate)
+    ratios, candidate_ms, reference_ms = [], [], []
+    busy, own, started = busy_core_seconds(), own_core_seconds(), time.perf_counter()
+    while True:
+        # Which one goes first alternates, so that a steady change of speed cancels out.
+        if len(ratios) % 2:
+            c = time_block(candidate)
+            r = time_block(reference)
+        else:
+            r = time_block(reference)
+            c = time_block(candidate)
+        candidate_ms += c
+        reference_ms += r
+        ratios.append(statistics.median(c) / statistics.median(r))
+        seconds = time.perf_counter() - started
+        if len(ratios) >= MIN_BLOCKS and seconds >= MIN_S:
+            ratio, low, high = median_interval(ratios)
+            if (high - low) / 2 <= HALF_WIDTH * ratio or seconds >= MAX_S:
+                break
+        elif seconds >= 3 * MAX_S:  # a model so slow that even the fewest blocks take half a minute
+            ratio, low, high = median_interval(ratios)
+            break
+    half = len(ratios) // 2
+    drift = abs(statistics.median(ratios[:half]) / statistics.median(ratios[half:]) - 1) if half else 0.0
+    load = None
+    if busy is not None:
+        load = max((busy_core_seconds() - busy) - (own_core_seconds() - own), 0.0) / seconds
+    flags = []
+    if (high - low) / 2 > TOO_WIDE * ratio:
+        flags.append("wide_interval")
+    if drift > TOO_MUCH_DRIFT:
+        flags.append("drift")
+    if load is not None and load > TOO_MUCH_LOAD:
+        flags.append("foreign_load")
+    if len(ratios) < MIN_BLOCKS:
+        flags.append("few_samples")
+    candidate_ms.sort()
+    return {
+        "ratio": ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+        "median_ms": statistics.median(candidate_ms),
+        "p90_ms": candidate_ms[int(0.9 * (len(candidate_ms) - 1))] if len(candidate_ms) >= 64 else None,
+        "reference_ms": statistics.median(reference_ms),
+        "first_ms": first_ms[1],
+        "samples": len(candidate_ms),
+        "drift": drift,
+        "load": load,
+        "flags": flags,
+        "seconds": seconds,
+    }
+
+
+def main():
+    """Load, check, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="candidate, in the runtime's format")
+    parser.add_argument("--reference", required=True, help="frozen reference model")
+    parser.add_argument("--runtime", required=True, help="path of a runtime file with load() and identity()")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    spec = importlib.util.spec_from_file_location("probed_runtime", arguments.runtime)
+    runtime = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(runtime)
+    reference = runtime.load(arguments.reference, arguments.threads)
+    candidate = runtime.load(arguments.model, arguments.threads)
+    finite = candidate() and reference()
+    result = measure(candidate, reference) if finite else {"flags": ["wrong_output"]}
+    print(json.dumps({"identity": runtime.identity(), "finite": finite, **result}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

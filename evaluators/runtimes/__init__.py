@@ -1,0 +1,4 @@
+"""One file per runtime, loaded by the probe in a fresh process: `load(model, threads)` and `identity()`.
+
+A runtime file imports nothing of this project.
+"""

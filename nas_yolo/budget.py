@@ -1,0 +1,138 @@
+"""What a whole search may spend, and whether a piece of work still fits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search_spaces.errors import UserError
+from storage.trial import Spent
+
+RESERVE = 0.3  # share of the budget kept for training the best to the end
+MAX_RESERVE = 0.7
+SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+class BudgetError(UserError, ValueError):
+    """A budget that cannot be read or used."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One limit.
+
+    Attributes:
+        text: As the user wrote it.
+        kind: `wall`, `gpu` or `cpu` (seconds), or `trials`.
+        limit: Seconds, or number of trials.
+    """
+
+    text: str
+    kind: str
+    limit: float
+
+    @property
+    def unit(self) -> str:
+        """As in the text: `h`, `min`, `gpu-h`, `trials` ..."""
+        return re.sub(r"^[0-9.]+\s*", "", self.text)
+
+    @property
+    def _unit_size(self) -> float:
+        return 1.0 if self.kind == "trials" else SECONDS[self.unit.rpartition("-")[2]]
+
+    def spent(self, spent: Spent, trials: int) -> float:
+        """How much of it is used, in seconds or trials."""
+        used = {"wall": spent.wall_seconds, "gpu": spent.gpu_seconds, "cpu": spent.cpu_seconds, "trials": trials}
+        return used[self.kind]
+
+    def shown(self, spent: Spent, trials: int) -> dict[str, float | str]:
+        """Limit and use in the user's own unit."""
+        used = self.spent(spent, trials)
+        return {
+            "limit": self.limit / self._unit_size,
+            "spent": round(used / self._unit_size, 4),
+            "unit": self.unit,
+        }
+
+
+def parse_budget(text: str) -> Budget:
+    """Read `50gpu-h`, `8h`, `30min`, `2cpu-h` or `200trials`.
+
+    Raises:
+        BudgetError: If it is not of that form, or not more than 0.
+    """
+    compact = text.strip().lower().replace(" ", "")
+    found = re.fullmatch(r"([+-]?[0-9]*\.?[0-9]+)(?:(gpu-|cpu-)?(h|min|s)|(trials?))", compact)
+    if not found:
+        raise BudgetError(f"budget {text!r} is not readable; give e.g. 50gpu-h, 2cpu-h, 8h, 30min or 200trials")
+    amount = float(found[1])
+    if not amount > 0:
+        raise BudgetError(f"budget {text!r} must be more than 0")
+    if found[4]:
+        if amount != int(amount):
+            raise BudgetError(f"budget {text!r} must be a whole number of trials")
+        return Budget(f"{int(amount)}trials", "trials", amount)
+    kind = {"gpu-": "gpu", "cpu-": "cpu", None: "wall"}[found[2]]
+    return Budget(compact, kind, amount * SECONDS[found[3]])
+
+
+@dataclass(frozen=True)
+class Purse:
+    """All limits of a search, what it has spent and what its running work may still cost.
+
+    Attributes:
+        budgets: The limits; the first to run out ends the search.
+        spent: From the ledger.
+        trials: Asked so far.
+        committed_seconds: For each running training, the seconds that it is expected to take from now on.
+        gpus: That one training holds.
+        cpus: Likewise, threads.
+    """
+
+    budgets: Sequence[Budget]
+    spent: Spent
+    trials: int
+    committed_seconds: tuple[float, ...] = ()
+    gpus: float = 0.0
+    cpus: float = 1.0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a limit in time is reached: everything stops at once."""
+        return any(b.kind != "trials" and b.spent(self.spent, self.trials) >= b.limit for b in self.budgets)
+
+    @property
+    def trials_left(self) -> bool:
+        """Whether another trial may be proposed."""
+        return all(self.trials < b.limit for b in self.budgets if b.kind == "trials")
+
+    def fits(self, seconds: float, keep: float = 0.0) -> bool:
+        """Whether a training of so many seconds ends within every limit.
+
+        Args:
+            seconds: Expected duration on one slot.
+            keep: Share of each limit that must be left afterwards, 0 to 1.
+        """
+        held = {"gpu": self.gpus, "cpu": self.cpus}
+        for budget in self.budgets:
+            if budget.kind == "trials":
+                continue
+            left = budget.limit * (1 - keep) - budget.spent(self.spent, self.trials)
+            if budget.kind == "wall":
+                needed = seconds
+            else:
+                needed = held[budget.kind] * (seconds + sum(self.committed_seconds))
+            if needed > left:
+                return False
+        return True
+
+    def reserve(self, completion_seconds: float) -> float:
+        """Share of the budget to keep for the end: the default, or more where one completion needs more.
+
+        Args:
+            completion_seconds: To train one paused trial to its last epoch.
+        """
+        held = {"gpu": self.gpus, "cpu": self.cpus, "wall": 1.0}
+        needs = [held[b.kind] * completion_seconds / b.limit for b in self.budgets if b.kind != "trials"]
+        return min(max([RESERVE, *needs]), MAX_RESERVE)

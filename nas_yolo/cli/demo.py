@@ -1,0 +1,34 @@
+"""`demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nas_yolo.cli.options import console, json_option, open_repository, storage_option
+from nas_yolo.cli.search import free_name, make_config, run_search, start_search
+
+# Learns the digits from scratch in few epochs: large enough steps, no mosaic (digits are small already).
+TRAINING = ("batch=16", "nbs=16", "optimizer=AdamW", "lr0=0.003", "mosaic=0")
+
+
+@click.command("demo")
+@click.option("--budget", default="285s", show_default=True, help="As for `search`.")
+@storage_option
+@json_option
+def demo_command(budget: str, url: str | None, as_json: bool) -> None:
+    """Run a real search on an embedded data set: handwritten digits on textured backgrounds. Nothing is downloaded."""
+    import platformdirs
+
+    from nas_yolo.digits import write_digits
+
+    data = write_digits(Path(platformdirs.user_cache_dir("nas-yolo")) / "data")
+    options = f"--target cpu --budget {budget} --imgsz 96 --epochs 9 " + " ".join(f"--train {item}" for item in TRAINING)
+    console(as_json).print(f"The same as: nas-yolo search --data {data} {options}", soft_wrap=True)
+    repository = open_repository(url)
+    config = make_config(
+        data=str(data), targets=("cpu",), budgets=(budget,), imgsz=96, epochs=9, training=TRAINING
+    )
+    search = start_search(repository, free_name(repository, Path("demo.yaml")), config)
+    run_search(repository, search, as_json)

@@ -1,0 +1,74 @@
+"""`doctor`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+
+import click
+
+from nas_yolo.cli.options import console, json_option, open_repository, print_json, storage_option
+
+
+@click.command("doctor")
+@storage_option
+@json_option
+def doctor_command(url: str | None, as_json: bool) -> None:
+    """Check that everything that a search needs is there and works; exit 1 if not."""
+    checks: dict[str, Callable[[], str]] = {
+        "Python": lambda: sys.version.split()[0],
+        "PyTorch": _torch,
+        "Ultralytics": _ultralytics,
+        "ONNX Runtime": lambda: version("onnxruntime"),
+        "Ray": lambda: version("ray"),
+        "Optuna": lambda: version("optuna"),
+        "cores": lambda: str(len(os.sched_getaffinity(0))),
+        "GPUs": _gpus,
+        "database": lambda: open_repository(url).shown_url,
+        "targets": _targets,
+    }
+    rows = []
+    for name, check in checks.items():
+        try:
+            rows.append({"what": name, "ok": True, "found": check()})
+        except Exception as error:  # a doctor reports whatever is wrong
+            rows.append({"what": name, "ok": False, "found": f"{type(error).__name__}: {error}"})
+    if as_json:
+        print_json(rows)
+    else:
+        for row in rows:
+            mark = "[green]ok[/green]" if row["ok"] else "[red]no[/red]"
+            console().print(f"{mark}  {row['what']:<13} {row['found']}", soft_wrap=True)
+    if not all(row["ok"] for row in rows):
+        raise SystemExit(1)
+
+
+def _torch() -> str:
+    import torch
+    import torchvision
+
+    torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # fails if the two do not match
+    return f"{torch.__version__}, torchvision {torchvision.__version__}"
+
+
+def _ultralytics() -> str:
+    from search_spaces import hook
+    from search_spaces.registry import list_blocks
+
+    hook.install()
+    return f"{version('ultralytics')}, knows the blocks {', '.join(list_blocks())}"
+
+
+def _gpus() -> str:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return ", ".join(names) or "none: trainings run on the CPU"
+
+
+def _targets() -> str:
+    from evaluators.target import load_targets
+
+    return ", ".join(sorted(load_targets()))

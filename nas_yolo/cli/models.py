@@ -1,0 +1,176 @@
+"""`profile`, `models` and `spaces`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nas_yolo.cli.options import console, json_option, open_repository, print_json, storage_option
+
+
+@click.command("profile")
+@click.argument("model")
+@click.option("--target", "targets", multiple=True, metavar="NAME", help="Measure latency there. Repeatable.")
+@click.option("--imgsz", default=640, show_default=True, help="Image size, pixels, a multiple of 32.")
+@click.option("--fresh", is_flag=True, help="Measure again, whatever is in the database.")
+@storage_option
+@json_option
+def profile_command(
+    model: str, targets: tuple[str, ...], imgsz: int, fresh: bool, url: str | None, as_json: bool
+) -> None:
+    """Measure a model: parameters, GFLOPs (as Ultralytics counts, and fused) and latency.
+
+    MODEL is a known design (nas-yolo models), a model YAML, or one that Ultralytics knows, e.g. yolov8n.yaml.
+
+    \b
+    Examples:
+      nas-yolo profile yolov8n-ghost
+      nas-yolo profile best.yaml --target cpu --imgsz 320
+    """
+    import tempfile
+
+    from rich.table import Table
+
+    from evaluators.complexity import measure_complexity
+    from evaluators.latency import LatencyError, calibrate, fingerprint, measure_latency
+    from evaluators.target import get_target
+    from nas_yolo.report.tables import latency_text
+    from search_spaces import UserError
+
+    if imgsz < 32 or imgsz % 32:
+        raise UserError(f"--imgsz {imgsz} must be a multiple of 32")
+    chosen = [get_target(name) for name in dict.fromkeys(targets)]
+    network, architecture, classes = _build(model)
+    complexity = measure_complexity(network, imgsz)
+    latencies: dict[str, Any] = {}
+    for target in chosen:
+        repository = open_repository(url)
+        mark = fingerprint(target)
+        latency = None
+        if architecture and not fresh:
+            latency = repository.find_latency(architecture, classes, imgsz, mark)
+        if latency is None:
+            try:
+                calibration = repository.calibration(mark, imgsz)
+                if calibration is None:
+                    calibration = calibrate(target, imgsz)
+                    repository.add_calibration(calibration)
+                with tempfile.TemporaryDirectory() as scratch:
+                    latency = measure_latency(network, target, calibration, Path(scratch))
+            except LatencyError as error:
+                raise UserError(f"latency on {target.name} was not measured: {error}") from error
+            if architecture:
+                repository.add_latency(architecture, classes, latency)
+        latencies[target.name] = (target, latency)
+    if as_json:
+        return print_json(
+            {
+                "model": model,
+                "imgsz": imgsz,
+                "classes": classes,
+                "params": complexity.params,
+                "gflops": round(complexity.gflops, 3),
+                "params_fused": complexity.params_fused,
+                "gflops_fused": round(complexity.gflops_fused, 3),
+                "layers": complexity.layers,
+                "latency_ms": {
+                    name: {
+                        "latency": latency.latency_ms,
+                        "ci": [latency.ci_low_ms, latency.ci_high_ms],
+                        "median": latency.median_ms,
+                        "p90": latency.p90_ms,
+                        "quality": latency.quality,
+                        "runtime": target.runtime,
+                        "precision": target.precision,
+                        "threads": target.threads,
+                    }
+                    for name, (target, latency) in latencies.items()
+                },
+            }
+        )
+    screen = console()
+    table = Table("", "as Ultralytics counts", "fused", title=f"{model}, {imgsz} px, {classes} classes", title_justify="left")
+    table.add_row("parameters", f"{complexity.params:,}", f"{complexity.params_fused:,}")
+    table.add_row("GFLOPs", f"{complexity.gflops:.1f}", f"{complexity.gflops_fused:.1f}")
+    table.add_row("modules", str(complexity.layers), "")
+    screen.print(table)
+    for name, (target, latency) in latencies.items():
+        screen.print(
+            f"latency on {name}: {latency_text(latency)} ms (95 %), raw median {latency.median_ms:.3g} ms; "
+            f"{target.runtime} {target.precision}, {target.threads} thread(s), {latency.quality}",
+            soft_wrap=True,
+        )
+    return None
+
+
+def _build(model: str) -> tuple[Any, Any, int]:
+    """The network; its architecture if it is a known design; its number of classes."""
+    from search_spaces import UserError
+    from search_spaces.space import list_presets, load_preset
+
+    if model in list_presets():
+        from search_spaces import hook
+
+        architecture = load_preset(model)
+        return hook.build(hook.model_file(architecture, 80)), architecture, 80
+    if not model.endswith((".yaml", ".yml")):
+        from search_spaces.registry import unknown
+
+        raise UserError(f"{unknown('model', model, list_presets())}; or give a model YAML")
+    from search_spaces import hook
+
+    try:
+        network = hook.build(model)
+    except FileNotFoundError as error:
+        raise UserError(f"model file {model} does not exist, and Ultralytics has none of that name") from error
+    except Exception as error:
+        raise UserError(f"{model} does not build: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+    return network, None, int(network.yaml["nc"])
+
+
+@click.command("models")
+@json_option
+def models_command(as_json: bool) -> None:
+    """List known designs: stock models, and the swaps that people make by hand. Each is a model for `profile`."""
+    from rich.table import Table
+
+    from search_spaces.space import LIBRARY, list_presets, load_preset
+
+    rows = []
+    for name in list_presets():
+        architecture = load_preset(name)
+        comment = (LIBRARY / "presets" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        rows.append({"name": name, "family": architecture.family, "blocks": architecture.blocks, "what": comment})
+    if as_json:
+        return print_json(rows)
+    table = Table("name", "blocks", "what it is")
+    for row in rows:
+        table.add_row(str(row["name"]), ", ".join(row["blocks"]), str(row["what"]))
+    console().print(table)
+    return None
+
+
+@click.command("spaces")
+@json_option
+def spaces_command(as_json: bool) -> None:
+    """List search spaces. Copy a file, edit it, and give it to `search --space`."""
+    from rich.table import Table
+
+    from search_spaces.space import LIBRARY, SearchSpace, list_spaces
+
+    rows = []
+    for name in list_spaces():
+        space = SearchSpace.load(name)
+        path = LIBRARY / "spaces" / f"{name}.yaml"
+        rows.append({"name": name, "family": space.family, "architectures": space.size, "file": str(path)})
+    if as_json:
+        return print_json(rows)
+    table = Table("name", "family", "architectures")
+    for row in rows:
+        table.add_row(str(row["name"]), str(row["family"]), f"{row['architectures']:,}")
+    console().print(table)
+    for row in rows:
+        console().print(f"{row['name']}: {row['file']}", soft_wrap=True)
+    return None

@@ -1,0 +1,200 @@
+"""`list`, `status`, `front` and `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nas_yolo.cli.options import console, json_option, open_repository, print_json, storage_option
+
+
+@click.command("list")
+@storage_option
+@json_option
+def list_command(url: str | None, as_json: bool) -> None:
+    """List all searches of the database."""
+    from rich.table import Table
+
+    from nas_yolo.config import SearchConfig
+    from nas_yolo.results import budget_document, complete
+
+    repository = open_repository(url)
+    rows = []
+    for search in repository.searches():
+        config = SearchConfig.from_document(search.config)
+        trials = repository.trials(search)
+        state = search.state
+        if state == "running" and not repository.is_claimed(search):
+            state = "stopped"  # killed
+        rows.append(
+            {
+                "name": search.name,
+                "state": state,
+                "created_at": search.created_at.isoformat(timespec="seconds") + "Z",
+                "budget": budget_document(config, repository.spent(search), len(trials)),
+                "trials": len(trials),
+                "complete": len(complete(trials, config.targets[0][0].name)),
+            }
+        )
+    if as_json:
+        return print_json(rows)
+    if not rows:
+        console().print(f"No searches in {repository.shown_url}. Start with: nas-yolo demo", soft_wrap=True)
+        return None
+    table = Table("name", "state", "created (UTC)", "budget", "trials", "complete")
+    for row in rows:
+        budget = row["budget"]
+        assert isinstance(budget, dict)
+        used = f"{budget['spent']:g} of {budget['limit']:g} {budget['unit']}"
+        created = str(row["created_at"]).replace("T", " ").rstrip("Z")
+        table.add_row(str(row["name"]), str(row["state"]), created, used, str(row["trials"]), str(row["complete"]))
+    console().print(table)
+    return None
+
+
+@click.command("status")
+@click.argument("name")
+@storage_option
+@json_option
+def status_command(name: str, url: str | None, as_json: bool) -> None:
+    """Show how a search stands: what is spent, and every trial."""
+    from rich.table import Table
+
+    from nas_yolo.config import SearchConfig
+    from nas_yolo.report.tables import latency_text, origin_text
+    from nas_yolo.results import budget_document, trial_document, verdict
+
+    repository = open_repository(url)
+    search = repository.search(name)
+    config = SearchConfig.from_document(search.config)
+    trials, spent = repository.trials(search), repository.spent(search)
+    budget = budget_document(config, spent, len(trials))
+    worked_on = repository.is_claimed(search)
+    if as_json:
+        documents = [
+            trial_document(trial)
+            | {
+                "state": trial.state,
+                "reason": trial.reason,
+                "history": [{"epoch": e.epoch, "map50_95": e.map50_95, "map50": e.map50} for e in trial.epochs],
+                "failures": [{"cause": f.cause, "message": f.message} for f in trial.failures],
+            }
+            for trial in trials
+        ]
+        return print_json(
+            {
+                "name": search.name,
+                "state": search.state,
+                "worked_on": worked_on,
+                "budget": budget,
+                "spent": {
+                    "wall_seconds": spent.wall_seconds,
+                    "gpu_seconds": spent.gpu_seconds,
+                    "cpu_seconds": spent.cpu_seconds,
+                },
+                "trials": documents,
+                "trust": {"verdict": verdict(trials, config), "noise_map50_95": None},
+            }
+        )
+    screen = console()
+    state = "being worked on" if worked_on else "stopped" if search.state == "running" else search.state
+    screen.print(
+        f"[bold]{name}[/bold]: {state}; spent {budget['spent']:g} of {budget['limit']:g} {budget['unit']}", soft_wrap=True
+    )
+    target = config.targets[0][0].name
+    table = Table("trial", "state", "epochs", "mAP50-95", f"latency ms ({target})", "params M", "from", "reason")
+    for trial in trials:
+        latency = trial.latencies.get(target)
+        table.add_row(
+            str(trial.number),
+            trial.state,
+            f"{len(trial.epochs)}/{config.epochs}",
+            f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-",
+            latency_text(latency) if latency else "-",
+            f"{trial.complexity.params / 1e6:.2f}" if trial.complexity else "-",
+            origin_text(trial),
+            trial.reason,
+        )
+    screen.print(table)
+    screen.print(verdict(trials, config), soft_wrap=True)
+    if not worked_on and search.state != "done":
+        screen.print(f"Go on with: nas-yolo resume {name}", soft_wrap=True)
+    return None
+
+
+@click.command("front")
+@click.argument("name")
+@storage_option
+@json_option
+def front_command(name: str, url: str | None, as_json: bool) -> None:
+    """Show the Pareto front of a search, and the stock model beside it."""
+    from nas_yolo.config import SearchConfig
+    from nas_yolo.report.tables import front_table
+    from nas_yolo.results import front_document, verdict
+
+    repository = open_repository(url)
+    search = repository.search(name)
+    config = SearchConfig.from_document(search.config)
+    trials = repository.trials(search)
+    if as_json:
+        return print_json(front_document(search, config, trials, repository.spent(search)))
+    screen = console()
+    for target, _ in config.targets:
+        screen.print(front_table(trials, config, target.name))
+    screen.print(verdict(trials, config), soft_wrap=True)
+    return None
+
+
+@click.command("export")
+@click.argument("name")
+@click.option("--trial", "number", type=int, help="Which trial. Default: the most accurate that is as fast as the stock model.")
+@click.option("--max-latency", type=float, metavar="MS", help="Instead: the most accurate within so many milliseconds.")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Model YAML to write.")
+@storage_option
+@json_option
+def export_command(
+    name: str, number: int | None, max_latency: float | None, output: Path, url: str | None, as_json: bool
+) -> None:
+    """Write a trial as a model YAML, with explicit channels, ready to train with Ultralytics.
+
+    \b
+    Examples:
+      nas-yolo export my -o best.yaml
+      nas-yolo export my --max-latency 8 -o fast.yaml
+      nas-yolo yolo train model=best.yaml data=my.yaml epochs=300
+    """
+    from nas_yolo.config import SearchConfig
+    from nas_yolo.export import needs_nas_yolo, write_model_file
+    from nas_yolo.results import NoSuchTrialError, best_trial
+    from search_spaces import UserError
+
+    if number is not None and max_latency is not None:
+        raise click.UsageError("give --trial or --max-latency, not both")
+    repository = open_repository(url)
+    search = repository.search(name)
+    config = SearchConfig.from_document(search.config)
+    trials = repository.trials(search)
+    if number is None:
+        trial = best_trial(trials, config, max_latency)
+    elif 0 <= number < len(trials):
+        trial = trials[number]
+    else:
+        there = f"trials 0 to {len(trials) - 1}" if trials else "no trials yet"
+        raise NoSuchTrialError(f"search {name!r} has no trial {number}; it has {there} (nas-yolo status {name})")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"folder {output.absolute().parent} does not exist; create it or write elsewhere")
+    comment = f"nas-yolo: trial {trial.number} of search {name}"
+    try:
+        write_model_file(trial.architecture, len(config.dataset.names), comment, output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from error
+    blocks = needs_nas_yolo(trial.architecture)
+    params = trial.complexity.params if trial.complexity else None
+    if as_json:
+        return print_json(
+            {"trial": trial.number, "path": str(output.absolute()), "params": params, "needs_nas_yolo": list(blocks)}
+        )
+    use = f"needs nas-yolo ({', '.join(blocks)}): nas-yolo yolo" if blocks else "stock Ultralytics loads it: yolo"
+    console().print(f"Wrote trial {trial.number} to {output}; {use} train model={output} data=...", soft_wrap=True)
+    return None

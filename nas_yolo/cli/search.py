@@ -1,0 +1,322 @@
+"""`search` and `resume`."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nas_yolo.cli.options import console, json_option, open_repository, print_json, storage_option
+
+if TYPE_CHECKING:
+    from evaluators.dataset import Dataset
+    from nas_yolo.budget import Budget
+    from nas_yolo.config import SearchConfig
+    from storage import Repository, Search
+
+EXAMPLES = """
+    \b
+    Examples:
+      nas-yolo search --data my.yaml --target cpu --budget 8h
+      nas-yolo search --data my.yaml --target cpu --budget 50gpu-h --epochs 150 --imgsz 512
+      nas-yolo search --data my.yaml --target cpu --budget 200trials --limit "latency_ms<=12" --train batch=32
+"""
+
+
+@click.command("search", epilog=EXAMPLES)
+@click.option("--data", required=True, metavar="YAML", help="Your labelled images, in the Ultralytics layout.")
+@click.option("--target", "targets", required=True, multiple=True, metavar="NAME", help="Device to be fast on.")
+@click.option(
+    "--budget",
+    "budgets",
+    required=True,
+    multiple=True,
+    metavar="AMOUNT",
+    help="What the search may spend: 50gpu-h, 2cpu-h, 8h, 30min, 200trials. Repeatable; the first to run out ends it.",
+)
+@click.option("--space", default="yolov8n", show_default=True, help="Search space: a name (nas-yolo spaces) or a YAML.")
+@click.option("--name", help="Of the search. Default: from the data file.")
+@storage_option
+@click.option("--imgsz", default=640, show_default=True, help="Image size, pixels, a multiple of 32.")
+@click.option("--epochs", default=100, show_default=True, help="Of a full training.")
+@click.option("--limit", "limits", multiple=True, metavar="TEXT", help='E.g. "latency_ms<=12", "params_m<=3".')
+@click.option("--sampler", default="tpe", show_default=True, help="Who proposes: tpe or random.")
+@click.option(
+    "--train", "training", multiple=True, metavar="KEY=VALUE", help="Ultralytics training argument, e.g. batch=32."
+)
+@click.option("--workers", type=click.IntRange(1), help="Trainings at once. Default: one per core, or per GPU.")
+@click.option("--gpus-per-trial", default=1.0, show_default=True, type=click.FloatRange(0, 8, min_open=True))
+@click.option("--runner", default="ray", show_default=True, help="ray, or local: in this process, to debug.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@json_option
+def search_command(**given: Any) -> None:
+    """Search for detectors for your data and your device.
+
+    Trains stock YOLO and the known designs first, then what the sampler proposes; measures every candidate's latency
+    before its first epoch. Ctrl-C stops it and keeps everything; nas-yolo resume goes on.
+    """
+    repository = open_repository(given.pop("url"))
+    as_json, name = given.pop("as_json"), given.pop("name")
+    config = make_config(**given)
+    name = name or free_name(repository, Path(given["data"]))
+    search = start_search(repository, name, config)
+    run_search(repository, search, as_json)
+
+
+@click.command("resume")
+@click.argument("name")
+@click.option("--budget", "budgets", multiple=True, metavar="AMOUNT", help="Replace the budget: the whole, not what is left.")
+@storage_option
+@json_option
+def resume_command(name: str, budgets: tuple[str, ...], url: str | None, as_json: bool) -> None:
+    """Go on with a search that was stopped or killed, or that gets more budget.
+
+    \b
+    Examples:
+      nas-yolo resume my
+      nas-yolo resume my --budget 100gpu-h
+    """
+    repository = open_repository(url)
+    search = repository.search(name)
+    if budgets:
+        from nas_yolo.budget import parse_budget
+
+        parsed = [parse_budget(text) for text in budgets]
+        check_devices(parsed)
+        search = repository.set_config(search, search.config | {"budgets": [budget.text for budget in parsed]})
+    run_search(repository, search, as_json)
+
+
+def make_config(
+    data: str,
+    targets: tuple[str, ...],
+    budgets: tuple[str, ...],
+    space: str = "yolov8n",
+    imgsz: int = 640,
+    epochs: int = 100,
+    limits: tuple[str, ...] = (),
+    sampler: str = "tpe",
+    training: tuple[str, ...] = (),
+    workers: int | None = None,
+    gpus_per_trial: float = 1.0,
+    runner: str = "ray",
+    seed: int = 0,
+) -> SearchConfig:
+    """Check everything that was given, cheapest first, before anything is spent.
+
+    Raises:
+        UserError: With one line on what to do.
+    """
+    from evaluators.dataset import load_dataset
+    from evaluators.latency import fingerprint
+    from evaluators.target import get_target
+    from nas_yolo.budget import parse_budget
+    from nas_yolo.config import SearchConfig
+    from nas_yolo.objective import parse_limit
+    from nas_yolo.samplers import get_sampler
+    from search_spaces import SearchSpace, UserError
+    from search_spaces.registry import unknown
+
+    if imgsz < 32 or imgsz % 32:
+        raise UserError(f"--imgsz {imgsz} must be a multiple of 32, e.g. {max(round(imgsz / 32), 1) * 32}")
+    if epochs < 1:
+        raise UserError(f"--epochs {epochs} must be at least 1")
+    if runner not in ("ray", "local"):
+        raise UserError(unknown("runner", runner, ("ray", "local")))
+    parsed_budgets = tuple(map(parse_budget, budgets))
+    parsed_limits = tuple(map(parse_limit, limits))
+    get_sampler(sampler)
+    known_targets = tuple((target, fingerprint(target)) for target in map(get_target, dict.fromkeys(targets)))
+    dataset: Dataset = load_dataset(data)
+    loaded = SearchSpace.load(space)
+    arguments = parse_training(training)
+    check_devices(parsed_budgets)
+    return SearchConfig(
+        dataset=dataset,
+        space=loaded,
+        targets=known_targets,
+        imgsz=imgsz,
+        epochs=epochs,
+        budgets=parsed_budgets,
+        limits=parsed_limits,
+        sampler=sampler,
+        seed=seed,
+        training=arguments,
+        runner=runner,
+        workers=workers,
+        gpus_per_trial=gpus_per_trial,
+    )
+
+
+def parse_training(given: tuple[str, ...]) -> dict[str, Any]:
+    """Read `KEY=VALUE` pairs of Ultralytics training arguments.
+
+    Raises:
+        UserError: If one is unknown, of the wrong kind, or decided by the search itself.
+    """
+    import yaml
+
+    from evaluators.accuracy.training import OWN_ARGUMENTS
+    from search_spaces import UserError
+    from search_spaces.registry import unknown
+
+    if not given:
+        return {}
+    from ultralytics.cfg import check_cfg
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    arguments: dict[str, Any] = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"--train {item!r} must be KEY=VALUE, e.g. batch=32")
+        if key in OWN_ARGUMENTS:
+            raise UserError(f"--train {key} is decided by the search itself (see nas-yolo search --help)")
+        if key not in DEFAULT_CFG_DICT:
+            raise UserError(unknown("training argument", key, set(DEFAULT_CFG_DICT) - OWN_ARGUMENTS))
+        arguments[key] = yaml.safe_load(value)
+    try:
+        check_cfg(dict(arguments))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--train: {' '.join(str(error).split())}") from error
+    return arguments
+
+
+def check_devices(budgets: tuple[Budget, ...] | list[Budget]) -> None:
+    """Refuse a GPU budget where there is no GPU, and one in CPU time where trainings would use the GPU."""
+    from nas_yolo.budget import BudgetError
+
+    gpus = count_gpus()
+    for budget in budgets:
+        if budget.kind == "gpu" and not gpus:
+            raise BudgetError(
+                f"budget {budget.text}: this machine has no GPU that PyTorch can use; give a budget in wall-clock or "
+                "CPU time, e.g. 8h or 16cpu-h"
+            )
+
+
+def count_gpus() -> int:
+    """GPUs that PyTorch can use."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def free_name(repository: Repository, data: Path) -> str:
+    """A name from the data file: its folder's if the file is just called data.yaml; numbered if taken."""
+    stem = data.resolve().parent.name if data.stem == "data" else data.stem
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "search"
+    taken = {search.name for search in repository.searches()}
+    number = 1
+    while (name := stem if number == 1 else f"{stem}-{number}") in taken:
+        number += 1
+    return name
+
+
+def start_search(repository: Repository, name: str, config: SearchConfig) -> Search:
+    """Add a search to the database.
+
+    Raises:
+        UserError: If the name is taken or cannot be a folder's.
+    """
+    from search_spaces import UserError
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UserError(f"name {name!r} may have letters, digits, '.', '_' and '-' only, and starts with one of the first two")
+    return repository.create_search(name, config.document())
+
+
+def run_search(repository: Repository, search: Search, as_json: bool) -> None:
+    """Run a search to its end, show progress and the result.
+
+    Raises:
+        UserError: If it cannot run here and now.
+    """
+    import os
+
+    from evaluators.latency import fingerprint
+    from nas_yolo.config import SearchConfig
+    from nas_yolo.report.views import LineView, LiveView
+    from nas_yolo.runners import Runner
+    from nas_yolo.search import SearchLoop
+    from search_spaces import UserError
+
+    config = SearchConfig.from_document(search.config)
+    for target, known in config.targets:
+        if fingerprint(target) != known:
+            raise UserError(
+                f"target {target.name!r} is not what it was when search {search.name!r} began (another machine, or another "
+                f"version of {target.runtime}); latencies would not compare: start a new search here"
+            )
+    screen = console(as_json)
+    folder = repository.folder / "runs" / search.name
+    folder.mkdir(parents=True, exist_ok=True)
+    gpus, cores = count_gpus(), len(os.sched_getaffinity(0))
+    if config.runner == "local":
+        slots = 1
+    elif gpus:
+        slots = config.workers or max(int(gpus / config.gpus_per_trial), 1)
+    else:
+        slots = config.workers or cores
+    threads = max(cores // slots, 1)
+    with repository.claimed(search):
+        screen.print(
+            f"Search [bold]{search.name}[/bold]: {config.space.size:,} architectures, {config.dataset.train_images} images, "
+            f"{slots} training{'s' if slots > 1 else ''} at once on {'GPU' if gpus else 'CPU'}",
+            soft_wrap=True,
+        )
+        runner: Runner
+        if config.runner == "local":
+            from nas_yolo.runners.local import LocalRunner
+
+            runner = LocalRunner()
+        else:
+            from nas_yolo.runners.ray import RayRunner
+
+            runner = RayRunner(slots, config.gpus_per_trial if gpus else 0.0, folder)
+        view = LiveView(screen) if screen.is_terminal and not as_json else LineView(screen)
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            SearchLoop(repository, search, runner, folder, threads, bool(gpus), view).run()
+        except KeyboardInterrupt:
+            view.close()
+            screen.print(f"Stopped; nothing is lost. Go on with: nas-yolo resume {search.name}", soft_wrap=True)
+            raise SystemExit(130) from None
+        finally:
+            view.close()
+            signal.signal(signal.SIGTERM, previous)
+            runner.close()
+    show_result(repository, search, folder, as_json)
+
+
+def show_result(repository: Repository, search: Search, folder: Path, as_json: bool) -> None:
+    """Print the front, write the best as a model file."""
+    from nas_yolo.config import SearchConfig
+    from nas_yolo.export import write_model_file
+    from nas_yolo.report.tables import front_table
+    from nas_yolo.results import NoSuchTrialError, best_trial, front_document, verdict
+
+    config = SearchConfig.from_document(search.config)
+    trials = repository.trials(search)
+    screen = console(as_json)
+    for target, _ in config.targets:
+        screen.print(front_table(trials, config, target.name))
+    screen.print(verdict(trials, config), soft_wrap=True)
+    tried = f"{len(trials)} architectures tried, {sum(trial.state == 'complete' for trial in trials)} trained to the end."
+    screen.print(tried, soft_wrap=True)
+    try:
+        best = best_trial(trials, config)
+    except NoSuchTrialError as error:
+        screen.print(str(error).capitalize(), soft_wrap=True)
+    else:
+        path = folder / "best.yaml"
+        classes = len(config.dataset.names)
+        write_model_file(best.architecture, classes, f"nas-yolo: trial {best.number} of search {search.name}", path)
+        screen.print(f"Best (trial {best.number}): {path}", soft_wrap=True)
+        screen.print(f"Train it:   nas-yolo yolo train model={path} data={config.dataset.file}", soft_wrap=True)
+    screen.print(f"Dashboard:  nas-yolo dashboard {search.name}", soft_wrap=True)
+    if as_json:
+        print_json(front_document(search, config, trials, repository.spent(search)))

@@ -1,0 +1,85 @@
+"""What a search was asked to do: everything that its result depends on, as it is stored with it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from evaluators.dataset import Dataset
+from evaluators.target import Target
+from nas_yolo import __version__
+from nas_yolo.budget import Budget, parse_budget
+from nas_yolo.objective import Limit, parse_limit
+from search_spaces.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """One search.
+
+    Attributes:
+        dataset: Checked images and labels.
+        space: Where to search.
+        targets: Devices, each with the fingerprint that it had when the search began.
+        imgsz: Pixels, for training and latency.
+        epochs: Of a full training.
+        budgets: The first to run out ends the search.
+        limits: Hard limits on a candidate.
+        sampler: Name.
+        seed: Of everything random.
+        training: Ultralytics training arguments.
+        runner: `ray` or `local`.
+        workers: Trainings at once; None: as many as there are cores or GPUs.
+        gpus_per_trial: GPUs, or a share of one, for each training.
+    """
+
+    dataset: Dataset
+    space: SearchSpace
+    targets: tuple[tuple[Target, str], ...]
+    imgsz: int
+    epochs: int
+    budgets: tuple[Budget, ...]
+    limits: tuple[Limit, ...] = ()
+    sampler: str = "tpe"
+    seed: int = 0
+    training: dict[str, Any] = field(default_factory=dict)
+    runner: str = "ray"
+    workers: int | None = None
+    gpus_per_trial: float = 1.0
+
+    def document(self) -> dict[str, Any]:
+        """Plain data for `from_document`."""
+        return {
+            "version": __version__,
+            "dataset": self.dataset.document(),
+            "space": self.space.document(),
+            "targets": [asdict(target) | {"fingerprint": fingerprint} for target, fingerprint in self.targets],
+            "imgsz": self.imgsz,
+            "epochs": self.epochs,
+            "budgets": [budget.text for budget in self.budgets],
+            "limits": [str(limit) for limit in self.limits],
+            "sampler": self.sampler,
+            "seed": self.seed,
+            "training": self.training,
+            "runner": self.runner,
+            "workers": self.workers,
+            "gpus_per_trial": self.gpus_per_trial,
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> SearchConfig:
+        """Read back what `document` wrote."""
+        rest = {key: document[key] for key in ("imgsz", "epochs", "sampler", "seed", "training", "runner")}
+        return cls(
+            dataset=Dataset.from_document(document["dataset"]),
+            space=SearchSpace.from_document(document["space"]),
+            targets=tuple(
+                (Target(**{k: v for k, v in target.items() if k != "fingerprint"}), target["fingerprint"])
+                for target in document["targets"]
+            ),
+            budgets=tuple(map(parse_budget, document["budgets"])),
+            limits=tuple(map(parse_limit, document["limits"])),
+            workers=document["workers"],
+            gpus_per_trial=document["gpus_per_trial"],
+            **rest,
+        )

@@ -1,0 +1,101 @@
+"""A search as an Optuna study, for optuna-dashboard. Our tables are the truth; the study is a copy that can be remade."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from nas_yolo.config import SearchConfig
+from nas_yolo.samplers._distributions import distributions
+from storage import Repository, Search, Trial
+
+REFRESH_S = 5.0
+ENDED = {
+    "complete": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+    "rejected": TrialState.PRUNED,
+    "paused": TrialState.PRUNED,
+}
+
+
+def mirror(repository: Repository, search: Search, storage: RDBStorage) -> None:
+    """Bring the study of a search up to date: every trial that has ended; once nobody works on it, also those that wait.
+
+    Complete trials have mAP50-95 (maximised) and the latency on each target (minimised) as values. Trials that wait or
+    were rejected are shown as pruned. Optuna cannot change a finished trial, so the study is remade when one went on.
+    """
+    config = SearchConfig.from_document(search.config)
+    shown = ("complete", "failed", "rejected") if repository.is_claimed(search) else tuple(ENDED)
+    ended = [trial for trial in repository.trials(search) if trial.state in shown]
+    targets = [target.name for target, _ in config.targets]
+    wanted = {trial.number: _frozen(trial, config, targets) for trial in ended}
+    study = _study(search.name, storage, targets)
+    there = {trial.user_attrs.get("trial"): trial for trial in study.get_trials(deepcopy=False)}
+    if any(number not in wanted or wanted[number].user_attrs != there[number].user_attrs for number in there):
+        optuna.delete_study(study_name=search.name, storage=storage)
+        study, there = _study(search.name, storage, targets), {}
+    study.add_trials([trial for number, trial in wanted.items() if number not in there])
+
+
+def serve(repository: Repository, searches: list[Search], port: int) -> None:
+    """Serve optuna-dashboard on loopback until interrupted, keeping the studies up to date.
+
+    Raises:
+        OSError: If the port is taken.
+    """
+    import optuna_dashboard
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = RDBStorage(repository.url)
+    for search in searches:
+        mirror(repository, search, storage)
+    stop = threading.Event()
+
+    def refresh() -> None:
+        while not stop.wait(REFRESH_S):
+            for search in searches:
+                mirror(repository, search, storage)
+
+    threading.Thread(target=refresh, name="mirror", daemon=True).start()
+    try:
+        optuna_dashboard.run_server(storage, host="127.0.0.1", port=port)
+    finally:
+        stop.set()
+
+
+def _study(name: str, storage: RDBStorage, targets: list[str]) -> optuna.Study:
+    directions = ["maximize", *["minimize"] * len(targets)]
+    study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+    study.set_metric_names(["map50_95", *(f"latency_ms ({target})" for target in targets)])
+    return study
+
+
+def _frozen(trial: Trial, config: SearchConfig, targets: list[str]) -> FrozenTrial:
+    choices = config.space.choices_of(trial.architecture)
+    values = None
+    if trial.state == "complete":
+        values = [trial.map50_95 or 0.0, *(trial.latencies[name].latency_ms for name in targets)]
+    attributes: dict[str, Any] = {
+        "trial": trial.number,
+        "origin": trial.origin,
+        "state": trial.state,
+        "epochs": len(trial.epochs),
+        "map50_95": trial.map50_95,
+        "params": trial.complexity.params if trial.complexity else None,
+        "gflops": trial.complexity.gflops if trial.complexity else None,
+        "architecture": json.loads(trial.architecture.document),
+    }
+    if trial.reason:
+        attributes["reason"] = trial.reason
+    return create_trial(
+        state=ENDED[trial.state],
+        values=values,
+        params=dict(choices) if choices else {},
+        distributions=distributions(config.space) if choices else {},
+        user_attrs=attributes,
+    )

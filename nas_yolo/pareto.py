@@ -1,0 +1,48 @@
+"""Fronts of latency against accuracy, on plain numbers. Lower latency and higher accuracy are better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def front(latencies_ms: Sequence[float], accuracies: Sequence[float]) -> list[int]:
+    """Indices of the points that no other point beats, fastest first.
+
+    A point is beaten by one that is at least as fast and as accurate and better in one of the two. Of equal points the
+    first counts.
+
+    Raises:
+        ValueError: If a value is not finite, or the lengths differ.
+    """
+    if len(latencies_ms) != len(accuracies):
+        raise ValueError(f"{len(latencies_ms)} latencies but {len(accuracies)} accuracies")
+    if not all(map(math.isfinite, [*latencies_ms, *accuracies])):
+        raise ValueError("latencies and accuracies must be finite")
+    members: list[int] = []
+    best = -math.inf
+    for index in sorted(range(len(latencies_ms)), key=lambda i: (latencies_ms[i], -accuracies[i], i)):
+        if accuracies[index] > best:
+            members.append(index)
+            best = accuracies[index]
+    return members
+
+
+def regrets(latencies_ms: Sequence[float], accuracies: Sequence[float]) -> list[float]:
+    """For each point, how much more accurate the best point is that is no slower: 0 or more, 0 on the front.
+
+    A slower point never counts against a faster one.
+    """
+    order = sorted(range(len(latencies_ms)), key=lambda i: latencies_ms[i])
+    result = [0.0] * len(order)
+    best = -math.inf
+    start = 0
+    while start < len(order):
+        end = start  # points of equal latency see one another
+        while end < len(order) and latencies_ms[order[end]] == latencies_ms[order[start]]:
+            best = max(best, accuracies[order[end]])
+            end += 1
+        for index in order[start:end]:
+            result[index] = best - accuracies[index]
+        start = end
+    return result

@@ -1,0 +1,73 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from evaluators.evaluation import Latency
+from nas_yolo.config import SearchConfig
+from nas_yolo.results import baselines, front_trials
+from storage import Trial
+
+
+def latency_text(latency: Latency) -> str:
+    """`1.23 ±0.01`, with a question mark if the measurement was noisy."""
+    half = (latency.ci_high_ms - latency.ci_low_ms) / 2
+    doubt = "" if latency.quality == "good" else " ?"
+    return f"{latency.latency_ms:.3g} ±{half:.1g}{doubt}"
+
+
+def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> Table:
+    """The front on one target, fastest first, and the stock model below it."""
+    table = Table(title=f"Front on {target} at {config.imgsz} px, all {config.epochs} epochs trained", title_justify="left")
+    for heading in ("trial", "mAP50-95", "latency ms (95 %)", "params M", "GFLOPs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("from", no_wrap=True)
+    table.add_column("blocks P2 P3 P4 P5", overflow="fold")
+    stock = baselines(trials, config)
+    members = front_trials(trials, target)
+    for trial in members:
+        _add_row(table, trial, target)
+    for trial in stock:
+        if trial not in members and target in trial.latencies:
+            table.add_section()
+            _add_row(table, trial, target)
+    return table
+
+
+def _add_row(table: Table, trial: Trial, target: str) -> None:
+    complexity = trial.complexity
+    accuracy = f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-"
+    if trial.state != "complete":
+        accuracy += f" ({len(trial.epochs)} ep)"
+    table.add_row(
+        str(trial.number),
+        accuracy,
+        latency_text(trial.latencies[target]),
+        f"{complexity.params / 1e6:.2f}" if complexity else "-",
+        f"{complexity.gflops:.3g}" if complexity else "-",
+        origin_text(trial),
+        blocks_text(trial),
+    )
+
+
+def origin_text(trial: Trial) -> str:
+    """Name of the preset, or of the sampler."""
+    return trial.origin.partition(":")[2]
+
+
+def blocks_text(trial: Trial) -> str:
+    """The stages in short: block, width and depth."""
+    return " ".join(f"{stage.block}-{stage.width}×{stage.depth}" for stage in trial.architecture.stages)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,119 @@
+"""Progress of a running search: a live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from nas_yolo.budget import Budget
+from nas_yolo.report.tables import duration, front_table, latency_text, origin_text
+from nas_yolo.results import front_trials
+from nas_yolo.search import Snapshot
+from storage import Trial
+
+PHASES = {
+    "preparing": "scanning images, calibrating",
+    "exploring": "exploring",
+    "finishing": "training the best to the end",
+    "done": "done",
+}
+
+
+class LineView:
+    """One line for each trial that moves on; nothing is overwritten, so it suits logs and pipes."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._seen: dict[int, tuple[str, int]] = {}
+        self._phase = ""
+        self._started = time.monotonic()
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Print what changed since the last call."""
+        if snapshot.phase != self._phase:
+            self._phase = snapshot.phase
+            self._print(PHASES[snapshot.phase])
+        for trial in snapshot.trials:
+            now = (trial.state, len(trial.epochs) if trial.state in ("paused", "complete") else 0)
+            if now != self._seen.get(trial.number) and trial.state not in ("new", "measuring", "training"):
+                self._print(trial_line(trial, snapshot.config.targets[0][0].name))
+            self._seen[trial.number] = now
+
+    def close(self) -> None:
+        """Nothing to put away."""
+
+    def _print(self, text: str) -> None:
+        stamp = duration(time.monotonic() - self._started)
+        self.console.print(f"{stamp:>12}  {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+class LiveView:
+    """Budget, trials by state, what runs, and the front, redrawn in place."""
+
+    def __init__(self, console: Console):
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Redraw."""
+        self._live.update(render(snapshot))
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._live.stop()
+
+
+def trial_line(trial: Trial, target: str) -> str:
+    """A trial in one line."""
+    parts = [f"trial {trial.number} ({origin_text(trial)})", trial.state]
+    if latency := trial.latencies.get(target):
+        parts.append(f"{latency_text(latency)} ms")
+    if trial.epochs:
+        parts.append(f"mAP50-95 {trial.map50_95:.3f} after {len(trial.epochs)} epochs")
+    if trial.reason:
+        parts.append(trial.reason)
+    return "  ".join(parts)
+
+
+def render(snapshot: Snapshot) -> Group:
+    """The live view's content."""
+    head = Text.assemble((snapshot.search.name, "bold"), f"  {PHASES[snapshot.phase]}")
+    budgets = Table.grid(padding=(0, 2))
+    for budget in snapshot.purse.budgets:
+        budgets.add_row(*_budget_row(budget, snapshot))
+    states = Counter(trial.state for trial in snapshot.trials)
+    counts = "  ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet"
+    lines: list[Any] = [head, budgets, Text(f"trials: {counts}")]
+    trials = {trial.number: trial for trial in snapshot.trials}
+    for kind, number in snapshot.running:
+        if number is None:
+            continue
+        trial = trials[number]
+        verb = "training" if kind == "train" else "measuring"
+        progress = f"epoch {len(trial.epochs)}/{snapshot.config.epochs}" if kind == "train" else ""
+        lines.append(Text(f"  {verb} trial {number} ({origin_text(trial)}) {progress}"))
+    target = snapshot.config.targets[0][0].name
+    if front_trials(snapshot.trials, target):
+        lines.append(front_table(snapshot.trials, snapshot.config, target))
+    lines.append(Text("Ctrl-C stops and keeps everything.", style="dim"))
+    return Group(*lines)
+
+
+def _budget_row(budget: Budget, snapshot: Snapshot) -> tuple[str, str, str]:
+    spent = budget.spent(snapshot.purse.spent, len(snapshot.trials))
+    share = min(spent / budget.limit, 1.0)
+    bar = "━" * round(30 * share) + "╌" * (30 - round(30 * share))
+    left = ""
+    if budget.kind == "wall":
+        left = f"{duration(budget.limit - spent)} left"
+    elif budget.kind != "trials":
+        held = snapshot.purse.gpus if budget.kind == "gpu" else snapshot.purse.cpus
+        rate = held * max(sum(kind == "train" for kind, _ in snapshot.running), 1)
+        left = f"about {duration((budget.limit - spent) / rate)} left"
+    return f"budget {budget.text}", f"{bar} {share:.0%}", left

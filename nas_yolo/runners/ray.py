@@ -1,0 +1,101 @@
+"""Work on Ray: worker processes stay warm between trainings, and survive one another's deaths."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# Before Ray is imported: it reads these once. No usage statistics; no advice about GPUs that are not there.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray  # noqa: E402
+from ray.exceptions import OutOfMemoryError, RayError  # noqa: E402
+
+from evaluators.evaluation import Failure  # noqa: E402
+from nas_yolo.environment import ultralytics_environment  # noqa: E402
+from nas_yolo.runners import Event, Kind, Work  # noqa: E402
+
+MEASURING = "nas-yolo-measuring"  # custom resource: one unit, so that one measurement runs at a time
+OBJECT_STORE_BYTES = 100 * 2**20  # results are a few hundred bytes each
+
+
+class RayRunner:
+    """A Ray cluster on this machine for the duration of a search.
+
+    Args:
+        slots: Trainings at once.
+        gpus_per_trial: GPUs that each holds; 0 on a machine without.
+        folder: The search's own folder. Ray would otherwise put the caller's working directory on the workers'
+            module path, ahead of everything installed.
+    """
+
+    def __init__(self, slots: int, gpus_per_trial: float, folder: Path):
+        self.slots = slots
+        self._gpus_per_trial = gpus_per_trial
+        empty = folder / "ray"
+        empty.mkdir(parents=True, exist_ok=True)
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        ray.init(
+            num_cpus=slots,
+            num_gpus=None if gpus_per_trial else 0,
+            resources={MEASURING: 1},
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"working_dir": str(empty), "env_vars": ultralytics_environment()},
+        )
+        self._running: dict[Any, str] = {}
+
+    def submit(self, key: str, kind: Kind, work: Work) -> None:
+        """Hand it to Ray, which queues it until its resources are free."""
+        resources: dict[str, Any] = {"num_cpus": 0, "resources": {MEASURING: 1}}
+        if kind == "train":
+            resources = {"num_cpus": 1, "num_gpus": self._gpus_per_trial}
+        self._running[_run.options(**resources).remote(work)] = key
+
+    def poll(self, timeout_s: float) -> Sequence[Event]:
+        """What the workers have reported."""
+        if not self._running:
+            threading.Event().wait(timeout_s)
+            return []
+        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        more, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return [event for results in {*ready, *more} for event in self._next(results)]
+
+    def cancel(self, key: str) -> None:
+        """End its process."""
+        for results, other in list(self._running.items()):
+            if other == key:
+                ray.cancel(results, force=True)
+                del self._running[results]
+
+    def close(self) -> None:
+        """End the cluster with everything that runs on it."""
+        self._running.clear()
+        ray.shutdown()
+
+    def _next(self, results: Any) -> list[Event]:
+        key = self._running[results]
+        try:
+            return [Event(key, ray.get(next(results)))]
+        except StopIteration:
+            del self._running[results]
+            return [Event(key, None)]
+        except RayError as error:
+            del self._running[results]
+            cause = "oom" if isinstance(error, OutOfMemoryError) else "crash"
+            message = " ".join(str(error).split())[:300]
+            failure = Failure(cause, f"the worker process died: {message}")  # type: ignore[arg-type]
+            return [Event(key, failure), Event(key, None)]
+
+
+# No retries by Ray: whether to try again is the search's decision, and is recorded.
+@ray.remote(max_retries=0, num_returns="streaming")  # type: ignore[untyped-decorator]
+def _run(work: Work) -> Iterator[Any]:
+    yield from work()

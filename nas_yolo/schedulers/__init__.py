@@ -1,0 +1,1 @@
+"""One file per scheduler: pure decisions about which paused trial to continue."""

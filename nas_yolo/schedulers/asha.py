@@ -1,0 +1,110 @@
+"""Asynchronous successive halving on accuracy at equal latency.
+
+At every rung, trials are ranked by *regret*: how much more accurate the best trial is that is no slower. A net is thus
+never held back because a slower one is more accurate, and the whole front has regret 0. The best third of a rung may
+go on to the next; nothing is stopped for ever, it waits.
+
+Paper: A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934 (asynchronous successive halving).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nas_yolo.pareto import regrets
+
+ETA = 3
+MAX_RUNGS = 3
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a decision needs to know of a trial.
+
+    Attributes:
+        number: Of the trial.
+        latencies_ms: On each target of the search, in the same order for all.
+        accuracies: mAP50-95 by number of epochs, of all epochs so far.
+        idle: Whether it waits at a rung, so that it could go on now.
+    """
+
+    number: int
+    latencies_ms: tuple[float, ...]
+    accuracies: dict[int, float]
+    idle: bool
+
+
+def rungs(epochs: int) -> tuple[int, ...]:
+    """Epochs at which trials pause: `epochs`, a third of that, a ninth; none under two epochs, except `epochs` itself."""
+    lower = [round(epochs / ETA**power) for power in range(1, MAX_RUNGS)]
+    return tuple(sorted({epochs, *(rung for rung in lower if rung >= 2)}))
+
+
+def ranking(standings: Sequence[Standing], rung: int) -> list[tuple[float, int]]:
+    """All trials that have reached a rung as (regret, number), best first.
+
+    With several targets a trial's regret is its smallest: good on one device is good. Among equals come first those
+    that lie farthest, in log-latency, from the ones before them, so that every region of latency keeps a chance.
+    """
+    here = [standing for standing in standings if rung in standing.accuracies]
+    if not here:
+        return []
+    accuracies = [standing.accuracies[rung] for standing in here]
+    by_target = [regrets(latencies, accuracies) for latencies in zip(*(s.latencies_ms for s in here), strict=True)]
+    regret = {standing.number: min(column) for standing, column in zip(here, zip(*by_target, strict=True), strict=True)}
+    place = {standing.number: math.log(standing.latencies_ms[0]) for standing in here}
+    accuracy = {standing.number: value for standing, value in zip(here, accuracies, strict=True)}
+
+    order: list[tuple[float, int]] = []
+    for value in sorted(set(regret.values())):
+        equals = [number for number in regret if regret[number] == value]
+        while equals:
+
+            def spread(number: int) -> tuple[float, float, int]:
+                gap = min((abs(place[number] - place[other]) for _, other in order), default=math.inf)
+                return gap, accuracy[number], -number
+
+            chosen = max(equals, key=spread)
+            equals.remove(chosen)
+            order.append((value, chosen))
+    return order
+
+
+def promotion(standings: Sequence[Standing], levels: Sequence[int]) -> int | None:
+    """The trial to continue to its next rung, if one deserves it: from the highest rung down, within the best third.
+
+    Args:
+        standings: All trials that were trained.
+        levels: The rungs, in epochs, ascending.
+    """
+    idle = {standing.number: standing for standing in standings if standing.idle}
+    for rung in reversed(levels[:-1]):
+        order = ranking(standings, rung)
+        for _, number in order[: len(order) // ETA]:
+            if number in idle and _height(idle[number], levels) == rung:
+                return number
+    return None
+
+
+def _height(standing: Standing, levels: Sequence[int]) -> int:
+    """The highest rung reached; a trial may have been stopped on its way to the next."""
+    return max(level for level in levels if level in standing.accuracies)
+
+
+def finalists(standings: Sequence[Standing], levels: Sequence[int]) -> list[int]:
+    """Trials that wait, in the order in which they deserve to be trained to the end.
+
+    Those of lowest regret at the highest rung that they reached come first; regret is taken relative to the best
+    accuracy at that rung, so that rungs can be compared.
+    """
+    merits: list[tuple[float, int, int, int]] = []
+    for height, rung in enumerate(levels[:-1]):
+        order = ranking(standings, rung)
+        best = max((s.accuracies[rung] for s in standings if rung in s.accuracies), default=0.0)
+        for position, (regret, number) in enumerate(order):
+            standing = next(s for s in standings if s.number == number)
+            if standing.idle and _height(standing, levels) == rung:
+                merits.append((regret / best if best > 0 else 0.0, -height, position, number))
+    return [number for *_, number in sorted(merits)]

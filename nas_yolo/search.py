@@ -1,0 +1,486 @@
+"""The loop: propose, measure, train, decide, until the budget is spent. Decisions are made elsewhere; this carries
+them out, and writes every step down before it goes on."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from evaluators.accuracy.training import TrainingRequest, prepare, train
+from evaluators.evaluation import Complexity, Epoch, Failure, Latency
+from evaluators.latency import Calibration
+from evaluators.measurement import MeasurementRequest, calibrate_target, measure
+from nas_yolo.budget import RESERVE, Purse
+from nas_yolo.config import SearchConfig
+from nas_yolo.objective import too_complex, too_slow
+from nas_yolo.runners import Event, Kind, Runner, Work
+from nas_yolo.samplers import Observation, get_sampler
+from nas_yolo.schedulers.asha import Standing, finalists, promotion, rungs
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+from search_spaces.registry import get_family
+from search_spaces.space import list_presets, load_preset
+from storage import Repository, Search, Trial
+
+ATTEMPTS = 2  # a crash may be the machine's fault: once more, from the last checkpoint
+MAX_FAILURES = 5  # with nothing trained at all: something is wrong that more trials will not mend
+SAFETY = 1.1  # trainings are planned as that much longer than measured
+TICK_S = 1.0
+FEW = 8  # observations from which a rung is worth learning from
+
+Phase = Literal["preparing", "exploring", "finishing", "done"]
+
+
+class SearchError(UserError, RuntimeError):
+    """The search cannot go on; one line that says why."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """How a search stands, for a view.
+
+    Attributes:
+        running: What runs now: kind and trial number (None: preparations).
+    """
+
+    search: Search
+    config: SearchConfig
+    phase: Phase
+    trials: tuple[Trial, ...]
+    purse: Purse
+    running: tuple[tuple[Kind, int | None], ...]
+
+
+@dataclass
+class _Job:
+    kind: Kind
+    trial: int | None
+    entry: int
+    started: float
+    expected_s: float = 0.0
+    failure: Failure | None = None
+
+
+class SearchLoop:
+    """Runs one search until its budget is spent or the space is exhausted.
+
+    Args:
+        repository: Where the search is stored.
+        search: The search; `run` continues wherever its trials stand.
+        runner: Where work runs; closed by the caller.
+        folder: For checkpoints and scratch files of this search.
+        threads: Of one training.
+        on_gpu: Whether trainings use a GPU.
+        view: Called after every change and every second.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        search: Search,
+        runner: Runner,
+        folder: Path,
+        threads: int,
+        on_gpu: bool,
+        view: Callable[[Snapshot], None],
+    ):
+        self.repository, self.search, self.runner, self.folder, self.view = repository, search, runner, folder, view
+        self.config = SearchConfig.from_document(search.config)
+        self.levels = rungs(self.config.epochs)
+        self.threads, self.on_gpu = threads, on_gpu
+        self.ask = get_sampler(self.config.sampler)
+        self.baseline = get_family(self.config.space.family).baseline
+        self.trials: dict[int, Trial] = {}
+        self.calibrations: dict[str, Calibration] = {}
+        self.phase: Phase = "preparing"
+        self.exhausted_space = False
+        self._jobs: dict[str, _Job] = {}
+        self._ticked = 0.0
+
+    # The loop -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until nothing is left to do within the budget.
+
+        Raises:
+            SearchError: If the images or the target cannot be used.
+            KeyboardInterrupt: If the user stops it. As after a crash, nothing is lost, `run` on a new loop continues.
+        """
+        self.repository.set_state(self.search, "running")
+        self.trials = {trial.number: self._settled(trial) for trial in self.repository.trials(self.search)}
+        with self._session():
+            try:
+                self._prepare()
+                self.phase = "exploring"
+                while self._start_work():
+                    self._wait()
+            except KeyboardInterrupt:
+                self.repository.set_state(self.search, "stopped")
+                raise
+            finally:
+                self._abandon()
+        self.phase = "done"
+        self.repository.set_state(self.search, "done")
+        self._show()
+
+    def _prepare(self) -> None:
+        """Scan the images once and time the reference model on every target that has not been."""
+        scratch = self.folder / "scratch"
+        config = self.config
+        self._submit("prepare", "train", None, partial(prepare, config.dataset, config.imgsz, scratch))
+        for target, fingerprint in config.targets:
+            known = self.repository.calibration(fingerprint, config.imgsz)
+            if known:
+                self.calibrations[target.name] = known
+            else:
+                work = partial(calibrate_target, target, config.imgsz)
+                self._submit(f"calibrate {target.name}", "measure", None, work)
+        while self._jobs:
+            self._wait()
+
+    def _start_work(self) -> bool:
+        """Start what should run now; whether anything runs."""
+        purse = self._purse()
+        if purse.exhausted:
+            return False
+        while self._count("train") < self.runner.slots and (choice := self._next_training(purse)):
+            self._start_training(*choice)
+            purse = self._purse()
+        while self.phase == "exploring" and self._wants_trial(purse):
+            trial = self._propose()
+            if trial is None:
+                self.exhausted_space = True
+                break
+            purse = self._purse()
+        for trial in list(self.trials.values()):
+            if trial.state == "new":
+                self._start_measuring(trial)
+        self._show()
+        return bool(self._jobs)
+
+    def _wait(self) -> None:
+        for event in self.runner.poll(TICK_S):
+            self._handle(event)
+        self._tick()
+        if self._purse().exhausted:
+            self._abandon()
+
+    # Decisions ------------------------------------------------------------------------------------------------------
+
+    def _next_training(self, purse: Purse) -> tuple[Trial, int] | None:
+        """The trial to train next, and until which epoch."""
+        if self.phase == "exploring" and not self._may_explore(purse):
+            self.phase = "finishing"
+        standings = [_standing(trial) for trial in self.trials.values() if trial.epochs and trial.latencies]
+        if self.phase == "exploring":
+            reserve = self._reserve(purse)
+            number = promotion(standings, self.levels)
+            if number is not None:
+                trial = self.trials[number]
+                until = next(level for level in self.levels if level > len(trial.epochs))
+                if purse.fits(self._cost(trial, until), reserve):
+                    return trial, until
+            for trial in self.trials.values():
+                below_first_rung = trial.state in ("ready", "paused") and len(trial.epochs) < self.levels[0]
+                if below_first_rung and purse.fits(self._cost(trial, self.levels[0]), reserve):
+                    return trial, self.levels[0]
+            return None
+        order = [t for t in self.trials.values() if t.preset == self.baseline and t.state in ("ready", "paused")]
+        if all(budget.kind == "trials" for budget in purse.budgets):
+            complete = sum(t.state == "complete" or t.state == "training" for t in self.trials.values())
+            room = math.ceil(RESERVE * len(self.trials)) - complete
+        else:
+            room = len(self.trials)
+        order += [self.trials[number] for number in finalists(standings, self.levels)[: max(room, 0)]]
+        for trial in order:
+            if purse.fits(self._cost(trial, self.config.epochs)):
+                return trial, self.config.epochs
+        return None
+
+    def _may_explore(self, purse: Purse) -> bool:
+        """Whether there is budget, and something new to find, beyond what is kept for the end."""
+        waiting = any(t.state in ("new", "measuring", "ready", "training") for t in self.trials.values())
+        first = max((self._cost(t, self.levels[0]) for t in self.trials.values() if t.state == "ready"), default=None)
+        if first is None:
+            first = SAFETY * self._seconds_per_epoch() * self.levels[0]
+        if not purse.fits(first, self._reserve(purse)):
+            return False
+        return waiting or (purse.trials_left and not self.exhausted_space)
+
+    def _wants_trial(self, purse: Purse) -> bool:
+        ahead = sum(t.state in ("new", "measuring", "ready") for t in self.trials.values())
+        return ahead < self.runner.slots and purse.trials_left and not self.exhausted_space
+
+    def _reserve(self, purse: Purse) -> float:
+        if len(self.levels) == 1:
+            return 0.0  # every training is a full one
+        return purse.reserve(SAFETY * self._seconds_per_epoch() * (self.levels[-1] - self.levels[0]))
+
+    def _cost(self, trial: Trial, until: int) -> float:
+        """Expected seconds of training `trial` on to epoch `until`."""
+        return SAFETY * self._seconds_per_epoch(trial) * (until - len(trial.epochs))
+
+    def _seconds_per_epoch(self, trial: Trial | None = None) -> float:
+        """Of this trial, or else typical of those trained so far (upper quartile); 0 before there are any."""
+        if trial and trial.epochs:
+            # The first epoch includes set-up.
+            return statistics.fmean(epoch.seconds for epoch in trial.epochs[1:] or trial.epochs)
+        known = [self._seconds_per_epoch(other) for other in self.trials.values() if other.epochs]
+        return float(np.quantile(known, 0.75)) if known else 0.0
+
+    def _propose(self) -> Trial | None:
+        """A new trial: known designs first, then whatever the sampler says; None if all have been tried."""
+        tried = {trial.architecture.key for trial in self.trials.values()}
+        number = len(self.trials)
+        for name in (self.baseline, *list_presets()):
+            preset = load_preset(name)
+            inside = preset.family == self.config.space.family and self.config.space.choices_of(preset) is not None
+            if preset.key not in tried and (inside or name == self.baseline):
+                return self._add(preset, f"preset:{name}", number)
+        observations = self._observations()
+        for attempt in range(200):
+            # After a few proposals that were tried before, chance finds what is left sooner than the model.
+            ask = self.ask if attempt < 5 else get_sampler("random")
+            seed = int(np.random.SeedSequence((self.config.seed, number, attempt)).generate_state(1)[0])
+            architecture = self.config.space.architecture(ask(self.config.space, observations, seed))
+            if architecture.key not in tried:
+                return self._add(architecture, f"sampler:{self.config.sampler}", number)
+        return None
+
+    def _observations(self) -> list[Observation]:
+        """Accuracies at the highest rung that enough trials have reached; they are not comparable across rungs."""
+        reached = {level: sum(len(t.epochs) >= level for t in self.trials.values()) for level in self.levels}
+        rung = next((level for level in reversed(self.levels) if reached[level] >= FEW), self.levels[0])
+        observations = []
+        target = self.config.targets[0][0].name
+        for trial in self.trials.values():
+            choices = self.config.space.choices_of(trial.architecture)
+            if choices is None:
+                continue
+            accuracy = trial.epochs[rung - 1].map50_95 if len(trial.epochs) >= rung else None
+            latency = trial.latencies.get(target)
+            observations.append(
+                Observation(choices, accuracy, latency.latency_ms if latency else None, trial.alive and accuracy is None)
+            )
+        return observations
+
+    # Work -----------------------------------------------------------------------------------------------------------
+
+    def _add(self, architecture: Architecture, origin: str, number: int) -> Trial:
+        trial = self.repository.add_trial(self.search, number, architecture, origin)
+        self.trials[number] = trial
+        return trial
+
+    def _start_measuring(self, trial: Trial) -> None:
+        config = self.config
+        classes = len(config.dataset.names)
+        unknown = []
+        for target, fingerprint in config.targets:
+            known = self.repository.find_latency(trial.architecture, classes, config.imgsz, fingerprint)
+            if known:
+                trial = replace(trial, latencies={**trial.latencies, target.name: known})
+            else:
+                unknown.append((target, self.calibrations[target.name]))
+        request = MeasurementRequest(
+            architecture=trial.architecture,
+            classes=classes,
+            imgsz=config.imgsz,
+            targets=tuple(unknown),
+            scratch=self.folder / "scratch",
+            accept=partial(too_complex, () if trial.preset == self.baseline else config.limits),
+        )
+        self._move(trial, "measuring")
+        self._submit(f"measure {trial.number}", "measure", trial, partial(measure, request))
+
+    def _start_training(self, trial: Trial, until: int) -> None:
+        home = self.folder / "trials" / f"{trial.number:05d}"
+        home.mkdir(parents=True, exist_ok=True)
+        request = TrainingRequest(
+            architecture=trial.architecture,
+            dataset=self.config.dataset,
+            imgsz=self.config.imgsz,
+            epochs=self.config.epochs,
+            until=until,
+            seed=self.config.seed,
+            checkpoint=home / "checkpoint.pt",
+            scratch=home,
+            known=len(trial.epochs),
+            threads=self.threads,
+            gpu=self.on_gpu,
+            arguments=self.config.training,
+        )
+        expected = self._cost(trial, until)
+        self._move(trial, "training")
+        self._submit(f"train {trial.number}", "train", trial, partial(train, request), expected)
+
+    def _submit(self, key: str, kind: Kind, trial: Trial | None, work: Work, expected_s: float = 0.0) -> None:
+        gpus, cpus = 0.0, 1.0
+        if kind == "train":
+            gpus = self.config.gpus_per_trial if self.on_gpu else 0.0
+            cpus = float(self.threads)
+        entry = self.repository.open_entry(self.search, trial, kind, gpus, cpus)
+        number = trial.number if trial else None
+        self._jobs[key] = _Job(kind, number, entry, time.monotonic(), expected_s)
+        self.runner.submit(key, kind, work)
+
+    def _handle(self, event: Event) -> None:
+        job = self._jobs.get(event.key)
+        if job is None:
+            return
+        trial = self.trials[job.trial] if job.trial is not None else None
+        match event.item:
+            case None:
+                self._charge(job)
+                del self._jobs[event.key]
+                if trial is None:
+                    if job.failure:
+                        raise SearchError(f"{event.key} failed: {job.failure.message}")
+                elif job.failure:
+                    self._after_failure(trial, job)
+                elif job.kind == "train":
+                    self._move(trial, "complete" if len(trial.epochs) >= self.config.epochs else "paused")
+                else:
+                    self._after_measuring(trial)
+            case Failure() as failure:
+                job.failure = failure
+                if trial:
+                    self.repository.add_failure(trial, failure)
+                    self._update(replace(trial, failures=(*trial.failures, failure)))
+            case Calibration() as calibration:
+                self.repository.add_calibration(calibration)
+                name = event.key.removeprefix("calibrate ")
+                self.calibrations[name] = calibration
+            case Epoch() as epoch if trial:
+                self.repository.add_epoch(trial, epoch)
+                self._update(replace(trial, epochs=(*trial.epochs, epoch)))
+            case Complexity() as complexity if trial:
+                self.repository.set_complexity(trial, complexity)
+                self._update(replace(trial, complexity=complexity))
+            case Latency() as latency if trial:
+                self.repository.add_latency(trial.architecture, len(self.config.dataset.names), latency)
+                self._update(replace(trial, latencies={**trial.latencies, latency.target: latency}))
+            case other:
+                raise AssertionError(f"unexpected result {other!r}")
+
+    def _after_measuring(self, trial: Trial) -> None:
+        limits = () if trial.preset == self.baseline else self.config.limits
+        assert trial.complexity is not None
+        reason = too_complex(limits, trial.complexity) or too_slow(limits, trial.latencies.values())
+        self._move(trial, "rejected" if reason else "ready", reason)
+
+    def _after_failure(self, trial: Trial, job: _Job) -> None:
+        """Try again after a crash, which may have been the machine's; anything else would only happen again."""
+        failure = job.failure
+        assert failure is not None
+        crashes = sum(past.cause in ("crash", "latency") for past in trial.failures)
+        if failure.cause in ("crash", "latency") and crashes < ATTEMPTS:
+            self._move(self._settled(trial), self._settled(trial).state)
+        else:
+            self._move(trial, "failed", f"{failure.cause}: {failure.message}")
+        failed = [other for other in self.trials.values() if other.state == "failed"]
+        if len(failed) >= MAX_FAILURES and not any(other.epochs for other in self.trials.values()):
+            raise SearchError(
+                f"the first {len(failed)} trials all failed, the last one with: {failed[-1].reason}; "
+                f"details: nas-yolo status {self.search.name}"
+            )
+
+    # Bookkeeping ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _settled(trial: Trial) -> Trial:
+        """The trial as it stands once nothing works on it."""
+        if trial.state == "measuring":
+            return replace(trial, state="new")
+        if trial.state == "training":
+            return replace(trial, state="paused" if trial.epochs else "ready")
+        return trial
+
+    def _move(self, trial: Trial, state: Any, reason: str = "") -> None:
+        self.repository.set_trial_state(trial, state, reason)
+        self._update(replace(trial, state=state, reason=reason))
+
+    def _update(self, trial: Trial) -> None:
+        self.trials[trial.number] = trial
+
+    def _count(self, kind: Kind) -> int:
+        return sum(job.kind == kind for job in self._jobs.values())
+
+    def _purse(self) -> Purse:
+        now = time.monotonic()
+        gpus = self.config.gpus_per_trial if self.on_gpu else 0.0
+        return Purse(
+            budgets=self.config.budgets,
+            spent=self.repository.spent(self.search),
+            trials=len(self.trials),
+            committed_seconds=tuple(
+                max(job.expected_s - (now - job.started), 0.0) for job in self._jobs.values() if job.kind == "train"
+            ),
+            gpus=gpus,
+            cpus=float(self.threads),
+        )
+
+    @contextmanager
+    def _session(self) -> Iterator[None]:
+        """Count the wall-clock time while this process works on the search."""
+        self._session_entry = self.repository.open_entry(self.search, None, "session")
+        self._session_started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.repository.charge(self._session_entry, time.monotonic() - self._session_started)
+
+    def _tick(self) -> None:
+        """Keep the ledger, the lease and the view current, once a second."""
+        now = time.monotonic()
+        if now - self._ticked < TICK_S:
+            return
+        self._ticked = now
+        self.repository.charge(self._session_entry, now - self._session_started)
+        for job in self._jobs.values():
+            self._charge(job)
+        self.repository.heartbeat(self.search)
+        self._show()
+
+    def _charge(self, job: _Job) -> None:
+        self.repository.charge(job.entry, time.monotonic() - job.started)
+
+    def _abandon(self) -> None:
+        """Stop whatever still runs; its checkpoints stay."""
+        for key, job in list(self._jobs.items()):
+            self.runner.cancel(key)
+            self._charge(job)
+            del self._jobs[key]
+        for trial in list(self.trials.values()):
+            settled = self._settled(trial)
+            if settled is not trial:
+                self._move(settled, settled.state)
+
+    def _show(self) -> None:
+        self.view(
+            Snapshot(
+                search=self.search,
+                config=self.config,
+                phase=self.phase,
+                trials=tuple(self.trials.values()),
+                purse=self._purse(),
+                running=tuple((job.kind, job.trial) for job in self._jobs.values()),
+            )
+        )
+
+
+def _standing(trial: Trial) -> Standing:
+    return Standing(
+        number=trial.number,
+        latencies_ms=tuple(trial.latencies[name].latency_ms for name in sorted(trial.latencies)),
+        accuracies={epoch.epoch: epoch.map50_95 for epoch in trial.epochs},
+        idle=trial.state == "paused",
+    )

@@ -1,0 +1,10 @@
+"""What can be built: blocks, families of detectors, architectures and the spaces they form.
+
+Importing this package loads neither torch nor Ultralytics; building a network does.
+"""
+
+from search_spaces.architecture import Architecture, Neck, Stage, Stem
+from search_spaces.errors import UserError
+from search_spaces.space import SearchSpace, SpaceError
+
+__all__ = ["Architecture", "Neck", "SearchSpace", "SpaceError", "Stage", "Stem", "UserError"]

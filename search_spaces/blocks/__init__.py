@@ -1,0 +1,1 @@
+"""One file per paper. Each registers its blocks with `search_spaces.registry.register_block`."""

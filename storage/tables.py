@@ -1,0 +1,149 @@
+"""The tables. One canonical JSON document per architecture; everything that is searched by has a column."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class SearchRow(Base):
+    """A search and, while a process works on it, which one."""
+
+    __tablename__ = "searches"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    created_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(20))
+    config: Mapped[dict[str, Any]] = mapped_column(JSON)
+    owner: Mapped[str | None] = mapped_column(String(200))
+    heartbeat_at: Mapped[datetime | None]
+
+
+class ArchitectureRow(Base):
+    """An architecture, once for all searches."""
+
+    __tablename__ = "architectures"
+
+    key: Mapped[str] = mapped_column(String(16), primary_key=True)
+    family: Mapped[str] = mapped_column(String(50))
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class TrialRow(Base):
+    """An architecture in a search."""
+
+    __tablename__ = "trials"
+    __table_args__ = (UniqueConstraint("search_id", "number"), UniqueConstraint("search_id", "architecture_key"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id"))
+    number: Mapped[int]
+    architecture_key: Mapped[str] = mapped_column(ForeignKey("architectures.key"))
+    origin: Mapped[str] = mapped_column(String(100))
+    state: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(String(500))
+    params: Mapped[int | None]
+    gflops: Mapped[float | None]
+    params_fused: Mapped[int | None]
+    gflops_fused: Mapped[float | None]
+    layers: Mapped[int | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class EpochRow(Base):
+    """One epoch of a trial's training."""
+
+    __tablename__ = "epochs"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    map50_95: Mapped[float]
+    map50: Mapped[float]
+    loss: Mapped[float]
+    seconds: Mapped[float]
+    recorded_at: Mapped[datetime]
+
+
+class LatencyRow(Base):
+    """A latency measurement; valid for every search with the same classes, image size and target fingerprint."""
+
+    __tablename__ = "latencies"
+    __table_args__ = (Index(None, "architecture_key", "classes", "imgsz", "fingerprint"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    architecture_key: Mapped[str] = mapped_column(ForeignKey("architectures.key"))
+    classes: Mapped[int]
+    imgsz: Mapped[int]
+    fingerprint: Mapped[str] = mapped_column(String(16))
+    target: Mapped[str] = mapped_column(String(100))
+    latency_ms: Mapped[float]
+    ci_low_ms: Mapped[float]
+    ci_high_ms: Mapped[float]
+    ratio: Mapped[float]
+    reference_ms: Mapped[float]
+    median_ms: Mapped[float]
+    p90_ms: Mapped[float | None]
+    samples: Mapped[int]
+    drift: Mapped[float]
+    load: Mapped[float | None]
+    quality: Mapped[str] = mapped_column(String(20))
+    flags: Mapped[list[str]] = mapped_column(JSON)
+    measured_at: Mapped[datetime]
+
+
+class CalibrationRow(Base):
+    """The reference model's time on a target."""
+
+    __tablename__ = "calibrations"
+
+    fingerprint: Mapped[str] = mapped_column(String(16), primary_key=True)
+    imgsz: Mapped[int] = mapped_column(primary_key=True)
+    reference_ms: Mapped[float]
+    spread: Mapped[float]
+    measured_at: Mapped[datetime]
+
+
+class FailureRow(Base):
+    """A failed attempt."""
+
+    __tablename__ = "failures"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"), index=True)
+    cause: Mapped[str] = mapped_column(String(20))
+    message: Mapped[str] = mapped_column(String(500))
+    detail: Mapped[str]
+    failed_at: Mapped[datetime]
+
+
+class LedgerRow(Base):
+    """Time held: a session of the search itself, a training, a measurement. Opened at its start, then kept current."""
+
+    __tablename__ = "ledger"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id"), index=True)
+    trial_id: Mapped[int | None] = mapped_column(ForeignKey("trials.id"))
+    kind: Mapped[str] = mapped_column(String(20))
+    gpus: Mapped[float]
+    cpus: Mapped[float]
+    seconds: Mapped[float]
+    started_at: Mapped[datetime]

@@ -1,0 +1,92 @@
+"""What the database returns: plain, immutable records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from evaluators.evaluation import Complexity, Epoch, Failure, Latency
+from search_spaces.architecture import Architecture
+
+TrialState = Literal["new", "measuring", "ready", "training", "paused", "complete", "rejected", "failed"]
+"""A trial's life: new -> measuring -> ready -> training -> paused -> training ... -> complete.
+
+`ready` is measured and waiting for its first epoch, `paused` waits at a rung. `rejected` (over a limit) and `failed`
+(its training or measurement died) are ends, as `complete` (all epochs) is.
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An architecture in a search, with everything measured of it.
+
+    Attributes:
+        id: Of the row, unique in the database.
+        number: Within its search, from 0, in order of proposal.
+        origin: Who proposed it: `preset:NAME` or `sampler:NAME`.
+        reason: Why it was rejected or failed; empty otherwise.
+        latencies: By target name.
+        epochs: In order, from 1, without gaps.
+        failures: All so far, also those that a retry mended.
+    """
+
+    id: int
+    number: int
+    architecture: Architecture
+    origin: str
+    state: TrialState
+    reason: str
+    complexity: Complexity | None
+    latencies: dict[str, Latency]
+    epochs: tuple[Epoch, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def preset(self) -> str | None:
+        """The known design that it is, if it was tried as one."""
+        return self.origin.removeprefix("preset:") if self.origin.startswith("preset:") else None
+
+    @property
+    def map50_95(self) -> float | None:
+        """After the last epoch so far, in [0, 1]."""
+        return self.epochs[-1].map50_95 if self.epochs else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is still something to do with it."""
+        return self.state not in ("complete", "rejected", "failed")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search as it was asked for.
+
+    Attributes:
+        id: Of the row.
+        name: Unique in the database.
+        created_at: UTC.
+        state: `running` (or killed while running), `stopped` by its user, or `done`: its budget is spent.
+        config: All that was asked for, as JSON data.
+    """
+
+    id: int
+    name: str
+    created_at: datetime
+    state: Literal["running", "stopped", "done"]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a search has used so far, failed and repeated work included.
+
+    Attributes:
+        wall_seconds: While a process worked on it.
+        gpu_seconds: Number (or share) of GPUs times the time each was held.
+        cpu_seconds: CPU threads times the time each was held for training or measuring.
+    """
+
+    wall_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    cpu_seconds: float = 0.0
