@@ -14,6 +14,8 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -82,9 +84,8 @@ def calibrate(target: Target, imgsz: int) -> Calibration:
     """
     reference = reference_onnx(imgsz)
     times = []
-    with measuring():
-        for _ in range(CALIBRATION_SESSIONS):
-            times.append(_probe(reference, reference, target)["reference_ms"])
+    for _ in range(CALIBRATION_SESSIONS):
+        times.append(_probe(reference, reference, target)["reference_ms"])
     middle = statistics.median(times)
     spread = max(abs(value / middle - 1) for value in times)
     return Calibration(fingerprint(target), imgsz, middle, spread)
@@ -106,8 +107,7 @@ def measure_latency(model: nn.Module, target: Target, calibration: Calibration, 
     reference = reference_onnx(calibration.imgsz)
     export_onnx(model, calibration.imgsz, candidate)
     try:
-        with measuring():
-            result = _probe(candidate, reference, target)
+        result = _probe(candidate, reference, target)
     finally:
         candidate.unlink()
     reference_ms = calibration.reference_ms
@@ -152,18 +152,32 @@ def reference_onnx(imgsz: int) -> Path:
 
 
 def _probe(candidate: Path, reference: Path, target: Target) -> dict[str, Any]:
+    """Load both models in a fresh process, then time them while nobody else computes."""
     runtime = Path(__file__).parent / "runtimes" / f"{target.runtime}.py"
     command = [sys.executable, "-I", str(PROBE), "--model", str(candidate), "--reference", str(reference)]
-    command += ["--runtime", str(runtime), "--threads", str(target.threads)]
+    command += ["--runtime", str(runtime), "--threads", str(target.threads), "--wait"]
+    pipe = subprocess.PIPE
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process:
+            watchdog = threading.Timer(TIMEOUT_S, process.kill)
+            watchdog.start()
+            try:
+                assert process.stdout is not None
+                process.stdout.readline()  # "ready", or the end of a process that failed
+                with measuring():
+                    output, _ = process.communicate("go\n")
+            finally:
+                timed_out = not watchdog.is_alive()
+                watchdog.cancel()
+                process.kill()
+        if timed_out:
+            raise LatencyError(f"{target.runtime} did not finish within {TIMEOUT_S} s")
+        if process.returncode != 0:
+            errors.seek(0)
+            reason = (errors.read().strip().splitlines() or ["no message"])[-1]
+            raise LatencyError(f"{target.runtime} ended with status {process.returncode}: {reason[:200]}")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise LatencyError(f"{target.runtime} did not finish within {TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise LatencyError(f"{target.runtime} ended with status {done.returncode}: {reason[:200]}")
-    try:
-        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        result: dict[str, Any] = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError) as error:
         raise LatencyError(f"{target.runtime} printed no result") from error
     if not result.get("finite"):

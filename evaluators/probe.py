@@ -19,8 +19,10 @@ import sys
 import time
 
 BLOCK_RUNS = 5
+REFILL_RUNS = 8  # a small model is 1.7 times slower right after another ran, and needs some six runs to be itself again
+REFILL_S = 0.02  # a large one never fits the caches anyway
 MIN_BLOCKS = 20  # 100 samples of each model
-WARM_UP_S = 0.5
+WARM_UP_S = 0.3
 WARM_UP_LIMIT_S = 10.0
 STEADY = 0.02  # warm-up ends when five runs differ from the five before by less
 HALF_WIDTH = 0.01  # of the 95 % interval, relative: timing stops when it is reached ...
@@ -57,7 +59,12 @@ def own_core_seconds():
 
 
 def time_block(run):
-    """Milliseconds of each of `BLOCK_RUNS` consecutive runs."""
+    """Milliseconds of each of `BLOCK_RUNS` consecutive runs, after some that bring the model back into the caches."""
+    started = time.perf_counter()
+    for _ in range(REFILL_RUNS):
+        run()
+        if time.perf_counter() - started >= REFILL_S:
+            break
     times = []
     for _ in range(BLOCK_RUNS):
         start = time.perf_counter()
@@ -87,13 +94,9 @@ def measure(candidate, reference):
     ratios, candidate_ms, reference_ms = [], [], []
     busy, own, started = busy_core_seconds(), own_core_seconds(), time.perf_counter()
     while True:
-        # Which one goes first alternates, so that a steady change of speed cancels out.
-        if len(ratios) % 2:
-            c = time_block(candidate)
-            r = time_block(reference)
-        else:
-            r = time_block(reference)
-            c = time_block(candidate)
+        # Always in this order, so that each finds the caches as the other left them.
+        r = time_block(reference)
+        c = time_block(candidate)
         candidate_ms += c
         reference_ms += r
         ratios.append(statistics.median(c) / statistics.median(r))
@@ -143,6 +146,7 @@ def main():
     parser.add_argument("--reference", required=True, help="frozen reference model")
     parser.add_argument("--runtime", required=True, help="path of a runtime file with load() and identity()")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--wait", action="store_true", help="once loaded, print 'ready' and wait for a line")
     arguments = parser.parse_args()
     spec = importlib.util.spec_from_file_location("probed_runtime", arguments.runtime)
     runtime = importlib.util.module_from_spec(spec)
@@ -150,6 +154,9 @@ def main():
     reference = runtime.load(arguments.reference, arguments.threads)
     candidate = runtime.load(arguments.model, arguments.threads)
     finite = candidate() and reference()
+    if arguments.wait:  # everything so far may disturb others; what follows must not be disturbed
+        print("ready", flush=True)
+        sys.stdin.readline()
     result = measure(candidate, reference) if finite else {"flags": ["wrong_output"]}
     print(json.dumps({"identity": runtime.identity(), "finite": finite, **result}))
     return 0

@@ -72,6 +72,8 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             "epochs": request.epochs,
             "seed": request.seed,
             "device": "0" if request.gpu else "cpu",
+            # A CPU gives the same result without being asked; asking costs 2 s of imports in every process.
+            "deterministic": request.gpu,
             # A tenth of the schedule at most, so that short ones are not all warm-up; Ultralytics' 3 from 30 epochs.
             "warmup_epochs": request.arguments.get("warmup_epochs", min(3.0, request.epochs / 10)),
         }
@@ -92,6 +94,9 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
     def setup_model(self) -> None:
         """Build the architecture; weights are random, or come with the checkpoint."""
         model = hook.build(hook.model_file(self.request.architecture, len(self.request.dataset.names)))
+        if not self.request.gpu:
+            # 7 to 15 % faster on a CPU, by measurement; on a GPU Ultralytics does this itself.
+            model = model.to(memory_format=torch.channels_last)
         self.model = self.set_model_names_for_load(model)
 
     def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -104,6 +109,14 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             # A last batch of one image has no variance to normalise by where the map is a single pixel.
             batches.drop_last = len(loader.dataset) % batches.batch_size == 1 and len(loader.dataset) > 1
         return loader
+
+    def build_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Ultralytics' choice; Adam's and AdamW's fused kernel also on a CPU, where it takes half the time."""
+        optimizer: torch.optim.Optimizer = super().build_optimizer(*args, **kwargs)
+        if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
+            for group in optimizer.param_groups:
+                group["fused"] = True
+        return optimizer
 
     def resume_training(self, ckpt: Any) -> None:
         """Put the training where the checkpoint left it, in full precision."""

@@ -17,7 +17,7 @@ from search_spaces.architecture import Architecture
 # Ultralytics' arguments that the search decides itself, and those that would change what a rung means.
 OWN_ARGUMENTS = frozenset(
     "model data epochs imgsz seed device resume pretrained project name exist_ok save_dir save save_period val plots "
-    "task mode patience time fraction workers verbose cache split compile freeze distill_model quantize rect".split()
+    "task mode patience time fraction workers verbose cache split compile freeze distill_model quantize rect deterministic".split()
 )
 
 

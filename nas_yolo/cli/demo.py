@@ -10,7 +10,7 @@ from nas_yolo.cli.options import console, json_option, open_repository, storage_
 from nas_yolo.cli.search import free_name, make_config, run_search, start_search
 
 # Learns the digits from scratch in few epochs: large enough steps, no mosaic (digits are small already).
-TRAINING = ("batch=16", "nbs=16", "optimizer=AdamW", "lr0=0.003", "mosaic=0")
+TRAINING = ("batch=8", "nbs=8", "optimizer=AdamW", "lr0=0.003", "mosaic=0")
 
 
 @click.command("demo")
@@ -24,11 +24,11 @@ def demo_command(budget: str, url: str | None, as_json: bool) -> None:
     from nas_yolo.digits import write_digits
 
     data = write_digits(Path(platformdirs.user_cache_dir("nas-yolo")) / "data")
-    options = f"--target cpu --budget {budget} --imgsz 96 --epochs 9 " + " ".join(f"--train {item}" for item in TRAINING)
+    options = f"--target cpu --budget {budget} --imgsz 96 --epochs 6 " + " ".join(f"--train {item}" for item in TRAINING)
     console(as_json).print(f"The same as: nas-yolo search --data {data} {options}", soft_wrap=True)
     repository = open_repository(url)
     config = make_config(
-        data=str(data), targets=("cpu",), budgets=(budget,), imgsz=96, epochs=9, training=TRAINING
+        data=str(data), targets=("cpu",), budgets=(budget,), imgsz=96, epochs=6, training=TRAINING
     )
     search = start_search(repository, free_name(repository, Path("demo.yaml")), config)
     run_search(repository, search, as_json)
