@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from evaluators.evaluation import Complexity
 
 if TYPE_CHECKING:
-    from torch import nn
+    from ultralytics.nn.tasks import DetectionModel
 
 
-def measure_complexity(model: nn.Module, imgsz: int) -> Complexity:
+def measure_complexity(model: DetectionModel, imgsz: int) -> Complexity:
     """Count weights and operations, before and after fusing batch normalisation.
 
     Args:
@@ -31,11 +31,11 @@ def measure_complexity(model: nn.Module, imgsz: int) -> Complexity:
     )
 
 
-def _params(model: nn.Module) -> int:
+def _params(model: DetectionModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _gflops(model: nn.Module, imgsz: int) -> float:
+def _gflops(model: DetectionModel, imgsz: int) -> float:
     """By thop at the true image size; Ultralytics extrapolates from one stride, which is equal where it can be."""
     import thop
     import torch

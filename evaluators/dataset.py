@@ -49,7 +49,8 @@ class Dataset:
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Dataset:
         """Read back what `document` wrote."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in document.items()})
+        lists = {key: tuple(document[key]) for key in ("train", "val", "names")}
+        return cls(**{**document, **lists})
 
 
 def load_dataset(file: str | Path) -> Dataset:

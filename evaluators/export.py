@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
+    from ultralytics.nn.tasks import DetectionModel
 
 
-def export_onnx(model: nn.Module, imgsz: int, path: Path) -> None:
-    """Write the fused network for one image, as Ultralytics' exporter would: same head, same graph simplification.
+def export_onnx(model: DetectionModel, imgsz: int, path: Path) -> None:
+    """Write the fused network for one image, as Ultralytics' exporter would: same head and simplification.
 
-    Input `images` (1, 3, imgsz, imgsz) in [0, 1]; output `output0` (1, 4 + classes, anchors): boxes in pixels as centre,
-    width and height, then class scores. Decoding is inside, NMS is not.
+    Input `images` (1, 3, imgsz, imgsz) in [0, 1]; output `output0` (1, 4 + classes, anchors): boxes in pixels as
+    centre, width and height, then class scores. Decoding is inside, NMS is not.
 
     Args:
         model: A detector as Ultralytics builds it; left unchanged.
@@ -37,7 +37,7 @@ def export_onnx(model: nn.Module, imgsz: int, path: Path) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with torch.no_grad():
         network(image)  # computes the anchors, which become constants
-        # The TorchScript exporter: torch.export's graphs are not yet read by every runtime, and it takes ten times longer.
+        # The TorchScript exporter: not every runtime reads torch.export's graphs yet.
         torch.onnx.export(
             network,
             (image,),

@@ -17,6 +17,9 @@ import os
 import statistics
 import sys
 import time
+from typing import Any, Callable  # noqa: UP035  # devices may have Python 3.8
+
+Run = Callable[[], bool]
 
 BLOCK_RUNS = 5
 REFILL_RUNS = 8  # a small model is 1.7 times slower right after another ran, and needs some six runs to be itself again
@@ -33,7 +36,7 @@ TOO_MUCH_DRIFT = 0.03
 TOO_MUCH_LOAD = 0.25  # cores
 
 
-def median_interval(values):
+def median_interval(values: list[float]) -> tuple[float, float, float]:
     """Median of independent values and its distribution-free 95 % interval, from order statistics."""
     ordered = sorted(values)
     n = len(ordered)
@@ -41,7 +44,7 @@ def median_interval(values):
     return statistics.median(ordered), ordered[rank], ordered[n - 1 - rank]
 
 
-def busy_core_seconds():
+def busy_core_seconds() -> float | None:
     """CPU seconds spent so far by all processes of the machine; None where /proc does not tell."""
     try:
         with open("/proc/stat") as file:
@@ -52,13 +55,13 @@ def busy_core_seconds():
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def own_core_seconds():
+def own_core_seconds() -> float:
     """CPU seconds spent so far by this process, all threads."""
     times = os.times()
     return times.user + times.system
 
 
-def time_block(run):
+def time_block(run: Run) -> list[float]:
     """Milliseconds of each of `BLOCK_RUNS` consecutive runs, after some that bring the model back into the caches."""
     started = time.perf_counter()
     for _ in range(REFILL_RUNS):
@@ -73,25 +76,29 @@ def time_block(run):
     return times
 
 
-def warm_up(run):
+def warm_up(run: Run) -> float:
     """Run until the time is steady; milliseconds of the very first run."""
     started = time.perf_counter()
-    first, last = None, None
+    run()
+    first_ms = (time.perf_counter() - started) * 1e3
+    last: float | None = None
     while True:
         block = time_block(run)
-        first = first if first is not None else block[0]
         now = statistics.median(block)
         passed = time.perf_counter() - started
         steady = last is not None and abs(now - last) <= STEADY * last
         if (passed >= WARM_UP_S and steady) or passed >= WARM_UP_LIMIT_S:
-            return first
+            return first_ms
         last = now
 
 
-def measure(candidate, reference):
+def measure(candidate: Run, reference: Run) -> dict[str, Any]:
     """Alternate blocks of both until the interval of the ratio is narrow; a dictionary of figures."""
-    first_ms = warm_up(reference), warm_up(candidate)
-    ratios, candidate_ms, reference_ms = [], [], []
+    warm_up(reference)
+    first_ms = warm_up(candidate)
+    ratios: list[float] = []
+    candidate_ms: list[float] = []
+    reference_ms: list[float] = []
     busy, own, started = busy_core_seconds(), own_core_seconds(), time.perf_counter()
     while True:
         # Always in this order, so that each finds the caches as the other left them.
@@ -110,9 +117,10 @@ def measure(candidate, reference):
             break
     half = len(ratios) // 2
     drift = abs(statistics.median(ratios[:half]) / statistics.median(ratios[half:]) - 1) if half else 0.0
+    busy_now = busy_core_seconds()
     load = None
-    if busy is not None:
-        load = max((busy_core_seconds() - busy) - (own_core_seconds() - own), 0.0) / seconds
+    if busy is not None and busy_now is not None:
+        load = max((busy_now - busy) - (own_core_seconds() - own), 0.0) / seconds
     flags = []
     if (high - low) / 2 > TOO_WIDE * ratio:
         flags.append("wide_interval")
@@ -130,7 +138,7 @@ def measure(candidate, reference):
         "median_ms": statistics.median(candidate_ms),
         "p90_ms": candidate_ms[int(0.9 * (len(candidate_ms) - 1))] if len(candidate_ms) >= 64 else None,
         "reference_ms": statistics.median(reference_ms),
-        "first_ms": first_ms[1],
+        "first_ms": first_ms,
         "samples": len(candidate_ms),
         "drift": drift,
         "load": load,
@@ -139,7 +147,7 @@ def measure(candidate, reference):
     }
 
 
-def main():
+def main() -> int:
     """Load, check, time, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="candidate, in the runtime's format")
@@ -149,6 +157,8 @@ def main():
     parser.add_argument("--wait", action="store_true", help="once loaded, print 'ready' and wait for a line")
     arguments = parser.parse_args()
     spec = importlib.util.spec_from_file_location("probed_runtime", arguments.runtime)
+    assert spec is not None  # it ends in .py
+    assert spec.loader is not None
     runtime = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(runtime)
     reference = runtime.load(arguments.reference, arguments.threads)

@@ -77,8 +77,8 @@ def get_target(name: str) -> Target:
     targets = load_targets()
     if name not in targets:
         raise TargetError(
-            f"unknown target {name!r}; known: {', '.join(sorted(targets))}. To add one, run nas-yolo on that device and "
-            f"describe it in {targets_file()}, e.g. {name}: {{runtime: onnxruntime, threads: 4}} "
+            f"unknown target {name!r}; known: {', '.join(sorted(targets))}. To add one, run nas-yolo on that "
+            f"device and describe it in {targets_file()}, e.g. {name}: {{runtime: onnxruntime, threads: 4}} "
             "(this version measures on the machine it runs on)"
         )
     return targets[name]

@@ -119,10 +119,8 @@ class Purse:
             if budget.kind == "trials":
                 continue
             left = budget.limit * (1 - keep) - budget.spent(self.spent, self.trials)
-            if budget.kind == "wall":
-                needed = seconds
-            else:
-                needed = held[budget.kind] * (seconds + sum(self.committed_seconds))
+            at_once = seconds + sum(self.committed_seconds)
+            needed = seconds if budget.kind == "wall" else held[budget.kind] * at_once
             if needed > left:
                 return False
         return True

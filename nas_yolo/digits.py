@@ -94,7 +94,8 @@ def _resize(image: Image, height: int, width: int) -> Image:
     rows = np.linspace(0, image.shape[0] - 1, height)
     columns = np.linspace(0, image.shape[1] - 1, width)
     across = np.stack([np.interp(columns, np.arange(image.shape[1]), row) for row in image])
-    return np.stack([np.interp(rows, np.arange(image.shape[0]), column) for column in across.T]).T
+    resized: Image = np.stack([np.interp(rows, np.arange(image.shape[0]), column) for column in across.T]).T
+    return resized
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:

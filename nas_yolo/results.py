@@ -46,7 +46,9 @@ def best_trial(trials: Sequence[Trial], config: SearchConfig, max_latency_ms: fl
     target = config.targets[0][0].name
     members = front_trials(trials, target)
     if not members:
-        raise NoSuchTrialError("no trial is complete yet; let the search run on, or give it more budget (nas-yolo resume)")
+        raise NoSuchTrialError(
+            "no trial is complete yet; let the search run on, or give it more budget (nas-yolo resume)"
+        )
     bound = max_latency_ms
     if bound is None:
         bound = max((b.latencies[target].ci_high_ms for b in baselines(trials, config)), default=float("inf"))
@@ -70,8 +72,8 @@ def verdict(trials: Sequence[Trial], config: SearchConfig) -> str:
     name, base_ms, base_map = base.preset, base.latencies[target].latency_ms, base.map50_95 or 0.0
     if max(trial.map50_95 or 0.0 for trial in done) < NOISE_FLOOR:
         return (
-            f"No verdict: no net reached {NOISE_FLOOR} mAP50-95 in {config.epochs} epochs, so their differences are noise; "
-            "train longer (--epochs)."
+            f"No verdict: no net reached {NOISE_FLOOR} mAP50-95 in {config.epochs} epochs, so their differences "
+            "are noise; train longer (--epochs)."
         )
     rivals = [t for t in done if t is not base and t.latencies[target].latency_ms <= base.latencies[target].ci_high_ms]
     if not rivals:

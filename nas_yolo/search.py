@@ -1,5 +1,7 @@
-"""The loop: propose, measure, train, decide, until the budget is spent. Decisions are made elsewhere; this carries
-them out, and writes every step down before it goes on."""
+"""The loop: propose, measure, train, decide, until the budget is spent.
+
+Every step is written down before the next one is taken, so that a search that dies can go on from its database.
+"""
 
 from __future__ import annotations
 
@@ -269,7 +271,9 @@ class SearchLoop:
             accuracy = trial.epochs[rung - 1].map50_95 if len(trial.epochs) >= rung else None
             latency = trial.latencies.get(target)
             observations.append(
-                Observation(choices, accuracy, latency.latency_ms if latency else None, trial.alive and accuracy is None)
+                Observation(
+                    choices, accuracy, latency.latency_ms if latency else None, trial.alive and accuracy is None
+                )
             )
         return observations
 

@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from search_spaces.errors import UserError
@@ -54,7 +55,7 @@ class Block:
         if self.takes_depth:
             return self.module(in_chs, out_chs, depth, *self.arguments)
         widths = [in_chs] + [out_chs] * depth
-        return nn.Sequential(*(self.module(i, o, *self.arguments) for i, o in zip(widths, widths[1:], strict=False)))
+        return nn.Sequential(*(self.module(i, o, *self.arguments) for i, o in pairwise(widths)))
 
 
 _blocks: dict[str, Block] = {}

@@ -115,7 +115,7 @@ class SearchSpace:
         path = Path(name_or_path)
         if not path.is_file():
             raise SpaceError(
-                f"{unknown('space', name_or_path, library)}; or give the path of a YAML file (copy one: nas-yolo spaces)"
+                f"{unknown('space', name_or_path, library)}; or give a YAML file (copy one: nas-yolo spaces)"
             )
         return read_space(name_or_path, path)
 

@@ -1,4 +1,4 @@
-"""What was tried: searches, trials and every measurement, in SQLite or PostgreSQL; and the files that belong to them."""
+"""What was tried: searches, trials and every measurement, in SQLite or PostgreSQL."""
 
 from storage.repository import (
     Repository,

@@ -1,4 +1,4 @@
-"""The database: one class, one transaction per method. Every method leaves the database complete if the process dies."""
+"""The database: one class, one transaction per method, so that a process may die between any two of them."""
 
 from __future__ import annotations
 
@@ -181,7 +181,9 @@ class Repository:
                 )
             taken = session.execute(
                 update(SearchRow)
-                .where(SearchRow.id == search.id, SearchRow.owner.is_(owner) if owner is None else SearchRow.owner == owner)
+                .where(
+                    SearchRow.id == search.id, SearchRow.owner.is_(owner) if owner is None else SearchRow.owner == owner
+                )
                 .values(owner=me, heartbeat_at=_now())
             )
             if cast(Any, taken).rowcount != 1:
@@ -383,7 +385,7 @@ class Repository:
             return
         if found is not None and found > REVISION:
             raise StorageError(
-                f"storage {self.shown_url} was written by a newer nas-yolo (schema {found}, this one knows {REVISION}); "
+                f"storage {self.shown_url} was written by a newer nas-yolo (schema {found}, this one's is {REVISION}); "
                 "upgrade nas-yolo or choose another --storage"
             )
         from alembic import command

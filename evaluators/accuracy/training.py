@@ -16,8 +16,12 @@ from search_spaces.architecture import Architecture
 
 # Ultralytics' arguments that the search decides itself, and those that would change what a rung means.
 OWN_ARGUMENTS = frozenset(
-    "model data epochs imgsz seed device resume pretrained project name exist_ok save_dir save save_period val plots "
-    "task mode patience time fraction workers verbose cache split compile freeze distill_model quantize rect deterministic".split()
+    {
+        *("model", "data", "imgsz", "epochs", "seed", "device", "pretrained", "resume", "task", "mode"),
+        *("project", "name", "exist_ok", "save_dir", "save", "save_period", "plots", "verbose", "val", "split"),
+        *("patience", "time", "fraction", "workers", "cache", "compile", "freeze", "distill_model", "quantize"),
+        *("rect", "deterministic"),
+    }
 )
 
 
@@ -58,8 +62,8 @@ def train(request: TrainingRequest) -> Iterator[Epoch | Failure]:
     """Train up to `request.until`, yielding each epoch once its checkpoint is on disk.
 
     Epochs that the checkpoint holds beyond `request.known` (the search died before it recorded them) are yielded first,
-    and not trained again. Everything that goes wrong in the training is yielded as a failure, the last item. Closing the iterator stops the
-    training after the current batch.
+    and not trained again. Whatever goes wrong in the training is yielded as a failure, the last item. Closing the
+    iterator stops the training after the current batch.
     """
     reports: queue.SimpleQueue[Epoch | Failure | None] = queue.SimpleQueue()
     stop = threading.Event()

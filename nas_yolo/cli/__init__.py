@@ -1,4 +1,4 @@
-"""The command line. One file per group of commands; each imports what it needs when it runs, so that help is instant."""
+"""The command line. One file per group of commands; each imports what it needs when it runs: help is instant."""
 
 from __future__ import annotations
 

@@ -24,11 +24,11 @@ def demo_command(budget: str, url: str | None, as_json: bool) -> None:
     from nas_yolo.digits import write_digits
 
     data = write_digits(Path(platformdirs.user_cache_dir("nas-yolo")) / "data")
-    options = f"--target cpu --budget {budget} --imgsz 96 --epochs 6 " + " ".join(f"--train {item}" for item in TRAINING)
+    options = f"--target cpu --budget {budget} --imgsz 96 --epochs 6 " + " ".join(
+        f"--train {item}" for item in TRAINING
+    )
     console(as_json).print(f"The same as: nas-yolo search --data {data} {options}", soft_wrap=True)
     repository = open_repository(url)
-    config = make_config(
-        data=str(data), targets=("cpu",), budgets=(budget,), imgsz=96, epochs=6, training=TRAINING
-    )
+    config = make_config(data=str(data), targets=("cpu",), budgets=(budget,), imgsz=96, epochs=6, training=TRAINING)
     search = start_search(repository, free_name(repository, Path("demo.yaml")), config)
     run_search(repository, search, as_json)

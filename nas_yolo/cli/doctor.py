@@ -64,7 +64,9 @@ def _ultralytics() -> str:
 def _gpus() -> str:
     import torch
 
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    names = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
     return ", ".join(names) or "none: trainings run on the CPU"
 
 

@@ -91,7 +91,9 @@ def profile_command(
             }
         )
     screen = console()
-    table = Table("", "as Ultralytics counts", "fused", title=f"{model}, {imgsz} px, {classes} classes", title_justify="left")
+    table = Table(
+        "", "as Ultralytics counts", "fused", title=f"{model}, {imgsz} px, {classes} classes", title_justify="left"
+    )
     table.add_row("parameters", f"{complexity.params:,}", f"{complexity.params_fused:,}")
     table.add_row("GFLOPs", f"{complexity.gflops:.1f}", f"{complexity.gflops_fused:.1f}")
     table.add_row("modules", str(complexity.layers), "")
@@ -126,7 +128,9 @@ def _build(model: str) -> tuple[Any, Any, int]:
     except FileNotFoundError as error:
         raise UserError(f"model file {model} does not exist, and Ultralytics has none of that name") from error
     except Exception as error:
-        raise UserError(f"{model} does not build: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(
+            f"{model} does not build: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
     return network, None, int(network.yaml["nc"])
 
 

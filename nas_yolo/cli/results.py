@@ -100,7 +100,8 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
     screen = console()
     state = "being worked on" if worked_on else "stopped" if search.state == "running" else search.state
     screen.print(
-        f"[bold]{name}[/bold]: {state}; spent {budget['spent']:g} of {budget['limit']:g} {budget['unit']}", soft_wrap=True
+        f"[bold]{name}[/bold]: {state}; spent {budget['spent']:g} of {budget['limit']:g} {budget['unit']}",
+        soft_wrap=True,
     )
     target = config.targets[0][0].name
     table = Table("trial", "state", "epochs", "mAP50-95", f"latency ms ({target})", "params M", "from", "reason")
@@ -148,9 +149,13 @@ def front_command(name: str, url: str | None, as_json: bool) -> None:
 
 @click.command("export")
 @click.argument("name")
-@click.option("--trial", "number", type=int, help="Which trial. Default: the most accurate that is as fast as the stock model.")
+@click.option(
+    "--trial", "number", type=int, help="Which trial. Default: the most accurate that is as fast as the stock model."
+)
 @click.option("--max-latency", type=float, metavar="MS", help="Instead: the most accurate within so many milliseconds.")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Model YAML to write.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Model YAML to write."
+)
 @storage_option
 @json_option
 def export_command(

@@ -68,7 +68,9 @@ def search_command(**given: Any) -> None:
 
 @click.command("resume")
 @click.argument("name")
-@click.option("--budget", "budgets", multiple=True, metavar="AMOUNT", help="Replace the budget: the whole, not what is left.")
+@click.option(
+    "--budget", "budgets", multiple=True, metavar="AMOUNT", help="Replace the budget: the whole, not what is left."
+)
 @storage_option
 @json_option
 def resume_command(name: str, budgets: tuple[str, ...], url: str | None, as_json: bool) -> None:
@@ -225,7 +227,9 @@ def start_search(repository: Repository, name: str, config: SearchConfig) -> Sea
     from search_spaces import UserError
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UserError(f"name {name!r} may have letters, digits, '.', '_' and '-' only, and starts with one of the first two")
+        raise UserError(
+            f"name {name!r} may have letters, digits, '.', '_' and '-' only, and starts with one of the first two"
+        )
     return repository.create_search(name, config.document())
 
 
@@ -248,8 +252,8 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
     for target, known in config.targets:
         if fingerprint(target) != known:
             raise UserError(
-                f"target {target.name!r} is not what it was when search {search.name!r} began (another machine, or another "
-                f"version of {target.runtime}); latencies would not compare: start a new search here"
+                f"target {target.name!r} is not what it was when search {search.name!r} began (another machine, or "
+                f"another version of {target.runtime}); latencies would not compare: start a new search here"
             )
     screen = console(as_json)
     folder = repository.folder / "runs" / search.name
@@ -264,8 +268,8 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
     threads = max(cores // slots, 1)
     with repository.claimed(search):
         screen.print(
-            f"Search [bold]{search.name}[/bold]: {config.space.size:,} architectures, {config.dataset.train_images} images, "
-            f"{slots} training{'s' if slots > 1 else ''} at once on {'GPU' if gpus else 'CPU'}",
+            f"Search [bold]{search.name}[/bold]: {config.space.size:,} architectures, "
+            f"{config.dataset.train_images} images, {slots} training{'s' if slots > 1 else ''} at once on {'GPU' if gpus else 'CPU'}",
             soft_wrap=True,
         )
         runner: Runner
@@ -305,7 +309,9 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
     for target, _ in config.targets:
         screen.print(front_table(trials, config, target.name))
     screen.print(verdict(trials, config), soft_wrap=True)
-    tried = f"{len(trials)} architectures tried, {sum(trial.state == 'complete' for trial in trials)} trained to the end."
+    tried = (
+        f"{len(trials)} architectures tried, {sum(trial.state == 'complete' for trial in trials)} trained to the end."
+    )
     screen.print(tried, soft_wrap=True)
     try:
         best = best_trial(trials, config)

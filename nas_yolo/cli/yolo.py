@@ -7,7 +7,9 @@ import sys
 import click
 
 
-@click.command("yolo", context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
+@click.command(
+    "yolo", context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def yolo_command(arguments: tuple[str, ...]) -> None:
     """Ultralytics' own command line, with nas-yolo's blocks known.

@@ -1,4 +1,4 @@
-"""A search as an Optuna study, for optuna-dashboard. Our tables are the truth; the study is a copy that can be remade."""
+"""A search as an Optuna study, for optuna-dashboard. Our tables are the truth; the study can be remade from them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_yolo.config import SearchConfig
@@ -24,7 +25,7 @@ ENDED = {
 
 
 def mirror(repository: Repository, search: Search, storage: RDBStorage) -> None:
-    """Bring the study of a search up to date: every trial that has ended; once nobody works on it, also those that wait.
+    """Bring the study of a search up to date: all trials that ended; when nobody works on it, also those that wait.
 
     Complete trials have mAP50-95 (maximised) and the latency on each target (minimised) as values. Trials that wait or
     were rejected are shown as pruned. Optuna cannot change a finished trial, so the study is remade when one went on.
@@ -69,7 +70,7 @@ def serve(repository: Repository, searches: list[Search], port: int) -> None:
 
 
 def _study(name: str, storage: RDBStorage, targets: list[str]) -> optuna.Study:
-    directions = ["maximize", *["minimize"] * len(targets)]
+    directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * len(targets)]
     study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
     study.set_metric_names(["map50_95", *(f"latency_ms ({target})" for target in targets)])
     return study

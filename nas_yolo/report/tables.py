@@ -21,7 +21,9 @@ def latency_text(latency: Latency) -> str:
 
 def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> Table:
     """The front on one target, fastest first, and the stock model below it."""
-    table = Table(title=f"Front on {target} at {config.imgsz} px, all {config.epochs} epochs trained", title_justify="left")
+    table = Table(
+        title=f"Front on {target} at {config.imgsz} px, all {config.epochs} epochs trained", title_justify="left"
+    )
     for heading in ("trial", "mAP50-95", "latency ms (95 %)", "params M", "GFLOPs"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("from", no_wrap=True)

@@ -1,5 +1,8 @@
-"""Where work runs. A piece of work is a function that returns an iterator of results; a runner starts it somewhere and
-hands the results over as they come."""
+"""Where work runs.
+
+A piece of work is a function that returns an iterator of results; a runner starts it somewhere and
+hands the results over as they come.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in this process, one piece at a time: for debugging, where a breakpoint or a profiler must reach the training."""
+"""Work in this process, one piece at a time: so that a debugger or a profiler reaches the training."""
 
 from __future__ import annotations
 

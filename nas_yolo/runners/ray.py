@@ -13,12 +13,12 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import ray  # noqa: E402
-from ray.exceptions import OutOfMemoryError, RayError  # noqa: E402
+import ray
+from ray.exceptions import OutOfMemoryError, RayError
 
-from evaluators.evaluation import Failure  # noqa: E402
-from nas_yolo.environment import ultralytics_environment  # noqa: E402
-from nas_yolo.runners import Event, Kind, Work  # noqa: E402
+from evaluators.evaluation import Failure
+from nas_yolo.environment import ultralytics_environment
+from nas_yolo.runners import Event, Kind, Work
 
 MEASURING = "nas-yolo-measuring"  # custom resource: one unit, so that one measurement runs at a time
 OBJECT_STORE_BYTES = 100 * 2**20  # results are a few hundred bytes each

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from search_spaces.space import SearchSpace, Value
@@ -16,6 +18,6 @@ def _distribution(values: tuple[Value, ...]) -> BaseDistribution:
     numbers = [value for value in values if isinstance(value, int)]
     if len(numbers) == len(values) > 1:
         step = numbers[1] - numbers[0]
-        if all(b - a == step for a, b in zip(numbers, numbers[1:], strict=False)):
+        if all(b - a == step for a, b in pairwise(numbers)):
             return IntDistribution(numbers[0], numbers[-1], step=step)
     return CategoricalDistribution(values)

@@ -37,7 +37,7 @@ class Standing:
 
 
 def rungs(epochs: int) -> tuple[int, ...]:
-    """Epochs at which trials pause: `epochs`, a third of that, a ninth; none under two epochs, except `epochs` itself."""
+    """Epochs at which trials pause: `epochs`, a third, a ninth of it; none under two, except `epochs` itself."""
     lower = [round(epochs / ETA**power) for power in range(1, MAX_RUNGS)]
     return tuple(sorted({epochs, *(rung for rung in lower if rung >= 2)}))
 

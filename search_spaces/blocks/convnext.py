@@ -38,7 +38,8 @@ class ConvNeXtUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the transformed features to the input."""
-        return x + self.gamma * self.fc2(self.act(self.fc1(self.norm(self.conv_dw(x)))))
+        out: Tensor = x + self.gamma * self.fc2(self.act(self.fc1(self.norm(self.conv_dw(x)))))
+        return out
 
 
 @register_block("ConvNeXt", paper="A ConvNet for the 2020s, arXiv:2201.03545", licence="MIT (original)")

@@ -33,7 +33,13 @@ class C2fGhost(C2f):  # type: ignore[misc]  # Ultralytics has no types
     """
 
     def __init__(
-        self, in_chs: int, out_chs: int, depth: int = 1, shortcut: bool = True, groups: int = 1, expand_ratio: float = 0.5
+        self,
+        in_chs: int,
+        out_chs: int,
+        depth: int = 1,
+        shortcut: bool = True,
+        groups: int = 1,
+        expand_ratio: float = 0.5,
     ):
         super().__init__(in_chs, out_chs, depth, shortcut, groups, expand_ratio)
         self.m = nn.ModuleList(GhostBottleneck(self.c, self.c) for _ in range(depth))

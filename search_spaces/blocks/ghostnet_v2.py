@@ -60,7 +60,8 @@ class GhostV2Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Expand with attention, project, add."""
-        return x + self.ghost2(self.ghost1(x))
+        out: Tensor = x + self.ghost2(self.ghost1(x))
+        return out
 
 
 @register_block("GhostV2", paper="GhostNetV2, arXiv:2211.12905", licence="Apache-2.0 (original)")
