@@ -59,6 +59,7 @@ def list_command(url: str | None, as_json: bool) -> None:
 @json_option
 def status_command(name: str, url: str | None, as_json: bool) -> None:
     """Show how a search stands: what is spent, and every trial."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from nas_yolo.config import SearchConfig
@@ -104,7 +105,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
         soft_wrap=True,
     )
     target = config.targets[0][0].name
-    table = Table("trial", "state", "epochs", "mAP50-95", f"latency ms ({target})", "params M", "from", "reason")
+    table = Table("trial", "state", "epochs", "mAP50-95", f"ms on {target}", "params M", "from", box=SIMPLE_HEAD)
     for trial in trials:
         latency = trial.latencies.get(target)
         table.add_row(
@@ -114,8 +115,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
             f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-",
             latency_text(latency) if latency else "-",
             f"{trial.complexity.params / 1e6:.2f}" if trial.complexity else "-",
-            origin_text(trial),
-            trial.reason,
+            f"{origin_text(trial)}\n{trial.reason}".strip(),
         )
     screen.print(table)
     screen.print(verdict(trials, config), soft_wrap=True)

@@ -269,7 +269,7 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
     with repository.claimed(search):
         screen.print(
             f"Search [bold]{search.name}[/bold]: {config.space.size:,} architectures, "
-            f"{config.dataset.train_images} images, {slots} training{'s' if slots > 1 else ''} at once on {'GPU' if gpus else 'CPU'}",
+            f"{config.dataset.train_images} images, {slots} at once on {'GPU' if gpus else 'CPU'}",
             soft_wrap=True,
         )
         runner: Runner
@@ -310,7 +310,8 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
         screen.print(front_table(trials, config, target.name))
     screen.print(verdict(trials, config), soft_wrap=True)
     tried = (
-        f"{len(trials)} architectures tried, {sum(trial.state == 'complete' for trial in trials)} trained to the end."
+    trained, ended = sum(bool(trial.epochs) for trial in trials), sum(trial.state == "complete" for trial in trials)
+    tried = f"{len(trials)} architectures measured, {trained} of them trained, {ended} to the end."
     )
     screen.print(tried, soft_wrap=True)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from evaluators.evaluation import Latency
@@ -20,19 +21,16 @@ def latency_text(latency: Latency) -> str:
 
 
 def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> Table:
-    """The front on one target, fastest first, and the stock model below it."""
-    table = Table(
-        title=f"Front on {target} at {config.imgsz} px, all {config.epochs} epochs trained", title_justify="left"
-    )
-    for heading in ("trial", "mAP50-95", "latency ms (95 %)", "params M", "GFLOPs"):
+    """The front on one target, fastest first, and the stock model below it if it is not on it."""
+    title = f"Front on {target} at {config.imgsz} px, all {config.epochs} epochs trained"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for heading in ("trial", "mAP50-95", "latency ms", "params M", "GFLOPs"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("from", no_wrap=True)
-    table.add_column("blocks P2 P3 P4 P5", overflow="fold")
-    stock = baselines(trials, config)
+    table.add_column("from; blocks P2 to P5: name-width×depth")
     members = front_trials(trials, target)
     for trial in members:
         _add_row(table, trial, target)
-    for trial in stock:
+    for trial in baselines(trials, config):
         if trial not in members and target in trial.latencies:
             table.add_section()
             _add_row(table, trial, target)
@@ -50,8 +48,7 @@ def _add_row(table: Table, trial: Trial, target: str) -> None:
         latency_text(trial.latencies[target]),
         f"{complexity.params / 1e6:.2f}" if complexity else "-",
         f"{complexity.gflops:.3g}" if complexity else "-",
-        origin_text(trial),
-        blocks_text(trial),
+        origin_text(trial) if trial.preset else f"{origin_text(trial)}: {blocks_text(trial)}",
     )
 
 
