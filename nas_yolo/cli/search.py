@@ -309,10 +309,8 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
     for target, _ in config.targets:
         screen.print(front_table(trials, config, target.name))
     screen.print(verdict(trials, config), soft_wrap=True)
-    tried = (
     trained, ended = sum(bool(trial.epochs) for trial in trials), sum(trial.state == "complete" for trial in trials)
     tried = f"{len(trials)} architectures measured, {trained} of them trained, {ended} to the end."
-    )
     screen.print(tried, soft_wrap=True)
     try:
         best = best_trial(trials, config)

@@ -1,0 +1,58 @@
+"""What all tests share: nothing is read from or written to the user's own folders, and nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# One folder for all test processes and the processes that they start, before anything reads these variables.
+_home = os.environ.setdefault("NAS_YOLO_TEST_HOME", tempfile.mkdtemp(prefix="nas-yolo-tests-"))
+for _kind in ("CACHE", "CONFIG", "DATA"):
+    os.environ[f"XDG_{_kind}_HOME"] = f"{_home}/{_kind.lower()}"
+os.environ.pop("NAS_YOLO_STORAGE", None)
+
+from nas_yolo.environment import ultralytics_environment  # noqa: E402
+
+os.environ.update(ultralytics_environment())
+
+
+@pytest.fixture(scope="session")
+def digits() -> Path:
+    """The data YAML of the embedded data set."""
+    import fcntl
+
+    from nas_yolo.digits import write_digits
+
+    folder = Path(_home) / "digits"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:  # several test processes may come here at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return write_digits(folder)
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 32 training and 16 validation images: enough to train on for real, in a second."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("few")
+    for split, count in (("train", 32), ("val", 16)):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+            for file in sorted((digits.parent / kind / split).iterdir())[:count]:
+                shutil.copy(file, folder / kind / split)
+    shutil.copy(digits, folder / "data.yaml")
+    return folder / "data.yaml"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[str]:
+    """The URL of a database of its own; also the default storage of commands."""
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    os.environ["NAS_YOLO_STORAGE"] = url
+    yield url
+    del os.environ["NAS_YOLO_STORAGE"]
