@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,8 @@ def export_onnx(model: DetectionModel, imgsz: int, path: Path) -> None:
             module.forward = module.forward_split  # a cleaner graph than chunk, as in Ultralytics' exporter
     image = torch.zeros(1, 3, imgsz, imgsz)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that shapes become constants is what is wanted
         network(image)  # computes the anchors, which become constants
         # The TorchScript exporter: not every runtime reads torch.export's graphs yet.
         torch.onnx.export(

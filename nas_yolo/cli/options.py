@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,7 +43,7 @@ def console(as_json: bool = False) -> Console:
     """For people: standard output, or standard error where standard output belongs to JSON."""
     from rich.console import Console
 
-    return Console(stderr=as_json, highlight=False)
+    return Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
 
 
 def print_json(document: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -272,27 +273,29 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
             f"{config.dataset.train_images} images, {slots} at once on {'GPU' if gpus else 'CPU'}",
             soft_wrap=True,
         )
-        runner: Runner
-        if config.runner == "local":
-            from nas_yolo.runners.local import LocalRunner
-
-            runner = LocalRunner()
-        else:
-            from nas_yolo.runners.ray import RayRunner
-
-            runner = RayRunner(slots, config.gpus_per_trial if gpus else 0.0, folder)
         view = LiveView(screen) if screen.is_terminal and not as_json else LineView(screen)
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            SearchLoop(repository, search, runner, folder, threads, bool(gpus), view).run()
-        except KeyboardInterrupt:
-            view.close()
-            screen.print(f"Stopped; nothing is lost. Go on with: nas-yolo resume {search.name}", soft_wrap=True)
-            raise SystemExit(130) from None
-        finally:
-            view.close()
-            signal.signal(signal.SIGTERM, previous)
-            runner.close()
+        # Ray prints what happens to its workers on standard output, which belongs to the result.
+        with open(folder / "ray.log", "a", encoding="utf-8") as log, redirect_stdout(log):
+            runner: Runner
+            if config.runner == "local":
+                from nas_yolo.runners.local import LocalRunner
+
+                runner = LocalRunner()
+            else:
+                from nas_yolo.runners.ray import RayRunner
+
+                runner = RayRunner(slots, config.gpus_per_trial if gpus else 0.0, folder)
+            previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+            try:
+                SearchLoop(repository, search, runner, folder, threads, bool(gpus), view).run()
+            except KeyboardInterrupt:
+                view.close()
+                screen.print(f"Stopped; nothing is lost. Go on with: nas-yolo resume {search.name}", soft_wrap=True)
+                raise SystemExit(130) from None
+            finally:
+                view.close()
+                signal.signal(signal.SIGTERM, previous)
+                runner.close()
     show_result(repository, search, folder, as_json)
 
 

@@ -14,9 +14,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from evaluators.evaluation import Failure
+from evaluators.evaluation import Failure, failure_from
 from nas_yolo.environment import ultralytics_environment
 from nas_yolo.runners import Event, Kind, Work
 
@@ -87,6 +87,9 @@ class RayRunner:
         except StopIteration:
             del self._running[results]
             return [Event(key, None)]
+        except RayTaskError as error:
+            del self._running[results]
+            return [Event(key, failure_from(error.cause)), Event(key, None)]
         except RayError as error:
             del self._running[results]
             cause = "oom" if isinstance(error, OutOfMemoryError) else "crash"
@@ -98,4 +101,6 @@ class RayRunner:
 # No retries by Ray: whether to try again is the search's decision, and is recorded.
 @ray.remote(max_retries=0, num_returns="streaming")  # type: ignore[untyped-decorator]
 def _run(work: Work) -> Iterator[Any]:
-    yield from work()
+    # Not "yield from": Ray sends to what it delegates to, and not every iterator can be sent to.
+    for item in work():  # noqa: UP028
+        yield item

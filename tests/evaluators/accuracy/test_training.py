@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evaluators.accuracy.training import TrainingRequest, prepare, train
+from evaluators.dataset import load_dataset
+from evaluators.evaluation import Epoch, Failure
+from search_spaces import Architecture, Neck, Stage, Stem
+
+SMALL = Architecture(
+    "yolov8",
+    Stem("Conv", 8),
+    (
+        Stage("Conv", "C2f", 16, 1),
+        Stage("GhostConv", "ShuffleV2", 16, 1),
+        Stage("Conv", "ConvNeXt", 32, 1),
+        Stage("Conv", "GhostV2", 32, 1),
+    ),
+    Neck("C2f", 1, (16, 32, 32)),
+)
+# One optimizer step per batch, so that no gradient is carried over an epoch's end.
+TRAINING = {"batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.003}
+
+
+@pytest.fixture
+def request_for(few_digits: Path, tmp_path: Path) -> Callable[..., TrainingRequest]:
+    base = TrainingRequest(
+        architecture=SMALL,
+        dataset=load_dataset(few_digits),
+        imgsz=64,
+        epochs=4,
+        until=4,
+        seed=3,
+        checkpoint=tmp_path / "checkpoint.pt",
+        scratch=tmp_path / "scratch",
+        arguments=TRAINING,
+    )
+
+    def make(**changes: Any) -> TrainingRequest:
+        return replace(base, **changes)
+
+    return make
+
+
+def epochs(request: TrainingRequest) -> list[Epoch]:
+    reports = list(train(request))
+    assert all(isinstance(report, Epoch) for report in reports), reports
+    return [report for report in reports if isinstance(report, Epoch)]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    saved = torch.load(path, weights_only=True)
+    return {**saved["model"], **{f"ema {name}": value for name, value in saved["ema"].items()}}
+
+
+def test_paused_and_continued_equals_uninterrupted_to_the_bit(
+    request_for: Callable[..., TrainingRequest], tmp_path: Path
+) -> None:
+    straight = epochs(request_for())
+    pieces = tmp_path / "pieces.pt"
+    first = epochs(request_for(checkpoint=pieces, until=1))
+    second = epochs(request_for(checkpoint=pieces, until=3, known=1))
+    third = epochs(request_for(checkpoint=pieces, until=4, known=3))
+
+    assert [e.epoch for e in straight] == [1, 2, 3, 4]
+    assert [len(first), len(second), len(third)] == [1, 2, 1]
+    assert len({e.loss for e in straight}) == 4
+    measured = [(e.epoch, e.map50_95, e.map50, e.loss) for e in straight]
+    assert [(e.epoch, e.map50_95, e.map50, e.loss) for e in first + second + third] == measured
+    one, other = weights(tmp_path / "checkpoint.pt"), weights(pieces)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_another_seed_is_another_training(request_for: Callable[..., TrainingRequest], tmp_path: Path) -> None:
+    one = epochs(request_for(until=1))
+    other = epochs(request_for(until=1, seed=4, checkpoint=tmp_path / "other.pt"))
+    assert one[0].loss != other[0].loss
+
+
+def test_epochs_that_were_not_recorded_are_reported_from_the_checkpoint_and_not_trained_again(
+    request_for: Callable[..., TrainingRequest],
+) -> None:
+    request = request_for(until=2)
+    trained = epochs(request)
+    written = request.checkpoint.read_bytes()
+
+    assert epochs(replace(request, known=1)) == trained[1:]
+    assert epochs(replace(request, known=0)) == trained
+    assert epochs(replace(request, known=2)) == []
+    assert request.checkpoint.read_bytes() == written
+
+
+def test_a_lost_checkpoint_is_a_failure_not_a_second_training(request_for: Callable[..., TrainingRequest]) -> None:
+    (failure,) = list(train(request_for(until=2, known=1)))
+    assert isinstance(failure, Failure)
+    assert "is gone" in failure.message
+
+
+def test_another_architectures_checkpoint_is_refused(request_for: Callable[..., TrainingRequest]) -> None:
+    request = request_for(until=1)
+    epochs(request)
+    other = replace(SMALL, stem=Stem("GhostConv", 8))
+    (failure,) = list(train(replace(request, architecture=other, until=2)))
+    assert isinstance(failure, Failure)
+    assert "another architecture" in failure.message
+
+
+def test_a_checkpoint_holds_no_pickled_classes(request_for: Callable[..., TrainingRequest]) -> None:
+    request = request_for(until=1)
+    epochs(request)
+    assert b"search_spaces" not in request.checkpoint.read_bytes()
+    assert b"ultralytics" not in request.checkpoint.read_bytes()
+
+
+def test_a_loss_that_is_not_finite_is_a_failure_with_that_cause(request_for: Callable[..., TrainingRequest]) -> None:
+    reports = list(train(request_for(arguments={**TRAINING, "box": 1e38})))
+    assert isinstance(reports[-1], Failure)
+    assert reports[-1].cause == "nan"
+    assert "not finite in epoch" in reports[-1].message
+
+
+def test_memory_exhaustion_is_a_failure_and_the_batch_is_not_halved(
+    request_for: Callable[..., TrainingRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    def exhausted(self: ProxyTrainer, batch: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(ProxyTrainer, "preprocess_batch", exhausted)
+    (failure,) = list(train(request_for()))
+    assert isinstance(failure, Failure)
+    assert failure.cause == "oom"
+
+
+def test_closing_the_iterator_stops_the_training(request_for: Callable[..., TrainingRequest]) -> None:
+    reports = train(request_for(epochs=50, until=50))
+    next(reports)
+    reports.close()  # type: ignore[attr-defined]
+    saved = torch.load(request_for().checkpoint, weights_only=True)
+    assert 1 <= saved["epoch"] < 10
+
+
+def test_a_last_batch_of_one_image_is_left_out(request_for: Callable[..., TrainingRequest]) -> None:
+    # 32 images in batches of 31: GhostV2 at P5 of a 64 px image normalises a single pixel.
+    assert len(epochs(request_for(until=1, arguments={**TRAINING, "batch": 31, "nbs": 31}))) == 1
+
+
+def test_prepare_leaves_a_label_cache_and_reports_what_it_cannot_read(few_digits: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(few_digits)
+    assert list(prepare(dataset, 64, tmp_path)) == []
+    assert (few_digits.parent / "labels" / "train.cache").exists()
+    (failure,) = list(prepare(replace(dataset, train=(str(tmp_path / "gone"),)), 64, tmp_path))
+    assert isinstance(failure, Failure)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from nas_yolo.budget import MAX_RESERVE, RESERVE, BudgetError, Purse, parse_budget
+from storage import Spent
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "limit"),
+    [
+        ("50gpu-h", "gpu", 180_000),
+        ("2cpu-h", "cpu", 7200),
+        ("90gpu-min", "gpu", 5400),
+        ("8h", "wall", 28_800),
+        ("30min", "wall", 1800),
+        ("0.5h", "wall", 1800),
+        (".5h", "wall", 1800),
+        ("45s", "wall", 45),
+        (" 8 H ", "wall", 28_800),
+        ("200trials", "trials", 200),
+        ("1trial", "trials", 1),
+    ],
+)
+def test_what_can_be_read(text: str, kind: str, limit: float) -> None:
+    budget = parse_budget(text)
+    assert (budget.kind, budget.limit) == (kind, limit)
+    assert parse_budget(budget.text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "8", "h", "8 days", "gpu-h", "8hh", "1e3h", "nan h", "8h 30min", "infh", "--8h"])
+def test_what_cannot(text: str) -> None:
+    with pytest.raises(BudgetError, match="50gpu-h"):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize("text", ["0h", "0trials", "-1h", "0.0gpu-h", "-5trials"])
+def test_nothing_or_less_is_refused(text: str) -> None:
+    with pytest.raises(BudgetError, match="more than 0"):
+        parse_budget(text)
+
+
+def test_half_a_trial_is_refused() -> None:
+    with pytest.raises(BudgetError, match="whole number"):
+        parse_budget("2.5trials")
+
+
+def test_shown_in_the_users_unit() -> None:
+    assert parse_budget("2h").shown(Spent(wall_seconds=1800), 3) == {"limit": 2, "spent": 0.5, "unit": "h"}
+    assert parse_budget("1gpu-h").shown(Spent(gpu_seconds=900), 3)["spent"] == 0.25
+    assert parse_budget("9trials").shown(Spent(), 3) == {"limit": 9, "spent": 3, "unit": "trials"}
+
+
+def purse(*texts: str, spent: Spent, **more: object) -> Purse:
+    return Purse([parse_budget(text) for text in texts], spent, trials=5, **more)  # type: ignore[arg-type]
+
+
+def test_wall_time_is_shared_by_running_trainings_and_device_time_is_not() -> None:
+    wall = purse("100s", spent=Spent(wall_seconds=40), committed_seconds=(50.0,))
+    assert wall.fits(60)
+    assert not wall.fits(61)
+    cpu = purse("100cpu-s", spent=Spent(cpu_seconds=40), committed_seconds=(50.0,), cpus=1)
+    assert cpu.fits(10)
+    assert not cpu.fits(11)
+    gpu = purse("100gpu-s", spent=Spent(gpu_seconds=40), committed_seconds=(50.0,), gpus=0.5)
+    assert gpu.fits(70)
+    assert not gpu.fits(71)
+
+
+def test_a_reserve_is_kept() -> None:
+    wall = purse("100s", spent=Spent(wall_seconds=40))
+    assert wall.fits(30, keep=0.3)
+    assert not wall.fits(31, keep=0.3)
+
+
+def test_the_reserve_grows_with_what_one_completion_takes_up_to_a_bound() -> None:
+    wall = purse("100s", spent=Spent())
+    assert wall.reserve(10) == RESERVE
+    assert wall.reserve(50) == 0.5
+    assert wall.reserve(500) == MAX_RESERVE
+
+
+def test_the_first_limit_to_run_out_ends_the_search() -> None:
+    assert purse("100s", "1gpu-h", spent=Spent(wall_seconds=100)).exhausted
+    assert not purse("100s", "1gpu-h", spent=Spent(wall_seconds=99)).exhausted
+    assert not purse("100s", "5trials", spent=Spent()).exhausted
+    assert not purse("100s", "5trials", spent=Spent()).trials_left
+    assert purse("100s", "6trials", spent=Spent()).trials_left

@@ -1,0 +1,239 @@
+"""The whole loop with real trainings, real latencies and a real database, in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluators.latency import PROBE, Calibration, fingerprint
+from evaluators.target import get_target
+from nas_yolo.cli.search import make_config
+from nas_yolo.config import SearchConfig
+from nas_yolo.runners.local import LocalRunner
+from nas_yolo.search import SearchError, SearchLoop, Snapshot
+from storage import Repository, Search, Trial
+
+SPACE = Path(__file__).parent / "space.yaml"
+TRAINING = ("batch=16", "nbs=16", "optimizer=AdamW", "lr0=0.003")
+
+
+@pytest.fixture
+def repository(database: str) -> Repository:
+    opened = Repository(database)
+    # The reference's time was measured, once, on some machine; the ratio to it is measured here.
+    opened.add_calibration(Calibration(fingerprint(get_target("cpu")), 32, 0.8, 0.01))
+    return opened
+
+
+@pytest.fixture
+def brief_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real probe with a tenth of the samples, where a test is not about latency."""
+    brief = PROBE.read_text().replace("MIN_S = 1.0", "MIN_S = 0.1").replace("MAX_S = 10.0", "MAX_S = 0.2")
+    brief = brief.replace("WARM_UP_S = 0.3", "WARM_UP_S = 0.05").replace("TOO_WIDE = 0.03", "TOO_WIDE = 1.0")
+    (tmp_path / "probe.py").write_text(brief.replace("TOO_MUCH_DRIFT = 0.03", "TOO_MUCH_DRIFT = 1.0"))
+    monkeypatch.setattr("evaluators.latency.PROBE", tmp_path / "probe.py")
+
+
+@pytest.fixture
+def config(few_digits: Path) -> SearchConfig:
+    return make_config(
+        data=str(few_digits),
+        targets=("cpu",),
+        budgets=("4trials",),
+        space=str(SPACE),
+        imgsz=32,
+        epochs=4,
+        training=TRAINING,
+        runner="local",
+    )
+
+
+Run = Callable[..., list[Trial]]
+
+
+@pytest.fixture
+def run(repository: Repository, tmp_path: Path) -> Run:
+    def run(search: Search, view: Callable[[Snapshot], None] = lambda snapshot: None) -> list[Trial]:
+        runner = LocalRunner()
+        with repository.claimed(search):
+            try:
+                SearchLoop(repository, search, runner, tmp_path, 1, False, view).run()
+            finally:
+                runner.close()
+        return repository.trials(search)
+
+    return run
+
+
+def test_a_search_measures_trains_and_completes(repository: Repository, config: SearchConfig, run: Run) -> None:
+    search = repository.create_search("one", config.document())
+    seen: list[Snapshot] = []
+    trials = run(search, seen.append)
+
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert trials[0].origin == "preset:yolov8n"
+    assert {trial.origin for trial in trials[1:]} == {"sampler:tpe"}
+    assert len({trial.architecture.key for trial in trials}) == 4
+    for trial in trials:
+        assert trial.complexity is not None
+        assert trial.latencies["cpu"].latency_ms > 0
+        assert [epoch.epoch for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+        assert (trial.state == "complete") == (len(trial.epochs) == 4)
+    assert trials[0].state == "complete"  # the stock model, to compare with
+    assert sum(trial.state == "complete" for trial in trials) >= 2
+    assert repository.search("one").state == "done"
+    assert seen[0].phase == "preparing"
+    assert seen[-1].phase == "done"
+    spent = repository.spent(search)
+    assert spent.wall_seconds >= sum(epoch.seconds for trial in trials for epoch in trial.epochs)
+    assert spent.cpu_seconds > 0
+    assert spent.gpu_seconds == 0
+
+
+@pytest.mark.usefixtures("brief_probe")
+def test_a_stopped_search_goes_on_and_ends_like_an_uninterrupted_one(
+    repository: Repository, config: SearchConfig, run: Run, tmp_path: Path
+) -> None:
+    straight = run(repository.create_search("straight", config.document()))
+    broken = repository.create_search("broken", config.document())
+    calls = 0
+
+    def interrupt(snapshot: Snapshot) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 7 == 0:
+            raise KeyboardInterrupt
+
+    before: list[Trial] = []
+    for _ in range(30):
+        for trial in before:  # what is there stays as it is
+            after = repository.trials(broken)[trial.number]
+            assert after.epochs[: len(trial.epochs)] == trial.epochs
+        try:
+            (tmp_path / "broken").mkdir(exist_ok=True)
+            runner = LocalRunner()
+            with repository.claimed(broken):
+                SearchLoop(repository, broken, runner, tmp_path / "broken", 1, False, interrupt).run()
+            break
+        except KeyboardInterrupt:
+            runner.close()
+            assert repository.search("broken").state == "stopped"
+            before = repository.trials(broken)
+            assert all(trial.state not in ("measuring", "training") for trial in before)
+    assert calls > 20
+
+    ended = repository.trials(broken)
+    assert [trial.architecture for trial in ended] == [trial.architecture for trial in straight]
+    for one, other in zip(straight, ended, strict=True):
+        shared = min(len(one.epochs), len(other.epochs))
+        assert shared >= 1
+        for a, b in zip(one.epochs[:shared], other.epochs[:shared], strict=True):
+            assert (a.epoch, a.map50_95, a.map50, a.loss) == (b.epoch, b.map50_95, b.map50, b.loss)
+
+
+@pytest.mark.usefixtures("brief_probe")
+def test_a_training_that_dies_is_recorded_and_the_search_goes_on(
+    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    build = ProxyTrainer.setup_model
+
+    def die_on_second(self: ProxyTrainer) -> None:
+        if self.request.checkpoint.parent.name == "00001":
+            raise RuntimeError("out of luck")
+        build(self)
+
+    monkeypatch.setattr(ProxyTrainer, "setup_model", die_on_second)
+    trials = run(repository.create_search("one", config.document()))
+
+    assert trials[1].state == "failed"
+    assert trials[1].reason == "error: RuntimeError: out of luck"
+    assert "die_on_second" in trials[1].failures[0].detail
+    assert trials[0].state == "complete"
+    assert len(trials) == 4
+
+
+@pytest.mark.usefixtures("brief_probe")
+def test_a_search_in_which_every_training_dies_ends_with_the_cause(
+    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    def die(self: ProxyTrainer) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(ProxyTrainer, "setup_model", die)
+    config = replace(
+        config, budgets=make_config(data=config.dataset.file, targets=("cpu",), budgets=("50trials",)).budgets
+    )
+    with pytest.raises(SearchError, match=r"first 5 trials all failed.*no such luck"):
+        run(repository.create_search("one", config.document()))
+
+
+@pytest.mark.usefixtures("brief_probe")
+def test_limits_reject_before_training_but_never_the_stock_model(
+    repository: Repository, few_digits: Path, run: Run
+) -> None:
+    config = make_config(
+        data=str(few_digits),
+        targets=("cpu",),
+        budgets=("3trials",),
+        space=str(SPACE),
+        imgsz=32,
+        epochs=1,
+        limits=("params<=1000",),
+        training=TRAINING,
+        runner="local",
+    )
+    trials = run(repository.create_search("one", config.document()))
+    assert trials[0].state == "complete"
+    for trial in trials[1:]:
+        assert trial.state == "rejected"
+        assert "params is" in trial.reason
+        assert trial.epochs == ()
+        assert trial.latencies == {}
+
+
+@pytest.mark.usefixtures("brief_probe")
+def test_a_latency_measured_by_an_earlier_search_is_not_measured_again(
+    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, epochs=1)
+    first = run(repository.create_search("first", config.document()))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("evaluators.measurement.measure_latency", refuse)
+    second = run(repository.create_search("second", config.document()))
+    assert [t.architecture for t in second] == [t.architecture for t in first]
+    assert [t.latencies for t in second] == [t.latencies for t in first]
+
+
+def test_a_wall_clock_budget_is_not_overrun(repository: Repository, config: SearchConfig, run: Run) -> None:
+    budgets = make_config(data=config.dataset.file, targets=("cpu",), budgets=("8s",)).budgets
+    search = repository.create_search("one", replace(config, budgets=budgets, epochs=6).document())
+    trials = run(search)
+    # In this process nothing can be interrupted before its next result: a measurement takes some three seconds.
+    assert repository.spent(search).wall_seconds < 8 + 5
+    assert trials
+    assert all(trial.state not in ("measuring", "training") for trial in trials)
+
+
+@pytest.mark.usefixtures("brief_probe")
+def test_a_space_that_is_exhausted_ends_the_search(repository: Repository, config: SearchConfig, run: Run) -> None:
+    one = {name: values[:1] for name, values in config.space.choices.items()}
+    space = replace(config.space, choices={**one, "P2.block": ("Conv", "C2f")})
+    budgets = make_config(data=config.dataset.file, targets=("cpu",), budgets=("50trials",)).budgets
+    trials = run(repository.create_search("one", replace(config, space=space, budgets=budgets, epochs=1).document()))
+    assert len(trials) == 3  # both of the space, and the stock model
+    assert all(trial.state == "complete" for trial in trials)
+
+
+def test_the_config_comes_back_from_the_database(config: SearchConfig) -> None:
+    assert SearchConfig.from_document(json.loads(json.dumps(config.document()))) == config

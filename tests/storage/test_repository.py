@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from evaluators.evaluation import Complexity, Epoch, Failure, Latency
+from evaluators.latency import Calibration
+from search_spaces.space import load_preset
+from storage import Repository, Search, SearchBusyError, SearchExistsError, SearchNotFoundError, StorageError
+
+STOCK, GHOST = load_preset("yolov8n"), load_preset("yolov8n-ghost")
+CONFIG: dict[str, Any] = {
+    "targets": [{"name": "cpu", "fingerprint": "aaaa"}],
+    "dataset": {"names": ["cat", "dog"]},
+    "imgsz": 96,
+}
+
+
+def latency(ms: float, fingerprint: str = "aaaa", quality: Any = "good", imgsz: int = 96) -> Latency:
+    return Latency("cpu", fingerprint, imgsz, ms, ms, ms, 1.0, ms, ms, None, 100, 0.0, None, quality, ("drift",))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
+    if request.param == "sqlite":
+        return Repository(f"sqlite:///{tmp_path / 'search.db'}")
+    url = os.environ.get("NAS_YOLO_TEST_POSTGRES")
+    if not url:
+        pytest.skip("set NAS_YOLO_TEST_POSTGRES to the URL of an empty PostgreSQL database")
+    with create_engine(url).begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    return Repository(url)
+
+
+@pytest.fixture
+def search(repository: Repository) -> Search:
+    return repository.create_search("one", CONFIG)
+
+
+def test_a_trial_comes_back_with_everything_measured(repository: Repository, search: Search) -> None:
+    trial = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+    complexity = Complexity(3_000_000, 8.1, 2_900_000, 8.0, 225)
+    epochs = (Epoch(1, 0.1, 0.2, 5.0, 3.0), Epoch(2, 0.15, 0.3, 4.0, 2.0))
+    failure = Failure("crash", "the worker died", "traceback")
+    repository.set_complexity(trial, complexity)
+    for epoch in reversed(epochs):
+        repository.add_epoch(trial, epoch)
+    repository.add_latency(STOCK, 2, latency(1.5))
+    repository.add_failure(trial, failure)
+    repository.set_trial_state(trial, "paused")
+
+    (found,) = Repository(repository.url).trials(repository.search("one"))
+
+    assert found.architecture == STOCK
+    assert found.complexity == complexity
+    assert found.epochs == epochs
+    assert found.latencies == {"cpu": latency(1.5)}
+    assert found.failures == (failure,)
+    assert (found.number, found.origin, found.state, found.reason) == (0, "preset:yolov8n", "paused", "")
+
+
+def test_an_epoch_cannot_be_recorded_twice(repository: Repository, search: Search) -> None:
+    trial = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+    repository.add_epoch(trial, Epoch(1, 0.1, 0.2, 5.0, 3.0))
+    repository.add_epoch(trial, Epoch(1, 0.9, 0.9, 1.0, 1.0))
+
+    assert repository.trials(search)[0].epochs == (Epoch(1, 0.1, 0.2, 5.0, 3.0),)
+
+
+def test_a_latency_counts_only_under_the_same_conditions(repository: Repository, search: Search) -> None:
+    repository.add_latency(GHOST, 2, latency(1.2))
+    repository.add_latency(GHOST, 2, latency(9.9, quality="noisy"))
+
+    assert repository.find_latency(GHOST, 2, 96, "aaaa") == latency(1.2)
+    assert repository.find_latency(GHOST, 3, 96, "aaaa") is None
+    assert repository.find_latency(GHOST, 2, 128, "aaaa") is None
+    assert repository.find_latency(GHOST, 2, 96, "bbbb") is None
+    assert repository.find_latency(STOCK, 2, 96, "aaaa") is None
+
+
+def test_a_search_does_not_see_latencies_of_other_conditions(repository: Repository, search: Search) -> None:
+    repository.add_trial(search, 0, GHOST, "preset:yolov8n-ghost")
+    repository.add_latency(GHOST, 2, latency(5.0, fingerprint="bbbb"))
+    repository.add_latency(GHOST, 2, latency(6.0, imgsz=640))
+    repository.add_latency(GHOST, 80, latency(7.0))
+
+    assert repository.trials(search)[0].latencies == {}
+
+
+def test_the_ledger_adds_up(repository: Repository, search: Search) -> None:
+    trial = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+    other = repository.create_search("two", CONFIG)
+    session = repository.open_entry(search, None, "session")
+    training = repository.open_entry(search, trial, "train", gpus=0.5, cpus=2)
+    repository.charge(repository.open_entry(other, None, "session"), 1000)
+    repository.charge(session, 60)
+    for seconds in (10, 30):
+        repository.charge(training, seconds)
+
+    spent = repository.spent(search)
+    assert (spent.wall_seconds, spent.gpu_seconds, spent.cpu_seconds) == (60, 15, 60)
+
+
+def test_calibration_is_kept_and_replaced(repository: Repository) -> None:
+    assert repository.calibration("aaaa", 96) is None
+    repository.add_calibration(Calibration("aaaa", 96, 2.0, 0.01))
+    repository.add_calibration(Calibration("aaaa", 96, 2.5, 0.02))
+    assert repository.calibration("aaaa", 96) == Calibration("aaaa", 96, 2.5, 0.02)
+
+
+def test_names_are_unique(repository: Repository, search: Search) -> None:
+    with pytest.raises(SearchExistsError, match="nas-yolo resume one"):
+        repository.create_search("one", CONFIG)
+    assert [found.name for found in repository.searches()] == ["one"]
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(repository: Repository, search: Search) -> None:
+    with pytest.raises(SearchNotFoundError, match="did you mean 'one'"):
+        repository.search("onne")
+
+
+def test_an_architecture_is_tried_once_in_a_search(repository: Repository, search: Search) -> None:
+    repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+    with pytest.raises(Exception, match=r"(?i)unique"):
+        repository.add_trial(search, 1, STOCK, "sampler:tpe")
+    assert len(repository.trials(search)) == 1
+
+
+def test_a_second_process_is_refused(repository: Repository, search: Search) -> None:
+    with repository.claimed(search):
+        assert repository.is_claimed(search)
+        with pytest.raises(SearchBusyError, match=f"process {os.getpid()}"), repository.claimed(search):
+            pass
+    assert not repository.is_claimed(search)
+
+
+def test_the_claim_of_a_killed_process_is_void(repository: Repository, search: Search) -> None:
+    code = (
+        "import os, signal\n"
+        "from storage import Repository\n"
+        f"r = Repository({repository.url!r})\n"
+        "with r.claimed(r.search('one')):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    with repository.claimed(search):
+        pass
+
+
+def test_another_hosts_claim_holds_while_its_heart_beats(repository: Repository, search: Search) -> None:
+    def set_owner(age: str) -> None:
+        engine = create_engine(repository.url)
+        with engine.begin() as connection:
+            connection.execute(
+                text("UPDATE searches SET owner = :owner, heartbeat_at = :at"),
+                {"owner": json.dumps(["elsewhere", 1, 0.0]), "at": age},
+            )
+        engine.dispose()
+
+    set_owner("2999-01-01 00:00:00.000000")
+    with pytest.raises(SearchBusyError, match="on elsewhere"), repository.claimed(search):
+        pass
+    set_owner("2020-01-01 00:00:00.000000")
+    with repository.claimed(search):
+        pass
+
+
+def test_a_database_of_a_newer_version_is_refused(repository: Repository) -> None:
+    engine = create_engine(repository.url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE nas_yolo_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(StorageError, match="newer nas-yolo"):
+        Repository(repository.url)
+
+
+def test_migrations_make_the_tables_that_the_code_uses(repository: Repository) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from storage.tables import Base
+
+    engine = create_engine(repository.url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": "nas_yolo_version"})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_the_newest_migration_is_the_one_that_the_code_asks_for() -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    import storage
+    from storage.repository import REVISION
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(storage.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == REVISION
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "sqlite:///search.db"),
+        ("bogus://host/base", "is not usable"),
+        ("sqlite:////no/such/folder/search.db", "cannot be opened"),
+    ],
+)
+def test_a_database_that_cannot_be_opened(url: str, message: str) -> None:
+    with pytest.raises(StorageError, match=message) as caught:
+        Repository(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    file = tmp_path / "search.db"
+    file.write_text("this is not a database" * 100)
+    with pytest.raises(StorageError, match="cannot be opened"):
+        Repository(f"sqlite:///{file}")
+
+
+def test_a_password_is_not_shown() -> None:
+    from sqlalchemy.engine import make_url
+
+    repository = Repository.__new__(Repository)
+    repository.url = "postgresql+psycopg://me:secret@host/base"
+    assert make_url(repository.url).password == "secret"
+    assert "secret" not in repository.shown_url
+
+
+def test_processes_that_create_the_same_database_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    code = (
+        f"from storage import Repository; Repository({url!r}).create_search('x' + str(__import__('os').getpid()), {{}})"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert len(Repository(url).searches()) == 4
