@@ -1,4 +1,7 @@
-"""The tables. One canonical JSON document per architecture; everything that is searched by has a column."""
+"""The tables. One canonical JSON document per architecture; everything that is searched by has a column.
+
+Their names begin with `nas_`, since Optuna keeps tables of its own, `trials` among them, in the same database.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class Base(DeclarativeBase):
 class SearchRow(Base):
     """A search and, while a process works on it, which one."""
 
-    __tablename__ = "searches"
+    __tablename__ = "nas_searches"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
@@ -39,7 +42,7 @@ class SearchRow(Base):
 class ArchitectureRow(Base):
     """An architecture, once for all searches."""
 
-    __tablename__ = "architectures"
+    __tablename__ = "nas_architectures"
 
     key: Mapped[str] = mapped_column(String(16), primary_key=True)
     family: Mapped[str] = mapped_column(String(50))
@@ -49,13 +52,13 @@ class ArchitectureRow(Base):
 class TrialRow(Base):
     """An architecture in a search."""
 
-    __tablename__ = "trials"
+    __tablename__ = "nas_trials"
     __table_args__ = (UniqueConstraint("search_id", "number"), UniqueConstraint("search_id", "architecture_key"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id"))
+    search_id: Mapped[int] = mapped_column(ForeignKey("nas_searches.id"))
     number: Mapped[int]
-    architecture_key: Mapped[str] = mapped_column(ForeignKey("architectures.key"))
+    architecture_key: Mapped[str] = mapped_column(ForeignKey("nas_architectures.key"))
     origin: Mapped[str] = mapped_column(String(100))
     state: Mapped[str] = mapped_column(String(20))
     reason: Mapped[str] = mapped_column(String(500))
@@ -71,9 +74,9 @@ class TrialRow(Base):
 class EpochRow(Base):
     """One epoch of a trial's training."""
 
-    __tablename__ = "epochs"
+    __tablename__ = "nas_epochs"
 
-    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"), primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("nas_trials.id"), primary_key=True)
     epoch: Mapped[int] = mapped_column(primary_key=True)
     map50_95: Mapped[float]
     map50: Mapped[float]
@@ -85,11 +88,11 @@ class EpochRow(Base):
 class LatencyRow(Base):
     """A latency measurement; valid for every search with the same classes, image size and target fingerprint."""
 
-    __tablename__ = "latencies"
+    __tablename__ = "nas_latencies"
     __table_args__ = (Index(None, "architecture_key", "classes", "imgsz", "fingerprint"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    architecture_key: Mapped[str] = mapped_column(ForeignKey("architectures.key"))
+    architecture_key: Mapped[str] = mapped_column(ForeignKey("nas_architectures.key"))
     classes: Mapped[int]
     imgsz: Mapped[int]
     fingerprint: Mapped[str] = mapped_column(String(16))
@@ -112,7 +115,7 @@ class LatencyRow(Base):
 class CalibrationRow(Base):
     """The reference model's time on a target."""
 
-    __tablename__ = "calibrations"
+    __tablename__ = "nas_calibrations"
 
     fingerprint: Mapped[str] = mapped_column(String(16), primary_key=True)
     imgsz: Mapped[int] = mapped_column(primary_key=True)
@@ -124,10 +127,10 @@ class CalibrationRow(Base):
 class FailureRow(Base):
     """A failed attempt."""
 
-    __tablename__ = "failures"
+    __tablename__ = "nas_failures"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"), index=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("nas_trials.id"), index=True)
     cause: Mapped[str] = mapped_column(String(20))
     message: Mapped[str] = mapped_column(String(500))
     detail: Mapped[str]
@@ -137,11 +140,11 @@ class FailureRow(Base):
 class LedgerRow(Base):
     """Time held: a session of the search itself, a training, a measurement. Opened at its start, then kept current."""
 
-    __tablename__ = "ledger"
+    __tablename__ = "nas_ledger"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id"), index=True)
-    trial_id: Mapped[int | None] = mapped_column(ForeignKey("trials.id"))
+    search_id: Mapped[int] = mapped_column(ForeignKey("nas_searches.id"), index=True)
+    trial_id: Mapped[int | None] = mapped_column(ForeignKey("nas_trials.id"))
     kind: Mapped[str] = mapped_column(String(20))
     gpus: Mapped[float]
     cpus: Mapped[float]

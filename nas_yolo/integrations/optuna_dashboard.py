@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -72,7 +74,9 @@ def serve(repository: Repository, searches: list[Search], port: int) -> None:
 def _study(name: str, storage: RDBStorage, targets: list[str]) -> optuna.Study:
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * len(targets)]
     study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
-    study.set_metric_names(["map50_95", *(f"latency_ms ({target})" for target in targets)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(["map50_95", *(f"latency_ms ({target})" for target in targets)])
     return study
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 
 from nas_yolo.samplers import Observation
@@ -20,7 +21,7 @@ def ask(space: SearchSpace, observations: Sequence[Observation], seed: int) -> C
     """Propose the point most likely to be among the better ones; at random until ten are known."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     ranges = distributions(space)

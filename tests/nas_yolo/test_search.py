@@ -32,7 +32,7 @@ def repository(database: str) -> Repository:
 @pytest.fixture
 def brief_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real probe with a tenth of the samples, where a test is not about latency."""
-    brief = PROBE.read_text().replace("MIN_S = 1.0", "MIN_S = 0.1").replace("MAX_S = 10.0", "MAX_S = 0.2")
+    brief = PROBE.read_text().replace("MIN_S = 1.0", "MIN_S = 0.1").replace("MAX_S = 6.0", "MAX_S = 0.2")
     brief = brief.replace("WARM_UP_S = 0.3", "WARM_UP_S = 0.05").replace("TOO_WIDE = 0.03", "TOO_WIDE = 1.0")
     (tmp_path / "probe.py").write_text(brief.replace("TOO_MUCH_DRIFT = 0.03", "TOO_MUCH_DRIFT = 1.0"))
     monkeypatch.setattr("evaluators.latency.PROBE", tmp_path / "probe.py")

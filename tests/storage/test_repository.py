@@ -160,7 +160,7 @@ def test_another_hosts_claim_holds_while_its_heart_beats(repository: Repository,
         engine = create_engine(repository.url)
         with engine.begin() as connection:
             connection.execute(
-                text("UPDATE searches SET owner = :owner, heartbeat_at = :at"),
+                text("UPDATE nas_searches SET owner = :owner, heartbeat_at = :at"),
                 {"owner": json.dumps(["elsewhere", 1, 0.0]), "at": age},
             )
         engine.dispose()

@@ -9,7 +9,7 @@ down_revision = None
 
 def upgrade() -> None:
     op.create_table(
-        "searches",
+        "nas_searches",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(200), nullable=False),
         sa.Column("created_at", sa.DateTime(), nullable=False),
@@ -17,27 +17,27 @@ def upgrade() -> None:
         sa.Column("config", sa.JSON(), nullable=False),
         sa.Column("owner", sa.String(200)),
         sa.Column("heartbeat_at", sa.DateTime()),
-        sa.PrimaryKeyConstraint("id", name="pk_searches"),
-        sa.UniqueConstraint("name", name="uq_searches_name"),
+        sa.PrimaryKeyConstraint("id", name="pk_nas_searches"),
+        sa.UniqueConstraint("name", name="uq_nas_searches_name"),
     )
     op.create_table(
-        "architectures",
+        "nas_architectures",
         sa.Column("key", sa.String(16), nullable=False),
         sa.Column("family", sa.String(50), nullable=False),
         sa.Column("document", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("key", name="pk_architectures"),
+        sa.PrimaryKeyConstraint("key", name="pk_nas_architectures"),
     )
     op.create_table(
-        "calibrations",
+        "nas_calibrations",
         sa.Column("fingerprint", sa.String(16), nullable=False),
         sa.Column("imgsz", sa.Integer(), nullable=False),
         sa.Column("reference_ms", sa.Double(), nullable=False),
         sa.Column("spread", sa.Double(), nullable=False),
         sa.Column("measured_at", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("fingerprint", "imgsz", name="pk_calibrations"),
+        sa.PrimaryKeyConstraint("fingerprint", "imgsz", name="pk_nas_calibrations"),
     )
     op.create_table(
-        "trials",
+        "nas_trials",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("search_id", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
@@ -52,14 +52,14 @@ def upgrade() -> None:
         sa.Column("layers", sa.Integer()),
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.Column("updated_at", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_trials"),
-        sa.UniqueConstraint("search_id", "number", name="uq_trials_search_id_number"),
-        sa.UniqueConstraint("search_id", "architecture_key", name="uq_trials_search_id_architecture_key"),
-        sa.ForeignKeyConstraint(["search_id"], ["searches.id"], name="fk_trials_search_id"),
-        sa.ForeignKeyConstraint(["architecture_key"], ["architectures.key"], name="fk_trials_architecture_key"),
+        sa.PrimaryKeyConstraint("id", name="pk_nas_trials"),
+        sa.UniqueConstraint("search_id", "number", name="uq_nas_trials_search_id_number"),
+        sa.UniqueConstraint("search_id", "architecture_key", name="uq_nas_trials_search_id_architecture_key"),
+        sa.ForeignKeyConstraint(["search_id"], ["nas_searches.id"], name="fk_nas_trials_search_id"),
+        sa.ForeignKeyConstraint(["architecture_key"], ["nas_architectures.key"], name="fk_nas_trials_architecture_key"),
     )
     op.create_table(
-        "latencies",
+        "nas_latencies",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("architecture_key", sa.String(16), nullable=False),
         sa.Column("classes", sa.Integer(), nullable=False),
@@ -79,16 +79,18 @@ def upgrade() -> None:
         sa.Column("quality", sa.String(20), nullable=False),
         sa.Column("flags", sa.JSON(), nullable=False),
         sa.Column("measured_at", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_latencies"),
-        sa.ForeignKeyConstraint(["architecture_key"], ["architectures.key"], name="fk_latencies_architecture_key"),
+        sa.PrimaryKeyConstraint("id", name="pk_nas_latencies"),
+        sa.ForeignKeyConstraint(
+            ["architecture_key"], ["nas_architectures.key"], name="fk_nas_latencies_architecture_key"
+        ),
     )
     op.create_index(
-        "ix_latencies_architecture_key_classes_imgsz_fingerprint",
-        "latencies",
+        "ix_nas_latencies_architecture_key_classes_imgsz_fingerprint",
+        "nas_latencies",
         ["architecture_key", "classes", "imgsz", "fingerprint"],
     )
     op.create_table(
-        "epochs",
+        "nas_epochs",
         sa.Column("trial_id", sa.Integer(), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("map50_95", sa.Double(), nullable=False),
@@ -96,23 +98,23 @@ def upgrade() -> None:
         sa.Column("loss", sa.Double(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("recorded_at", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("trial_id", "epoch", name="pk_epochs"),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_epochs_trial_id"),
+        sa.PrimaryKeyConstraint("trial_id", "epoch", name="pk_nas_epochs"),
+        sa.ForeignKeyConstraint(["trial_id"], ["nas_trials.id"], name="fk_nas_epochs_trial_id"),
     )
     op.create_table(
-        "failures",
+        "nas_failures",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("trial_id", sa.Integer(), nullable=False),
         sa.Column("cause", sa.String(20), nullable=False),
         sa.Column("message", sa.String(500), nullable=False),
         sa.Column("detail", sa.String(), nullable=False),
         sa.Column("failed_at", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_failures"),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_failures_trial_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_nas_failures"),
+        sa.ForeignKeyConstraint(["trial_id"], ["nas_trials.id"], name="fk_nas_failures_trial_id"),
     )
-    op.create_index("ix_failures_trial_id", "failures", ["trial_id"])
+    op.create_index("ix_nas_failures_trial_id", "nas_failures", ["trial_id"])
     op.create_table(
-        "ledger",
+        "nas_ledger",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("search_id", sa.Integer(), nullable=False),
         sa.Column("trial_id", sa.Integer()),
@@ -121,8 +123,8 @@ def upgrade() -> None:
         sa.Column("cpus", sa.Double(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("started_at", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_ledger"),
-        sa.ForeignKeyConstraint(["search_id"], ["searches.id"], name="fk_ledger_search_id"),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_ledger_trial_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_nas_ledger"),
+        sa.ForeignKeyConstraint(["search_id"], ["nas_searches.id"], name="fk_nas_ledger_search_id"),
+        sa.ForeignKeyConstraint(["trial_id"], ["nas_trials.id"], name="fk_nas_ledger_trial_id"),
     )
-    op.create_index("ix_ledger_search_id", "ledger", ["search_id"])
+    op.create_index("ix_nas_ledger_search_id", "nas_ledger", ["search_id"])

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluators.evaluation import Complexity, Epoch, Latency
+from nas_yolo.cli.search import make_config
+from search_spaces import Architecture
+from search_spaces.space import load_preset
+from storage import Repository, Search, Trial
+
+
+@pytest.fixture
+def finished(few_digits: Path, database: str) -> tuple[Repository, Search]:
+    """A search whose rows were written by hand: stock, a faster and better net, a slow one, one that waits."""
+    config = make_config(
+        data=str(few_digits), targets=("cpu",), budgets=("2h",), space="yolov8n", imgsz=64, epochs=3, runner="local"
+    )
+    repository = Repository(database)
+    search = repository.create_search("done", config.document())
+    mark = config.targets[0][1]
+
+    def add(number: int, architecture: Architecture, origin: str, ms: float, maps: tuple[float, ...]) -> Trial:
+        trial = repository.add_trial(search, number, architecture, origin)
+        repository.set_complexity(trial, Complexity(2_000_000 + number, 1.0, 1_900_000, 0.9, 200))
+        latency = Latency("cpu", mark, 64, ms, ms - 0.1, ms + 0.1, 1.0, ms, ms, ms, 100, 0.0, 0.0, "good")
+        repository.add_latency(architecture, 10, latency)
+        for epoch, value in enumerate(maps, start=1):
+            repository.add_epoch(trial, Epoch(epoch, value, value, 1.0, 1.0))
+        repository.set_trial_state(trial, "complete" if len(maps) == 3 else "paused")
+        return trial
+
+    add(0, load_preset("yolov8n"), "preset:yolov8n", 2.0, (0.1, 0.2, 0.30))
+    add(1, load_preset("yolov8n-ghost"), "preset:yolov8n-ghost", 1.5, (0.1, 0.2, 0.35))
+    add(2, load_preset("yolov8n-convnext"), "preset:yolov8n-convnext", 3.0, (0.1, 0.2, 0.40))
+    add(3, load_preset("yolov8n-focal"), "preset:yolov8n-focal", 1.0, (0.1,))
+    repository.set_state(search, "done")
+    return repository, search

@@ -1,0 +1,279 @@
+"""The command line as its users meet it: one line for a mistake, one JSON document for a script."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from nas_yolo.cli import main
+from search_spaces import Architecture
+from search_spaces.space import load_preset
+from storage import Repository, Search
+
+SPACE = Path(__file__).parent / "space.yaml"
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def refused(result: Result, *fragments: str) -> None:
+    """Exit 1 with one line that contains the fragments."""
+    assert result.exit_code == 1, (result.output, result.exception)
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    for fragment in fragments:
+        assert fragment in lines[0]
+
+
+@pytest.fixture
+def search(few_digits: Path, database: str) -> Callable[..., Result]:
+    """`nas-yolo search` with everything right but what a test changes; refused ones never start anything."""
+
+    def run(**changes: object) -> Result:
+        options: dict[str, object] = {"data": few_digits, "target": "cpu", "budget": "4trials", "imgsz": 64}
+        options |= {"space": SPACE, "runner": "local"} | changes
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        return invoke("search", *arguments)
+
+    return run
+
+
+@pytest.fixture
+def broken_data(few_digits: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the data set with its YAML changed."""
+
+    def make(**changes: Any) -> Path:
+        shutil.copytree(few_digits.parent, tmp_path / "data", dirs_exist_ok=True)
+        file = tmp_path / "data" / "data.yaml"
+        document = yaml.safe_load(file.read_text()) | changes
+        file.write_text(yaml.safe_dump({key: value for key, value in document.items() if value is not None}))
+        return file
+
+    return make
+
+
+def test_data_that_is_missing_or_no_yaml(search: Callable[..., Result], tmp_path: Path) -> None:
+    refused(search(data=tmp_path / "none.yaml"), "none.yaml does not exist")
+    file = tmp_path / "bad.yaml"
+    file.write_text("train: [unclosed")
+    refused(search(data=file), "bad.yaml is not valid YAML")
+    file.write_text("just words")
+    refused(search(data=file), "must be a mapping")
+
+
+def test_data_without_classes(search: Callable[..., Result], broken_data: Callable[..., Path]) -> None:
+    refused(search(data=broken_data(names=[])), "0 classes")
+    refused(search(data=broken_data(names=None)), "names is missing")
+
+
+def test_data_without_images(search: Callable[..., Result], broken_data: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(search(data=broken_data(train=str(tmp_path / "empty"))), "no images in", "empty")
+    refused(search(data=broken_data(val="nowhere")), "val images", "do not exist")
+
+
+def test_labels_out_of_range(search: Callable[..., Result], broken_data: Callable[..., Path]) -> None:
+    file = broken_data()
+    label = next((file.parent / "labels" / "train").iterdir())
+    label.write_text("0 0.5 0.5 0.1 0.1\n10 0.5 0.5 0.1 0.1\n")
+    refused(search(data=file), f"{label.name}:2: class 10 is out of range")
+    label.write_text("0 50 0.5 0.1 0.1\n")
+    refused(search(data=file), "outside 0 to 1")
+
+
+def test_an_unknown_target(search: Callable[..., Result]) -> None:
+    refused(search(target="jetson"), "unknown target 'jetson'", "known: cpu", "To add one", "targets.yaml")
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [("0h", "more than 0"), ("-3h", "more than 0"), ("soon", "not readable"), ("50", "not readable")],
+)
+def test_a_budget_that_is_none(search: Callable[..., Result], budget: str, message: str) -> None:
+    refused(search(budget=budget), message)
+
+
+def test_a_gpu_budget_without_a_gpu(search: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas_yolo.cli.search.count_gpus", lambda: 0)
+    refused(search(budget="50gpu-h"), "no GPU", "16cpu-h")
+
+
+def test_an_unknown_space_block_sampler_runner_or_limit(search: Callable[..., Result], tmp_path: Path) -> None:
+    refused(search(space="yolov8m"), "unknown space 'yolov8m'; did you mean 'yolov8n'?")
+    file = tmp_path / "my-space.yaml"
+    file.write_text(SPACE.read_text().replace("ShuffleV2", "ShufleV2"))
+    refused(search(space=file), "my-space.yaml:5: unknown block 'ShufleV2'; did you mean 'ShuffleV2'?")
+    refused(search(sampler="tpee"), "did you mean 'tpe'?")
+    refused(search(runner="rai"), "did you mean 'ray'?")
+    refused(search(limit="latency<=3"), "did you mean 'latency_ms'?")
+    refused(search(imgsz=100), "multiple of 32")
+    refused(search(epochs=0), "at least 1")
+
+
+def test_training_arguments(search: Callable[..., Result]) -> None:
+    refused(search(train="bach=3"), "did you mean 'batch'?")
+    refused(search(train="epochs=3"), "decided by the search itself")
+    refused(search(train="batch"), "KEY=VALUE")
+    refused(search(train="lr0=fast"), "lr0")
+
+
+def test_a_database_that_cannot_be_written(search: Callable[..., Result], tmp_path: Path) -> None:
+    refused(search(storage=f"sqlite:///{tmp_path}"), "cannot be opened")
+    refused(search(storage="sqlite:////no/such/folder/x.db"), "cannot be opened")
+    url = f"sqlite:///{tmp_path / 'there.db'}"
+    Repository(url).close()
+    refused(search(storage=f"sqlite:///file:{tmp_path / 'there.db'}?mode=ro&uri=true"), "readonly")
+
+
+def test_a_database_of_a_newer_version(search: Callable[..., Result], tmp_path: Path) -> None:
+    import sqlite3
+
+    Repository(f"sqlite:///{tmp_path / 'new.db'}").close()
+    with sqlite3.connect(tmp_path / "new.db") as connection:
+        connection.execute("UPDATE nas_yolo_version SET version_num = '9999'")
+    connection.close()
+    refused(search(storage=f"sqlite:///{tmp_path / 'new.db'}"), "newer nas-yolo", "upgrade")
+
+
+def test_a_name_that_is_taken(finished: object, search: Callable[..., Result]) -> None:
+    refused(search(name="done"), "nas-yolo resume done")
+    refused(search(name="../up"), "letters, digits")
+
+
+def test_front_as_json_and_for_people(finished: tuple[Repository, Search]) -> None:
+    document = json.loads(invoke("front", "done", "--json").stdout)
+    assert document["name"] == "done"
+    assert document["budget"] == {"limit": 2.0, "spent": 0.0, "unit": "h"}
+    assert [(t["trial"], t["map50_95"], t["latency_ms"], t["latency_ci_ms"]) for t in document["front"]] == [
+        (1, 0.35, {"cpu": 1.5}, {"cpu": [1.4, 1.6]}),
+        (2, 0.40, {"cpu": 3.0}, {"cpu": [2.9, 3.1]}),
+    ]
+    assert [t["trial"] for t in document["baselines"]] == [0]
+    member = document["front"][0]
+    assert (member["params_m"], member["gflops"], member["epochs"]) == (2.0, 1.0, 3)
+    assert Architecture.from_document(member["architecture"]) == load_preset("yolov8n-ghost")
+    assert document["trust"]["verdict"].startswith("Trial 1 beats stock yolov8n by 0.050 mAP50-95")
+    people = invoke("front", "done")
+    assert people.exit_code == 0
+    assert "0.350" in people.output
+    assert "yolov8n-ghost" in people.output
+
+
+def test_status_and_list(finished: tuple[Repository, Search]) -> None:
+    status = json.loads(invoke("status", "done", "--json").stdout)
+    assert [trial["state"] for trial in status["trials"]] == ["complete"] * 3 + ["paused"]
+    assert status["worked_on"] is False
+    (row,) = json.loads(invoke("list", "--json").stdout)
+    assert (row["name"], row["state"], row["trials"], row["complete"]) == ("done", "done", 4, 3)
+    for command in (("status", "done"), ("list",)):
+        assert invoke(*command).exit_code == 0
+
+
+def test_export_chooses_the_best_that_is_as_fast_as_stock(finished: tuple[Repository, Search], tmp_path: Path) -> None:
+    from search_spaces import hook
+
+    output = tmp_path / "best.yaml"
+    result = json.loads(invoke("export", "done", "-o", output, "--json").stdout)
+    assert result["trial"] == 1
+    assert result["needs_nas_yolo"] == ["C2fGhost"]
+    model = hook.build(output)
+    expected = hook.build(hook.model_file(load_preset("yolov8n-ghost"), 10))
+    assert model.yaml["nc"] == 10
+    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in expected.state_dict().items()}
+    assert "nas-yolo yolo train model=best.yaml" in output.read_text()
+
+    assert json.loads(invoke("export", "done", "--max-latency", 3, "-o", output, "--json").stdout)["trial"] == 2
+    stock = invoke("export", "done", "--trial", 0, "-o", output)
+    assert "stock Ultralytics loads it" in stock.output
+
+
+def test_export_of_what_is_not_there(finished: tuple[Repository, Search], tmp_path: Path) -> None:
+    output = tmp_path / "best.yaml"
+    refused(invoke("export", "done", "--trial", 9, "-o", output), "no trial 9; it has trials 0 to 3")
+    refused(invoke("export", "done", "--trial", -1, "-o", output), "no trial -1")
+    refused(invoke("export", "done", "--max-latency", 0.5, "-o", output), "the fastest takes 1.5 ms")
+    refused(invoke("export", "don", "-o", output), "did you mean 'done'")
+    refused(invoke("export", "done", "-o", tmp_path / "no" / "best.yaml"), "does not exist")
+    assert invoke("export", "done", "--trial", 1, "--max-latency", 3, "-o", output).exit_code == 2
+    assert not output.exists()
+
+
+def test_resume_of_what_is_not_there(finished: tuple[Repository, Search]) -> None:
+    refused(invoke("resume", "other"), "unknown search 'other'")
+    refused(invoke("resume", "done", "--budget", "0h"), "more than 0")
+
+
+def test_profile_shows_what_ultralytics_counts(database: str) -> None:
+    ghost = json.loads(invoke("profile", "yolov8n-ghost", "--json").stdout)
+    assert (ghost["params"], round(ghost["gflops"], 1), ghost["layers"]) == (2_502_908, 7.1, 323)
+    stock = json.loads(invoke("profile", "yolov8n.yaml", "--json").stdout)
+    assert (stock["params"], round(stock["gflops"], 1)) == (3_157_200, 8.9)
+
+
+def test_profile_measures_once_and_again_when_asked(database: str) -> None:
+    def measured(*more: str) -> dict[str, Any]:
+        result = invoke("profile", "yolov8n", "--target", "cpu", "--imgsz", 64, "--json", *more)
+        assert result.exit_code == 0, result.output
+        latency: dict[str, Any] = json.loads(result.stdout)["latency_ms"]["cpu"]
+        return latency
+
+    first = measured()
+    assert first["ci"][0] <= first["latency"] <= first["ci"][1]
+    assert (first["runtime"], first["precision"], first["threads"]) == ("onnxruntime", "fp32", 1)
+    if first["quality"] == "good":  # only good measurements are kept
+        assert measured() == first
+    assert measured("--fresh")["median"] != first["median"]
+
+
+def test_profile_of_what_is_not_there(database: str, tmp_path: Path) -> None:
+    refused(invoke("profile", "yolov8n-gost"), "did you mean 'yolov8n-ghost'?")
+    refused(invoke("profile", "none.yaml"), "does not exist")
+    refused(invoke("profile", "yolov8n", "--target", "jetson"), "unknown target")
+    refused(invoke("profile", "yolov8n", "--imgsz", 33), "multiple of 32")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("nc: 1\nbackbone: [[-1, 1, NoSuchBlock, [8]]]\nhead: []\n")
+    refused(invoke("profile", bad), "does not build")
+
+
+def test_models_spaces_and_doctor(database: str) -> None:
+    models = {row["name"] for row in json.loads(invoke("models", "--json").stdout)}
+    assert models >= {"yolov8n", "yolov8n-ghost", "yolov8n-ghostv2", "yolov8n-shufflev2", "yolov8n-convnext"}
+    (space,) = json.loads(invoke("spaces", "--json").stdout)
+    assert Path(space["file"]).is_file()
+    checks = json.loads(invoke("doctor", "--json").stdout)
+    assert all(check["ok"] for check in checks)
+
+
+def test_an_unknown_command_or_option_is_a_usage_error() -> None:
+    result = invoke("serch")
+    assert result.exit_code == 2
+    assert "did you mean 'search'?" in result.stderr
+    assert invoke("search", "--bugdet", "8h").exit_code == 2
+    assert invoke("search", "--data", "x.yaml").exit_code == 2
+
+
+def test_debug_shows_the_traceback(database: str) -> None:
+    result = invoke("--debug", "front", "none")
+    assert type(result.exception).__name__ == "SearchNotFoundError"
+
+
+def test_the_dashboard_refuses_what_it_cannot_serve(finished: tuple[Repository, Search]) -> None:
+    import socket
+
+    refused(invoke("dashboard", "other"), "unknown search")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = invoke("dashboard", "done", "--port", taken.getsockname()[1])
+    assert result.exit_code == 1
+    assert "choose another with --port" in result.stderr
