@@ -86,6 +86,7 @@ class Purse:
         spent: From the ledger.
         trials: Asked so far.
         committed_seconds: For each running training, the seconds that it is expected to take from now on.
+        measuring: Measurements that run.
         gpus: That one training holds.
         cpus: Likewise, threads.
     """
@@ -94,6 +95,7 @@ class Purse:
     spent: Spent
     trials: int
     committed_seconds: tuple[float, ...] = ()
+    measuring: int = 0
     gpus: float = 0.0
     cpus: float = 1.0
 
@@ -106,6 +108,18 @@ class Purse:
     def trials_left(self) -> bool:
         """Whether another trial may be proposed."""
         return all(self.trials < b.limit for b in self.budgets if b.kind == "trials")
+
+    @property
+    def seconds_left(self) -> float:
+        """Until a limit is reached, if what runs now keeps running."""
+        trainings = len(self.committed_seconds)
+        rates = {"wall": 1.0, "gpu": self.gpus * trainings, "cpu": self.cpus * trainings + self.measuring}
+        left = [
+            max(b.limit - b.spent(self.spent, self.trials), 0.0) / rates[b.kind]
+            for b in self.budgets
+            if b.kind != "trials" and rates[b.kind]
+        ]
+        return min(left, default=float("inf"))
 
     def fits(self, seconds: float, keep: float = 0.0) -> bool:
         """Whether a training of so many seconds ends within every limit.

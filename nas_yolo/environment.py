@@ -1,10 +1,17 @@
-"""What processes that run Ultralytics for a search find in their environment."""
+"""The machine and the environment that a search finds and sets."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import platformdirs
+
+
+def count_cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def ultralytics_environment() -> dict[str, str]:

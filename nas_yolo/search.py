@@ -170,7 +170,7 @@ class SearchLoop:
         return bool(self._jobs)
 
     def _wait(self) -> None:
-        for event in self.runner.poll(TICK_S):
+        for event in self.runner.poll(min(TICK_S, self._purse().seconds_left)):
             self._handle(event)
         self._tick()
         if self._purse().exhausted:
@@ -428,6 +428,7 @@ class SearchLoop:
             committed_seconds=tuple(
                 max(job.expected_s - (now - job.started), 0.0) for job in self._jobs.values() if job.kind == "train"
             ),
+            measuring=self._count("measure"),
             gpus=gpus,
             cpus=float(self.threads),
         )
@@ -445,7 +446,7 @@ class SearchLoop:
     def _tick(self) -> None:
         """Keep the ledger, the lease and the view current, once a second."""
         now = time.monotonic()
-        if now - self._ticked < TICK_S:
+        if now - self._ticked < min(TICK_S, self._purse().seconds_left):
             return
         self._ticked = now
         self.repository.charge(self._session_entry, now - self._session_started)

@@ -109,6 +109,10 @@ class Repository:
             return Path(url.database).resolve().parent
         return Path(platformdirs.user_data_dir("nas-yolo"))
 
+    def run_folder(self, search: Search) -> Path:
+        """Where the files of a search are kept; a later search of the same name in a new database has another one."""
+        return self.folder / "runs" / f"{search.name}-{search.created_at:%Y%m%d-%H%M%S}"
+
     def close(self) -> None:
         """Give back all connections."""
         self._engine.dispose()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from importlib.metadata import version
 import click
 
 from nas_yolo.cli.options import console, json_option, open_repository, print_json, storage_option
+from nas_yolo.environment import count_cores
 
 
 @click.command("doctor")
@@ -24,7 +24,7 @@ def doctor_command(url: str | None, as_json: bool) -> None:
         "ONNX Runtime": lambda: version("onnxruntime"),
         "Ray": lambda: version("ray"),
         "Optuna": lambda: version("optuna"),
-        "cores": lambda: str(len(os.sched_getaffinity(0))),
+        "cores": lambda: str(count_cores()),
         "GPUs": _gpus,
         "database": lambda: open_repository(url).shown_url,
         "targets": _targets,

@@ -90,6 +90,7 @@ def resume_command(name: str, budgets: tuple[str, ...], url: str | None, as_json
         parsed = [parse_budget(text) for text in budgets]
         check_devices(parsed)
         search = repository.set_config(search, search.config | {"budgets": [budget.text for budget in parsed]})
+    check_dataset(search)
     run_search(repository, search, as_json)
 
 
@@ -201,6 +202,23 @@ def check_devices(budgets: tuple[Budget, ...] | list[Budget]) -> None:
             )
 
 
+def check_dataset(search: Search) -> None:
+    """Refuse to go on with images or labels that are not those that the search began with.
+
+    Raises:
+        UserError: If they are gone or changed.
+    """
+    from evaluators.dataset import Dataset, load_dataset
+    from search_spaces import UserError
+
+    known = Dataset.from_document(search.config["dataset"])
+    if load_dataset(known.file).fingerprint != known.fingerprint:
+        raise UserError(
+            f"the data of {known.file} changed since search {search.name!r} began; its accuracies would not compare: "
+            "restore the data, or start a new search"
+        )
+
+
 def count_gpus() -> int:
     """GPUs that PyTorch can use."""
     import torch
@@ -240,10 +258,9 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
     Raises:
         UserError: If it cannot run here and now.
     """
-    import os
-
     from evaluators.latency import fingerprint
     from nas_yolo.config import SearchConfig
+    from nas_yolo.environment import count_cores
     from nas_yolo.report.views import LineView, LiveView
     from nas_yolo.runners import Runner
     from nas_yolo.search import SearchLoop
@@ -257,9 +274,9 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
                 f"another version of {target.runtime}); latencies would not compare: start a new search here"
             )
     screen = console(as_json)
-    folder = repository.folder / "runs" / search.name
+    folder = repository.run_folder(search)
     folder.mkdir(parents=True, exist_ok=True)
-    gpus, cores = count_gpus(), len(os.sched_getaffinity(0))
+    gpus, cores = count_gpus(), count_cores()
     if config.runner == "local":
         slots = 1
     elif gpus:

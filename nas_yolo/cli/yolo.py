@@ -23,5 +23,5 @@ def yolo_command(arguments: tuple[str, ...]) -> None:
     hook.install()
     from ultralytics.cfg import entrypoint
 
-    sys.argv = ["yolo", *arguments]
+    sys.argv[:] = ["yolo", *arguments]  # in place: Ultralytics took hold of the list when it was imported
     entrypoint()

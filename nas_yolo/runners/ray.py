@@ -41,6 +41,7 @@ class RayRunner:
         empty.mkdir(parents=True, exist_ok=True)
         logging.getLogger("ray").setLevel(logging.ERROR)
         ray.init(
+            address="local",  # never a cluster that happens to run here, or that RAY_ADDRESS names
             num_cpus=slots,
             num_gpus=None if gpus_per_trial else 0,
             resources={MEASURING: 1},

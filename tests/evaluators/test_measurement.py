@@ -28,7 +28,7 @@ def any_size(complexity: Complexity) -> str:
 
 
 @pytest.fixture
-def request_(tmp_path: Path, own_cache: Path) -> MeasurementRequest:
+def request_(tmp_path: Path) -> MeasurementRequest:
     p2, p3, p4, p5 = (Stage("Conv", "ShuffleV2", width, 1) for width in (16, 16, 24, 24))
     architecture = Architecture("yolov8", Stem("Conv", 8), (p2, p3, p4, p5), Neck("C2f", 1, (16, 24, 24)))
     calibration = Calibration("0123456789abcdef", 32, 8.0, 0.0)
@@ -61,7 +61,7 @@ def test_without_targets_there_is_only_the_size(request_: MeasurementRequest) ->
     assert isinstance(complexity, Complexity)
 
 
-@pytest.mark.usefixtures("any_models")
+@pytest.mark.usefixtures("own_cache", "any_models")
 @pytest.mark.parametrize(("flags", "sessions"), [([], 1), (["drift"], SESSIONS)])
 def test_a_noisy_measurement_is_repeated_once(
     flags: list[str], sessions: int, probe_that_prints: Callable[..., None], request_: MeasurementRequest
@@ -92,7 +92,7 @@ def test_a_network_that_cannot_be_exported(request_: MeasurementRequest, monkeyp
     assert "in fail" in failure.detail
 
 
-@pytest.mark.usefixtures("any_models")
+@pytest.mark.usefixtures("own_cache", "any_models")
 def test_a_network_that_cannot_be_timed(request_: MeasurementRequest, scripted_probe: Callable[[str], None]) -> None:
     scripted_probe("sys.exit('Illegal instruction')")
     complexity, failure = measure(request_)

@@ -67,6 +67,16 @@ def test_wall_time_is_shared_by_running_trainings_and_device_time_is_not() -> No
     assert not gpu.fits(71)
 
 
+def test_how_long_what_runs_may_keep_running() -> None:
+    spent = Spent(wall_seconds=40, gpu_seconds=10, cpu_seconds=20)
+    assert purse("100s", spent=spent).seconds_left == 60
+    running = {"committed_seconds": (9.0, 9.0), "gpus": 0.5, "cpus": 2.0, "measuring": 1}
+    assert purse("100gpu-s", spent=spent, **running).seconds_left == 90
+    assert purse("100cpu-s", spent=spent, **running).seconds_left == 16
+    assert purse("100s", "100cpu-s", spent=spent, **running).seconds_left == 16
+    assert purse("9trials", "100gpu-s", spent=spent).seconds_left == float("inf")
+
+
 def test_a_reserve_is_kept() -> None:
     wall = purse("100s", spent=Spent(wall_seconds=40))
     assert wall.fits(30, keep=0.3)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from nas_yolo.cli import main
+from nas_yolo.cli.search import make_config
 from search_spaces import Architecture
 from search_spaces.space import load_preset
 from storage import Repository, Search
@@ -197,6 +200,19 @@ def test_export_chooses_the_best_that_is_as_fast_as_stock(finished: tuple[Reposi
     assert "stock Ultralytics loads it" in stock.output
 
 
+def test_an_exported_model_trains_with_the_yolo_command(
+    finished: tuple[Repository, Search], few_digits: Path, tmp_path: Path
+) -> None:
+    for trial in (1, 2):  # C2fGhost and ConvNeXt: Ultralytics knows neither
+        output = tmp_path / f"trial{trial}.yaml"
+        assert invoke("export", "done", "--trial", trial, "-o", output).exit_code == 0
+        command = [sys.executable, "-m", "nas_yolo", "yolo", "train", f"model={output}", f"data={few_digits}"]
+        command += ["epochs=1", "imgsz=64", "device=cpu", "workers=0", "plots=False", f"project={tmp_path}", "name=run"]
+        done = subprocess.run([*command, "exist_ok=True"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (tmp_path / "run" / "weights" / "last.pt").exists()
+
+
 def test_export_of_what_is_not_there(finished: tuple[Repository, Search], tmp_path: Path) -> None:
     output = tmp_path / "best.yaml"
     refused(invoke("export", "done", "--trial", 9, "-o", output), "no trial 9; it has trials 0 to 3")
@@ -206,6 +222,19 @@ def test_export_of_what_is_not_there(finished: tuple[Repository, Search], tmp_pa
     refused(invoke("export", "done", "-o", tmp_path / "no" / "best.yaml"), "does not exist")
     assert invoke("export", "done", "--trial", 1, "--max-latency", 3, "-o", output).exit_code == 2
     assert not output.exists()
+
+
+def test_resume_on_data_that_changed_or_is_gone(
+    search: Callable[..., Result], broken_data: Callable[..., Path], database: str
+) -> None:
+    file = broken_data()
+    config = make_config(data=str(file), targets=("cpu",), budgets=("2h",), imgsz=64, runner="local")
+    Repository(database).create_search("mine", config.document())
+    label = next((file.parent / "labels" / "val").iterdir())
+    label.write_text(label.read_text() + "1 0.5 0.5 0.1 0.1\n")
+    refused(invoke("resume", "mine"), "changed since search 'mine' began")
+    file.unlink()
+    refused(invoke("resume", "mine"), "does not exist")
 
 
 def test_resume_of_what_is_not_there(finished: tuple[Repository, Search]) -> None:

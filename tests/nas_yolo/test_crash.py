@@ -71,7 +71,8 @@ def check_nothing_lost(before: list[Trial], after: list[Trial]) -> None:
 def checkpoint_epochs(folder: Path, trial: Trial) -> list[int]:
     import torch
 
-    saved = torch.load(folder / "runs" / "one" / "trials" / f"{trial.number:05d}" / "checkpoint.pt", weights_only=True)
+    (file,) = folder.glob(f"runs/one-*/trials/{trial.number:05d}/checkpoint.pt")
+    saved = torch.load(file, weights_only=True)
     return [epoch["epoch"] for epoch in saved["history"]]
 
 

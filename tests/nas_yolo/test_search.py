@@ -13,6 +13,7 @@ from evaluators.latency import PROBE, Calibration, fingerprint
 from evaluators.target import get_target
 from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
+from nas_yolo.export import write_model_file
 from nas_yolo.runners.local import LocalRunner
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
 from storage import Repository, Search, Trial
@@ -69,7 +70,11 @@ def run(repository: Repository, tmp_path: Path) -> Run:
     return run
 
 
-def test_a_search_measures_trains_and_completes(repository: Repository, config: SearchConfig, run: Run) -> None:
+def test_a_search_measures_trains_and_completes(
+    repository: Repository, config: SearchConfig, run: Run, tmp_path: Path
+) -> None:
+    from search_spaces import hook
+
     search = repository.create_search("one", config.document())
     seen: list[Snapshot] = []
     trials = run(search, seen.append)
@@ -83,6 +88,10 @@ def test_a_search_measures_trains_and_completes(repository: Repository, config: 
         assert trial.latencies["cpu"].latency_ms > 0
         assert [epoch.epoch for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
         assert (trial.state == "complete") == (len(trial.epochs) == 4)
+        file = tmp_path / f"{trial.number}.yaml"
+        write_model_file(trial.architecture, 10, "a comment", file)
+        model = hook.build(file)
+        assert sum(parameter.numel() for parameter in model.parameters()) == trial.complexity.params
     assert trials[0].state == "complete"  # the stock model, to compare with
     assert sum(trial.state == "complete" for trial in trials) >= 2
     assert repository.search("one").state == "done"

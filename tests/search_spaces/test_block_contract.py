@@ -149,6 +149,7 @@ def test_a_whole_detector_of_it_exports(name: str, tmp_path: Path) -> None:
         assert any(isinstance(module, block.module) for module in network.model[layer].modules())
     with torch.no_grad():
         expected = network(image)[0].numpy()
+        another = network(torch.rand_like(image))[0].numpy()
     anchors = sum((IMAGE_SIZE // stride) ** 2 for stride in (8, 16, 32))
     assert expected.shape == (1, 4 + 3, anchors)
 
@@ -157,4 +158,5 @@ def test_a_whole_detector_of_it_exports(name: str, tmp_path: Path) -> None:
     # Boxes are pixels, up to 96; scores are fractions, small before training: each is compared on its own scale.
     for part in (slice(0, 4), slice(4, None)):
         scale = np.abs(expected[:, part]).max()
+        assert np.abs(another[:, part] - expected[:, part]).max() > 0.01 * scale  # what it sees reaches the output
         np.testing.assert_allclose(exported[:, part], expected[:, part], rtol=0, atol=1e-4 * scale)

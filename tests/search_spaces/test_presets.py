@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
 from evaluators.complexity import measure_complexity
@@ -17,12 +18,25 @@ def build_preset(name: str) -> DetectionModel:
 def test_yolov8n_is_ultralytics_own() -> None:
     ours, stock = build_preset("yolov8n").eval(), DetectionModel("yolov8n.yaml", nc=80, verbose=False).eval()
     assert [type(module) for module in ours.modules()] == [type(module) for module in stock.modules()]
-    weights = stock.state_dict()
-    assert list(ours.state_dict()) == list(weights)
-    ours.load_state_dict(weights)
-    image = torch.rand(1, 3, 96, 64)
+    assert list(ours.state_dict()) == list(stock.state_dict())
+    assert [layer.f for layer in ours.model] == [layer.f for layer in stock.model]
+    image = torch.rand(2, 3, 96, 64)
+    spread_activations(stock, image)
+    ours.load_state_dict(stock.state_dict())
     with torch.no_grad():
+        one, other = stock(image)[0]
+        assert (one - other).abs().max() > 1  # pixel: what it sees reaches the output
         assert torch.equal(ours(image)[0], stock(image)[0])
+
+
+def spread_activations(network: nn.Module, image: Tensor) -> None:
+    """Set the statistics to these images': with the initial ones, an untrained network's signal fades out."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(image)
+    network.eval()
 
 
 @pytest.mark.parametrize(
