@@ -192,8 +192,7 @@ class SearchLoop:
                 if purse.fits(self._cost(trial, until), reserve):
                     return trial, until
             for trial in self.trials.values():
-                below_first_rung = trial.state in ("ready", "paused") and len(trial.epochs) < self.levels[0]
-                if below_first_rung and purse.fits(self._cost(trial, self.levels[0]), reserve):
+                if self._below_first_rung(trial) and purse.fits(self._cost(trial, self.levels[0]), reserve):
                     return trial, self.levels[0]
             return None
         order = [t for t in self.trials.values() if t.preset == self.baseline and t.state in ("ready", "paused")]
@@ -210,13 +209,17 @@ class SearchLoop:
 
     def _may_explore(self, purse: Purse) -> bool:
         """Whether there is budget, and something new to find, beyond what is kept for the end."""
-        waiting = any(t.state in ("new", "measuring", "ready", "training") for t in self.trials.values())
-        first = max((self._cost(t, self.levels[0]) for t in self.trials.values() if t.state == "ready"), default=None)
-        if first is None:
-            first = SAFETY * self._seconds_per_epoch() * self.levels[0]
+        waiting = [trial for trial in self.trials.values() if self._below_first_rung(trial)]
+        coming = any(trial.state in ("new", "measuring", "training") for trial in self.trials.values())
+        typical = SAFETY * self._seconds_per_epoch() * self.levels[0]
+        first = max((self._cost(trial, self.levels[0]) for trial in waiting), default=typical)
         if not purse.fits(first, self._reserve(purse)):
             return False
-        return waiting or (purse.trials_left and not self.exhausted_space)
+        return bool(waiting) or coming or (purse.trials_left and not self.exhausted_space)
+
+    def _below_first_rung(self, trial: Trial) -> bool:
+        """Whether it waits for its first rung: never trained, or stopped on the way."""
+        return trial.state in ("ready", "paused") and len(trial.epochs) < self.levels[0]
 
     def _wants_trial(self, purse: Purse) -> bool:
         ahead = sum(t.state in ("new", "measuring", "ready") for t in self.trials.values())

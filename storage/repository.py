@@ -90,7 +90,11 @@ class Repository:
         self._sessions = sessionmaker(engine, expire_on_commit=False)
         try:
             self._migrate()
+        except StorageError:
+            self.close()
+            raise
         except DBAPIError as error:
+            self.close()
             raise StorageError(
                 f"storage {self.shown_url} cannot be opened or written ({error.orig}); "
                 "check the path and its permissions, or choose another with --storage"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 from evaluators import latency
 from evaluators.export import export_onnx
-from evaluators.host_lock import measuring
+from evaluators.host_lock import measuring, training
 from evaluators.latency import Calibration, LatencyError, calibrate, fingerprint, measure_latency, reference_onnx
 from evaluators.target import Target
 
@@ -130,6 +132,29 @@ def test_a_probe_that_hangs_is_ended(
     monkeypatch.setattr(latency, "TIMEOUT_S", 0.5)
     with pytest.raises(LatencyError, match=r"^onnxruntime did not finish within 0.5 s$"):
         measure_latency(None, CPU, KNOWN, tmp_path)  # type: ignore[arg-type]  # not exported
+
+
+@pytest.mark.xfail(strict=True, raises=LatencyError, reason="the time limit runs while it waits for the machine")
+@pytest.mark.usefixtures("own_cache", "any_models")
+def test_waiting_for_the_machine_is_no_hang(
+    probe_that_prints: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe_that_prints()
+    monkeypatch.setattr(latency, "TIMEOUT_S", 1.5)
+    begun = threading.Event()
+
+    def long_batch() -> None:
+        with training():
+            begun.set()
+            time.sleep(2.5)
+
+    thread = threading.Thread(target=long_batch)
+    thread.start()
+    try:
+        assert begun.wait(30)
+        assert measure_latency(None, CPU, KNOWN, tmp_path).ratio == 1.5  # type: ignore[arg-type]  # not exported
+    finally:
+        thread.join()
 
 
 PROBE_THAT_TRIES_THE_LOCK = """

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,21 @@ def latency(ms: float, fingerprint: str = "aaaa", quality: Any = "good", imgsz: 
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
-    if request.param == "sqlite":
-        return Repository(f"sqlite:///{tmp_path / 'search.db'}")
-    url = os.environ.get("NAS_YOLO_TEST_POSTGRES")
-    if not url:
-        pytest.skip("set NAS_YOLO_TEST_POSTGRES to the URL of an empty PostgreSQL database")
-    with create_engine(url).begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    return Repository(url)
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repository]:
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    if request.param == "postgresql":
+        given = os.environ.get("NAS_YOLO_TEST_POSTGRES")
+        if not given:
+            pytest.skip("set NAS_YOLO_TEST_POSTGRES to the URL of an empty PostgreSQL database")
+        url = given
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+        engine.dispose()
+    repository = Repository(url)
+    yield repository
+    repository.close()
 
 
 @pytest.fixture
@@ -57,7 +63,9 @@ def test_a_trial_comes_back_with_everything_measured(repository: Repository, sea
     repository.add_failure(trial, failure)
     repository.set_trial_state(trial, "paused")
 
-    (found,) = Repository(repository.url).trials(repository.search("one"))
+    again = Repository(repository.url)
+    (found,) = again.trials(again.search("one"))
+    again.close()
 
     assert found.architecture == STOCK
     assert found.complexity == complexity
