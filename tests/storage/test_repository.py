@@ -32,10 +32,7 @@ def latency(ms: float, fingerprint: str = "aaaa", quality: Any = "good", imgsz: 
 def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repository]:
     url = f"sqlite:///{tmp_path / 'search.db'}"
     if request.param == "postgresql":
-        given = os.environ.get("NAS_YOLO_TEST_POSTGRES")
-        if not given:
-            pytest.skip("set NAS_YOLO_TEST_POSTGRES to the URL of an empty PostgreSQL database")
-        url = given
+        url = request.getfixturevalue("postgres")
         engine = create_engine(url)
         with engine.begin() as connection:
             connection.execute(text("DROP SCHEMA public CASCADE"))
