@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import yaml
 
 from search_spaces.errors import UserError
 
-IMAGE_SUFFIXES = {".bmp", ".dng", ".heic", ".jpeg", ".jpg", ".jp2", ".mpo", ".png", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {
+    *(".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"),
+}
 
 
 class DatasetError(UserError, ValueError):
@@ -101,8 +104,8 @@ def label_file(image: Path) -> Path:
 def _names(path: Path, document: dict[str, Any]) -> tuple[str, ...]:
     names, nc = document.get("names"), document.get("nc")
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise DatasetError(f"{path}: names must be numbered 0, 1, 2, ... without gaps, not {sorted(names)[:10]}")
+        if set(names) != set(range(len(names))):
+            raise DatasetError(f"{path}: names must be numbered 0, 1, 2, ... without gaps, not {list(names)[:10]}")
         names = [names[number] for number in range(len(names))]
     if names is None and isinstance(nc, int):
         names = [f"class_{number}" for number in range(nc)]
@@ -110,7 +113,7 @@ def _names(path: Path, document: dict[str, Any]) -> tuple[str, ...]:
         raise DatasetError(f"{path}: names is missing; list the class names, e.g. names: {{0: cat, 1: dog}}")
     if not names:
         raise DatasetError(f"{path}: there are 0 classes; list at least one under names")
-    if nc is not None and nc != len(names):
+    if nc is not None and str(nc) != str(len(names)):
         raise DatasetError(f"{path}: nc is {nc} but names lists {len(names)} classes; make them agree")
     return tuple(str(name) for name in names)
 
@@ -134,6 +137,8 @@ def _places(path: Path, root: Path, document: dict[str, Any], split: str) -> lis
     places = []
     for item in given if isinstance(given, list) else [given]:
         place = (root / str(item)).resolve()
+        if not place.exists() and str(item).startswith("../"):  # as Ultralytics reads it
+            place = (root / str(item)[3:]).resolve()
         if not place.exists():
             raise DatasetError(f"{path}: {split} images {place} do not exist; correct '{split}' or 'path' in the file")
         places.append(place)
@@ -146,12 +151,30 @@ def _images(path: Path, split: str, places: Iterable[Path]) -> list[Path]:
         if place.is_dir():
             images += [p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
         else:
-            lines = (line.strip() for line in place.read_text(encoding="utf-8").splitlines())
-            # Ultralytics reads "./" in a list file as the folder of that file.
-            images += [Path(place.parent / line) for line in lines if line]
+            images += _listed(place)
     if not images:
         raise DatasetError(f"{path}: no images in {', '.join(map(str, places))}; put the {split} images there")
     return sorted(images)
+
+
+def _listed(file: Path) -> list[Path]:
+    """The images of a list file, as Ultralytics reads it: `./` is the folder of the file."""
+    images = []
+    for number, line in enumerate(_text(file).splitlines(), start=1):
+        name = line.strip()
+        if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if not name.startswith("./") and not Path(name).is_absolute():
+            raise DatasetError(f"{file}:{number}: {name} must be absolute or begin with ./ (the folder of this file)")
+        images.append(file.parent / name)
+    return images
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file} is not a text file: {error}") from error
 
 
 def _check_labels(split: str, images: list[Path], classes: int, content: hashlib._Hash) -> None:
@@ -163,7 +186,7 @@ def _check_labels(split: str, images: list[Path], classes: int, content: hashlib
         except FileNotFoundError as error:
             raise DatasetError(f"{split} image {image} does not exist; remove it from the list file") from error
         labels = label_file(image)
-        text = labels.read_text(encoding="utf-8") if labels.is_file() else ""
+        text = _text(labels) if labels.is_file() else ""
         content.update(f"{split}/{image.name}:{size}\n{text}\n".encode())
         for number, line in enumerate(text.splitlines(), start=1):
             fields = line.split()
@@ -186,7 +209,7 @@ def _label_problem(fields: list[str], classes: int) -> str | None:
         return "a label must be numbers: class x_center y_center width height"
     if len(values) != 5 and not (len(values) >= 7 and len(values) % 2):
         return f"a label must be class x_center y_center width height, not {len(values)} numbers"
-    if values[0] != int(values[0]) or not 0 <= values[0] < classes:
+    if not math.isfinite(values[0]) or values[0] != int(values[0]) or not 0 <= values[0] < classes:
         return f"class {fields[0]} is out of range: the data file lists {classes} classes, 0 to {classes - 1}"
     if any(not -0.01 <= value <= 1.01 for value in values[1:]):
         return "a coordinate is outside 0 to 1; divide by the image's width and height"

@@ -108,7 +108,12 @@ class Failure:
 def failure_from(error: BaseException, cause: Cause = "error") -> Failure:
     """Turn an exception into data; memory exhaustion is recognised whatever the library calls it."""
     message = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError) or "out of memory" in message.lower():
+    words = (
+        "out of memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+    )  # CUDA's, torch's on a CPU, the kernel's
+    if isinstance(error, MemoryError) or any(word in message.lower() for word in words):
         cause = "oom"
     detail = "".join(traceback.format_exception(error))
     return Failure(cause, f"{type(error).__name__}: {message}"[:300], detail[-4000:])

@@ -36,18 +36,21 @@ def export_onnx(model: DetectionModel, imgsz: int, path: Path) -> None:
             module.forward = module.forward_split  # a cleaner graph than chunk, as in Ultralytics' exporter
     image = torch.zeros(1, 3, imgsz, imgsz)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that shapes become constants is what is wanted
-        network(image)  # computes the anchors, which become constants
-        # The TorchScript exporter: not every runtime reads torch.export's graphs yet.
-        torch.onnx.export(
-            network,
-            (image,),
-            str(temporary),
-            opset_version=17,
-            dynamo=False,
-            input_names=["images"],
-            output_names=["output0"],
-        )
-    onnx.save(onnxslim.slim(str(temporary)), str(temporary))
-    temporary.replace(path)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that shapes become constants is what is wanted
+            network(image)  # computes the anchors, which become constants
+            # The TorchScript exporter: not every runtime reads torch.export's graphs yet.
+            torch.onnx.export(
+                network,
+                (image,),
+                str(temporary),
+                opset_version=17,
+                dynamo=False,
+                input_names=["images"],
+                output_names=["output0"],
+            )
+        onnx.save(onnxslim.slim(str(temporary)), str(temporary))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -159,19 +161,14 @@ def _probe(candidate: Path, reference: Path, target: Target) -> dict[str, Any]:
     pipe = subprocess.PIPE
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process:
-            watchdog = threading.Timer(TIMEOUT_S, process.kill)
-            watchdog.start()
+            assert process.stdout is not None
             try:
-                assert process.stdout is not None
-                process.stdout.readline()  # "ready", or the end of a process that failed
-                with measuring():
+                with _killed_after(TIMEOUT_S, process, target):
+                    process.stdout.readline()  # "ready", or the end of a process that failed
+                with measuring(), _killed_after(TIMEOUT_S, process, target):
                     output, _ = process.communicate("go\n")
             finally:
-                timed_out = not watchdog.is_alive()
-                watchdog.cancel()
                 process.kill()
-        if timed_out:
-            raise LatencyError(f"{target.runtime} did not finish within {TIMEOUT_S} s")
         if process.returncode != 0:
             errors.seek(0)
             reason = (errors.read().strip().splitlines() or ["no message"])[-1]
@@ -183,6 +180,20 @@ def _probe(candidate: Path, reference: Path, target: Target) -> dict[str, Any]:
     if not result.get("finite"):
         raise LatencyError(f"{target.runtime} computed values that are not finite")
     return result
+
+
+@contextmanager
+def _killed_after(seconds: float, process: subprocess.Popen[str], target: Target) -> Iterator[None]:
+    """Kill a process that does not come to its next step in time; waiting for the machine does not count."""
+    watchdog = threading.Timer(seconds, process.kill)
+    watchdog.start()
+    try:
+        yield
+    finally:
+        timed_out = watchdog.finished.is_set()
+        watchdog.cancel()
+    if timed_out:
+        raise LatencyError(f"{target.runtime} did not finish within {seconds} s")
 
 
 def _cpu_model() -> str:

@@ -61,7 +61,7 @@ def load_targets(path: Path | None = None) -> dict[str, Target]:
         return dict(BUILT_IN)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TargetError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise TargetError(f"{path} must be a mapping of target names, e.g. cpu4: {{threads: 4}}")
@@ -94,7 +94,7 @@ def _target(path: Path, name: str, given: Any) -> Target:
     target = Target(name, **given)
     if target.runtime not in list_runtimes():
         raise TargetError(f"{path}: {unknown('runtime', target.runtime, list_runtimes())}")
-    if not isinstance(target.threads, int) or not 1 <= target.threads <= 256:
+    if type(target.threads) is not int or not 1 <= target.threads <= 256:
         raise TargetError(f"{path}: threads of target {name!r} must be a whole number from 1 to 256")
     if target.precision != "fp32":
         raise TargetError(f"{path}: precision of target {name!r} must be fp32, the only one this version measures")

@@ -81,7 +81,7 @@ class Architecture:
         try:
             p2, p3, p4, p5 = (Stage(**stage) for stage in data["stages"])
             w3, w4, w5 = data["neck"]["widths"]
-            neck = Neck(data["neck"]["block"], data["neck"]["depth"], (w3, w4, w5))
-            return cls(data["family"], Stem(**data["stem"]), (p2, p3, p4, p5), neck)
+            neck = Neck(**{**data["neck"], "widths": (w3, w4, w5)})
+            return cls(**{**data, "stem": Stem(**data["stem"]), "stages": (p2, p3, p4, p5), "neck": neck})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an architecture: {error}") from error

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from ultralytics.nn import tasks
+from ultralytics.nn.modules import Detect
 
 from search_spaces.architecture import Architecture
 from search_spaces.families import ModelFile
@@ -53,7 +54,12 @@ def build(model: ModelFile | str | Path, nc: int | None = None) -> tasks.Detecti
         ValueError: If the file is not that of a detector.
     """
     install()
-    return tasks.DetectionModel(model if isinstance(model, dict) else str(model), nc=nc, verbose=False)
+    if isinstance(model, dict) and not {"nc", "backbone", "head"} <= model.keys():
+        raise ValueError("a model file has nc, backbone and head")
+    network = tasks.DetectionModel(model if isinstance(model, dict) else str(model), nc=nc, verbose=False)
+    if not isinstance(network.model[-1], Detect):
+        raise ValueError(f"the model ends in {type(network.model[-1]).__name__}, not in Detect: it is no detector")
+    return network
 
 
 def model_file(architecture: Architecture, nc: int) -> ModelFile:

@@ -153,7 +153,8 @@ def read_space(name: str, path: Path) -> SearchSpace:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
-        raise SpaceError(f"{path}:{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise SpaceError(f"{path}:{line}: not valid YAML: {problem}") from error
     reader = _Reader(path)
     sections = reader.mapping(root, "a space", ("family", "stem", "stages", "neck"))
     family = reader.words(sections["family"], "family", list_families())[0]
@@ -225,9 +226,10 @@ class _Reader:
         return tuple(words)
 
     def integers(self, node: yaml.Node, what: str, low: int, high: int, step: int) -> tuple[int, ...]:
-        numbers = []
+        numbers: list[int] = []
         for item, text in self.scalars(node, what):
-            if not text.isdecimal() or not low <= int(text) <= high or int(text) % step:
+            plain = text.isdecimal() and text == str(int(text))  # not 016, nor digits of other scripts
+            if not plain or not low <= int(text) <= high or int(text) % step:
                 multiple = f"a multiple of {step}" if step > 1 else "a whole number"
                 raise self.fail(item, f"{what} {text!r} must be {multiple} from {low} to {high}")
             numbers.append(int(text))

@@ -134,7 +134,6 @@ def test_a_probe_that_hangs_is_ended(
         measure_latency(None, CPU, KNOWN, tmp_path)  # type: ignore[arg-type]  # not exported
 
 
-@pytest.mark.xfail(strict=True, raises=LatencyError, reason="the time limit runs while it waits for the machine")
 @pytest.mark.usefixtures("own_cache", "any_models")
 def test_waiting_for_the_machine_is_no_hang(
     probe_that_prints: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -139,7 +139,6 @@ def test_a_missing_model_file_is_refused(tmp_path: Path) -> None:
         hook.build(tmp_path / "missing.yaml")
 
 
-@pytest.mark.xfail(strict=True, reason="build() promises ValueError and returns a network without Detect")
 def test_a_classifier_is_refused() -> None:
     with pytest.raises(ValueError, match="detector"):
         hook.build({"nc": 2, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[-1, 1, "Classify", ["nc"]]]})
