@@ -1,4 +1,4 @@
-"""Kill -9 of the driver and of a worker, with the real command line, Ray and trainings."""
+"""Ends of all kinds, with the real command line, Ray and trainings: kill -9, Ctrl-C, the budget."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ NAS_YOLO = [sys.executable, "-m", "nas_yolo"]
 
 
 @pytest.fixture
-def start(few_digits: Path, database: str) -> Callable[[], subprocess.Popen[str]]:
-    def start() -> subprocess.Popen[str]:
+def start(few_digits: Path, database: str) -> Callable[..., subprocess.Popen[str]]:
+    def start(budget: str = "4trials") -> subprocess.Popen[str]:
         command = [*NAS_YOLO, "search", "--name", "one", "--data", str(few_digits), "--target", "cpu"]
-        command += ["--budget", "4trials", "--space", str(SPACE), "--imgsz", "64", "--epochs", "12", "--json"]
+        command += ["--budget", budget, "--space", str(SPACE), "--imgsz", "64", "--epochs", "12", "--json"]
         command += ["--train", "batch=8", "--train", "nbs=8"]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -76,7 +76,7 @@ def checkpoint_epochs(folder: Path, trial: Trial) -> list[int]:
     return [epoch["epoch"] for epoch in saved["history"]]
 
 
-def test_kill_the_driver_and_resume(start: Callable[[], subprocess.Popen[str]], database: str, tmp_path: Path) -> None:
+def test_kill_the_driver_and_resume(start: Callable[..., subprocess.Popen[str]], database: str, tmp_path: Path) -> None:
     process = start()
     before = wait_for(process, database, in_the_middle)
     workers = psutil.Process(process.pid).children(recursive=True)
@@ -106,7 +106,7 @@ def test_kill_the_driver_and_resume(start: Callable[[], subprocess.Popen[str]], 
 
 
 def test_kill_a_worker_and_the_search_goes_on(
-    start: Callable[[], subprocess.Popen[str]], database: str, tmp_path: Path
+    start: Callable[..., subprocess.Popen[str]], database: str, tmp_path: Path
 ) -> None:
     process = start()
     before = wait_for(process, database, in_the_middle)
@@ -133,7 +133,7 @@ def test_kill_a_worker_and_the_search_goes_on(
 
 
 def test_a_second_process_on_the_same_search_is_refused_and_ctrl_c_says_how_to_go_on(
-    start: Callable[[], subprocess.Popen[str]], database: str
+    start: Callable[..., subprocess.Popen[str]], database: str
 ) -> None:
     process = start()
     wait_for(process, database, in_the_middle)
@@ -150,4 +150,20 @@ def test_a_second_process_on_the_same_search_is_refused_and_ctrl_c_says_how_to_g
     repository, search = the_search(database)
     assert search.state == "stopped"
     assert not repository.is_claimed(search)
+    assert all(trial.state not in ("training", "measuring") for trial in repository.trials(search))
+
+
+@pytest.mark.parametrize("budget", ["20s", "20cpu-s"])
+def test_a_budget_in_time_is_not_overrun(
+    start: Callable[..., subprocess.Popen[str]], database: str, budget: str
+) -> None:
+    process = start(budget)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert json.loads(output)["budget"]["limit"] == 20
+    repository, search = the_search(database)
+    spent = repository.spent(search)
+    used = spent.cpu_seconds if "cpu" in budget else spent.wall_seconds
+    assert used < 20.5
+    assert search.state == "done"
     assert all(trial.state not in ("training", "measuring") for trial in repository.trials(search))

@@ -224,16 +224,6 @@ def test_a_latency_measured_by_an_earlier_search_is_not_measured_again(
     assert [t.latencies for t in second] == [t.latencies for t in first]
 
 
-def test_a_wall_clock_budget_is_not_overrun(repository: Repository, config: SearchConfig, run: Run) -> None:
-    budgets = make_config(data=config.dataset.file, targets=("cpu",), budgets=("8s",)).budgets
-    search = repository.create_search("one", replace(config, budgets=budgets, epochs=6).document())
-    trials = run(search)
-    # In this process nothing can be interrupted before its next result: a measurement takes some three seconds.
-    assert repository.spent(search).wall_seconds < 8 + 5
-    assert trials
-    assert all(trial.state not in ("measuring", "training") for trial in trials)
-
-
 @pytest.mark.usefixtures("brief_probe")
 def test_a_space_that_is_exhausted_ends_the_search(repository: Repository, config: SearchConfig, run: Run) -> None:
     one = {name: values[:1] for name, values in config.space.choices.items()}
