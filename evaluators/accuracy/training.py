@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ def train(request: TrainingRequest) -> Iterator[Epoch | Failure]:
 
     def run() -> None:
         try:
-            with training_slot() as slot:
+            with _alone(request.checkpoint), training_slot() as slot:
                 from evaluators.accuracy.trainer import train_rung
 
                 train_rung(request, slot, reports.put, stop)
@@ -88,6 +90,14 @@ def train(request: TrainingRequest) -> Iterator[Epoch | Failure]:
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def _alone(checkpoint: Path) -> Iterator[None]:
+    """Wait until no other process trains on a checkpoint: a killed search's worker outlives it by some seconds."""
+    with open(checkpoint.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def prepare(dataset: Dataset, imgsz: int, scratch: Path) -> Iterator[Failure]:

@@ -79,13 +79,12 @@ def checkpoint_epochs(folder: Path, trial: Trial) -> list[int]:
 def test_kill_the_driver_and_resume(start: Callable[..., subprocess.Popen[str]], database: str, tmp_path: Path) -> None:
     process = start()
     before = wait_for(process, database, in_the_middle)
-    workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
     repository, search = the_search(database)
     assert not repository.is_claimed(search)
-    psutil.wait_procs(workers, timeout=30)  # Ray ends its workers when its driver is gone
 
+    # At once, while the dead driver's workers still live: Ray ends them within some seconds.
     refused = subprocess.run([*NAS_YOLO, "front", "one", "--json"], capture_output=True, text=True, check=False)
     assert refused.returncode == 0  # reading works at any time
     done = subprocess.run([*NAS_YOLO, "resume", "one", "--json"], capture_output=True, text=True, check=False)

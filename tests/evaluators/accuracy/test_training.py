@@ -159,3 +159,25 @@ def test_prepare_leaves_a_label_cache_and_reports_what_it_cannot_read(few_digits
     assert (few_digits.parent / "labels" / "train.cache").exists()
     (failure,) = list(prepare(replace(dataset, train=(str(tmp_path / "gone"),)), 64, tmp_path))
     assert isinstance(failure, Failure)
+
+
+def test_two_processes_do_not_train_on_one_checkpoint(request_for: Callable[..., TrainingRequest]) -> None:
+    import fcntl
+    import threading
+
+    request = request_for(until=1)
+    ended = threading.Event()
+
+    def other() -> None:
+        list(train(request))
+        ended.set()
+
+    with open(request.checkpoint.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not ended.wait(2)
+        assert not request.checkpoint.exists()
+    thread.join(60)
+    assert ended.is_set()
+    assert request.checkpoint.exists()
