@@ -205,6 +205,10 @@ class SearchLoop:
         for trial in order:
             if purse.fits(self._cost(trial, self.config.epochs)):
                 return trial, self.config.epochs
+        # What is left is too little to complete another one: a first rung tells a later resume more than idling does.
+        for trial in self.trials.values():
+            if self._below_first_rung(trial) and purse.fits(self._cost(trial, self.levels[0])):
+                return trial, self.levels[0]
         return None
 
     def _may_explore(self, purse: Purse) -> bool:
