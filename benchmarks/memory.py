@@ -1,12 +1,18 @@
-"""Resident memory of the driver and of its workers over 20 trials: it must not grow with their number."""
+"""Resident memory of the driver and of a worker over 20 trials: it must not grow with their number.
+
+The worker is this process, doing what a Ray worker does: it trains random architectures one after another. The driver
+is that of a real search on Ray.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 import psutil
 
 from benchmarks.report import report
@@ -14,21 +20,64 @@ from benchmarks.report import report
 SETTLED = 5  # trials after which libraries are imported and pools are filled
 
 
-def resident_mb(processes: list[psutil.Process]) -> float:
-    """Resident memory of the processes together, MB."""
-    total = 0
-    for process in processes:
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total / 1e6
+def resident_mb() -> float:
+    """Resident memory of this process, MB."""
+    return float(psutil.Process().memory_info().rss / 1e6)
 
 
-def busy_workers() -> list[psutil.Process]:
-    """The Ray workers that have run trainings or measurements."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.name().startswith("ray::")]
+def driver_memory(trials: int, data: Path, folder: Path) -> dict[int, float]:
+    """MB of the driver by number of trials that have ended."""
+    from nas_yolo.cli.search import make_config
+    from nas_yolo.environment import count_cores
+    from nas_yolo.runners.ray import RayRunner
+    from nas_yolo.search import SearchLoop, Snapshot
+    from storage import Repository
+
+    figures: dict[int, float] = {}
+
+    def view(snapshot: Snapshot) -> None:
+        ended = sum(trial.state == "complete" for trial in snapshot.trials)
+        figures.setdefault(ended, resident_mb())
+
+    budgets, training = (f"{trials}trials",), ("batch=32", "mosaic=0")
+    config = make_config(str(data), ("cpu",), budgets, imgsz=64, epochs=1, training=training)
+    repository = Repository(f"sqlite:///{folder / 'search.db'}")
+    search = repository.create_search("memory", config.document())
+    runner = RayRunner(count_cores(), 0.0, folder)
+    try:
+        SearchLoop(repository, search, runner, folder, 1, False, view).run()
+    finally:
+        runner.close()
+    return figures
+
+
+def worker_memory(trials: int, data: Path, folder: Path) -> dict[int, float]:
+    """MB of a worker by number of trainings done."""
+    from evaluators.accuracy.training import TrainingRequest, train
+    from evaluators.dataset import load_dataset
+    from evaluators.evaluation import Epoch
+    from search_spaces import SearchSpace
+
+    dataset, space, rng = load_dataset(data), SearchSpace.load("yolov8n"), np.random.default_rng(0)
+    figures = {}
+    for number in range(1, trials + 1):
+        home = folder / str(number)
+        home.mkdir()
+        request = TrainingRequest(
+            architecture=space.architecture(space.sample(rng)),
+            dataset=dataset,
+            imgsz=64,
+            epochs=1,
+            until=1,
+            seed=0,
+            checkpoint=home / "checkpoint.pt",
+            scratch=home,
+            arguments={"batch": 32, "mosaic": 0.0},
+        )
+        (epoch,) = train(request)
+        assert isinstance(epoch, Epoch), epoch
+        figures[number] = resident_mb()
+    return figures
 
 
 @click.command()
@@ -36,54 +85,25 @@ def busy_workers() -> list[psutil.Process]:
 @click.option("--json", "file", type=click.Path(path_type=Path))
 def main(trials: int, file: Path | None) -> None:
     """Print the memory after each trial, and its growth from the fifth to the last."""
-    from nas_yolo.environment import count_cores, ultralytics_environment
+    from nas_yolo.environment import ultralytics_environment
 
     os.environ.update(ultralytics_environment())
-    from nas_yolo.cli.search import make_config
     from nas_yolo.digits import write_digits
-    from nas_yolo.runners.ray import RayRunner
-    from nas_yolo.search import SearchLoop, Snapshot
-    from storage import Repository
-
-    driver: dict[int, float] = {}
-    workers: dict[int, float] = {}
-
-    def view(snapshot: Snapshot) -> None:
-        ended = sum(bool(trial.epochs) and trial.state != "training" for trial in snapshot.trials)
-        if ended not in driver:
-            driver[ended] = resident_mb([psutil.Process()])
-            workers[ended] = resident_mb(busy_workers())
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        config = make_config(
-            data=str(write_digits(folder)),
-            targets=("cpu",),
-            budgets=(f"{trials}trials",),
-            imgsz=96,
-            epochs=1,
-            training=("batch=32", "mosaic=0"),
-        )
-        repository = Repository(f"sqlite:///{folder / 'search.db'}")
-        search = repository.create_search("memory", config.document())
-        runner = RayRunner(count_cores(), 0.0, folder)
-        try:
-            SearchLoop(repository, search, runner, folder, 1, False, view).run()
-        finally:
-            runner.close()
-    last = max(driver)
-    growth = {
-        name: figures[last] / figures[SETTLED] - 1 for name, figures in (("driver", driver), ("workers", workers))
-    }
-    rows = [("trial: driver MB, workers MB", "")]
-    rows += [(f"after {number}", f"{driver[number]:.0f}, {workers[number]:.0f}") for number in sorted(driver) if number]
-    rows += [(f"{name}: growth from trial {SETTLED} to {last}", f"{value:+.1%}") for name, value in growth.items()]
-    document = {
-        **{f"{name}_growth": value for name, value in growth.items()},
-        "driver_mb": driver,
-        "workers_mb": workers,
-    }
-    report(f"Resident memory over {last} trials", rows, document, file)
+        data = write_digits(folder)
+        # The driver first: it must not find what the trainings leave in this process.
+        memory = {"driver": driver_memory(trials, data, folder), "worker": worker_memory(trials, data, folder)}
+    rows: list[tuple[str, str]] = []
+    document: dict[str, Any] = {}
+    for name, figures in memory.items():
+        last = max(figures)
+        growth = figures[last] / figures[SETTLED] - 1
+        rows.append((f"{name}, MB", " ".join(f"{figures[number]:.0f}" for number in sorted(figures))))
+        rows.append((f"{name}: growth from trial {SETTLED} to {last}", f"{growth:+.1%}"))
+        document |= {f"{name}_growth": growth, f"{name}_mb": [figures[number] for number in sorted(figures)]}
+    report(f"Resident memory over {trials} trials", rows, document, file)
 
 
 if __name__ == "__main__":

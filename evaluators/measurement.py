@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evaluators.evaluation import Complexity, Failure, Latency, failure_from
 from evaluators.latency import Calibration, LatencyError, calibrate, measure_latency
+from evaluators.memory import release_memory
 from evaluators.target import Target
 from search_spaces.architecture import Architecture
 
@@ -64,6 +65,8 @@ def measure(request: MeasurementRequest) -> Iterator[Complexity | Latency | Fail
         yield failure_from(error, "latency")
     except Exception as error:
         yield failure_from(error, "export")
+    finally:
+        release_memory()
 
 
 def calibrate_target(target: Target, imgsz: int) -> Iterator[Calibration | Failure]:

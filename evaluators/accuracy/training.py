@@ -14,6 +14,7 @@ from typing import Any
 from evaluators.dataset import Dataset
 from evaluators.evaluation import Epoch, Failure, failure_from
 from evaluators.host_lock import training as training_slot
+from evaluators.memory import release_memory
 from search_spaces.architecture import Architecture
 
 # Ultralytics' arguments that the search decides itself, and those that would change what a rung means.
@@ -79,6 +80,7 @@ def train(request: TrainingRequest) -> Iterator[Epoch | Failure]:
         except Exception as error:
             reports.put(failure_from(error, "nan" if isinstance(error, FloatingPointError) else "error"))
         finally:
+            release_memory()
             reports.put(None)
 
     # Ultralytics' loop calls back, this generator is asked: a thread turns one into the other.

@@ -1,0 +1,16 @@
+"""Memory of a worker that lives through many trials."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system; glibc would keep for ever what the largest trial so far needed."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
+        if trim:
+            trim(0)
