@@ -3,27 +3,29 @@
 Ultralytics offers no way to register a module: `parse_model` looks names up in the globals of `ultralytics.nn.tasks`
 and decides by identity which classes take channels and a depth. So `install` puts one wrapper in place of
 `parse_model`. For a model file that names our blocks, the wrapper runs Ultralytics' own code with private globals, in
-which the class also stands in for one of Ultralytics' own that the file does not use and that is treated the same way
-(a *slot*). Nothing shared is changed while it runs, so threads do not disturb one another, and a model file without our
-names takes the original path untouched.
+which one class of ours stands in for one of Ultralytics' own that the file does not use (a *slot*) and builds whatever
+block the row names. Nothing shared is changed while it runs, so threads do not disturb one another, and a model file
+without our names takes the original path untouched.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import torch
+from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import Detect
 
 from search_spaces.architecture import Architecture
 from search_spaces.families import ModelFile
-from search_spaces.registry import get_block, get_family, list_blocks
+from search_spaces.registry import Block, Place, Row, UnknownNameError, get_family, our_modules, unknown
 
+PARTS = ("backbone", "head")
 # Classes that `parse_model` gives (in_chs, out_chs, depth, ...) with no special case of their own, in every Ultralytics
 # from 8.0.200 to 8.4.190.
 SLOTS = ("C3x", "BottleneckCSP", "C1", "C2", "C3TR", "RepC3")
@@ -42,7 +44,7 @@ def install() -> None:
             return
         wrapper = _wrap(tasks.parse_model)
         _self_test(wrapper)
-        torch.serialization.add_safe_globals([get_block(name).module for name in list_blocks()])
+        torch.serialization.add_safe_globals([block.module for block in our_modules().values()])
         tasks.parse_model = wrapper
 
 
@@ -64,38 +66,57 @@ def build(model: ModelFile | str | Path, nc: int | None = None) -> tasks.Detecti
 
 def model_file(architecture: Architecture, nc: int) -> ModelFile:
     """The Ultralytics model file of an architecture for `nc` classes."""
-    return get_family(architecture.family).rows(architecture, nc)
+    return get_family(architecture.family).model_file(architecture, nc)
+
+
+class _Ours(nn.Module):
+    """Stands in Ultralytics' slot for every block of ours; the row's second argument says which."""
+
+    def __new__(cls, in_chs: int, out_chs: int, depth: int, name: str, *arguments: Any) -> Any:
+        """Build the block itself."""
+        return our_modules()[name].module(in_chs, out_chs, depth, *arguments)
 
 
 def _wrap(original: FunctionType) -> Callable[..., Any]:
     def parse_model(d: ModelFile, ch: int, verbose: bool = True) -> Any:
         named = [row[2] for row in d["backbone"] + d["head"]]
-        ours = {name: get_block(name) for name in dict.fromkeys(named) if name in list_blocks()}
-        ours = {name: block for name, block in ours.items() if not block.stock}
-        if not ours:
+        ours = our_modules()
+        for name in named:
+            if name not in ours and name not in vars(tasks) and "." not in name:
+                classes = [word for word, value in vars(tasks).items() if isinstance(value, type)]
+                raise UnknownNameError(unknown("module", name, [*classes, *ours]))
+        if not any(name in ours for name in named):
             return original(d, ch, verbose)
-        slots = [slot for slot in SLOTS if slot not in named]
-        if len(ours) > len(slots):
-            raise ValueError(f"a model file may name at most {len(slots)} kinds of nas-yolo blocks, not {len(ours)}")
-        private = dict(vars(tasks))
-        for slot, (name, block) in zip(slots, ours.items(), strict=False):
-            private[slot] = private[name] = block.module
+        slot = next((slot for slot in SLOTS if slot not in named), None)
+        if slot is None:
+            raise ValueError(f"a model file may not name {', '.join(SLOTS)} all together with nas-yolo blocks")
+        private = {**vars(tasks), slot: _Ours, **dict.fromkeys(ours, _Ours)}
         clone = FunctionType(original.__code__, private, original.__name__, original.__defaults__, original.__closure__)
-        return clone(d, ch, verbose)
+        layers, save = clone({**d, **{part: [_row(row, ours) for row in d[part]] for part in PARTS}}, ch, verbose)
+        for layer, name in zip(layers, named, strict=True):
+            if name in ours:
+                layer.type = f"{ours[name].module.__module__}.{name}"
+        return layers, save
 
     parse_model.knows_nas_yolo_blocks = True  # type: ignore[attr-defined]
     return parse_model
 
 
+def _row(row: Row, ours: Mapping[str, Block]) -> Row:
+    """The row with the name among the arguments, where `_Ours` finds it."""
+    source, repeats, name, arguments = row
+    return [source, repeats, name, [arguments[0], name, *arguments[1:]]] if name in ours else row
+
+
 def _self_test(parse_model: Callable[..., Any]) -> None:
     """Build three rows of each kind: a changed Ultralytics shall fail here, loudly, not silently build another net."""
-    for name in list_blocks():
-        block = get_block(name)
-        if block.stock:
-            continue
-        rows = [[-1, 1, "Conv", [16, 3, 2]], [-1, 2, name, [24, *block.arguments]], [[0, 1], 1, "Concat", [1]]]
-        layers, _ = parse_model({"nc": 1, "backbone": rows[:1], "head": rows[1:]}, 3, verbose=False)
-        expected = block.build(16, 24, 2)
+    for name, block in our_modules().items():
+        stride = 1 if "stage" in block.roles or "attention" in block.roles else 2
+        width, depth = (16, 1) if stride == 2 else (24, 2)
+        rows = [[-1, 1, "Conv", [16, 3, 2]], *block.rows(Place(16, width, depth, stride))]
+        head = [[[0, 1], 1, "Concat", [1]]]
+        layers, _ = parse_model({"nc": 1, "backbone": rows, "head": head}, 3, verbose=False)
+        expected = block.build(16, width, depth, stride)
         same = isinstance(layers[1], block.module) and (
             [p.shape for p in layers[1].parameters()] == [p.shape for p in expected.parameters()]
         )

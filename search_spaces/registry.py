@@ -8,57 +8,134 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from search_spaces.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from search_spaces.families import Family
 
     Module = TypeVar("Module", bound=type[nn.Module])
+
+ENTRY_POINTS = "nas_yolo.blocks"
+
+Role = Literal["stage", "downsample", "attention"]
+Row = list[Any]
+"""One row of an Ultralytics model file: `[from, repeats, module, arguments]`."""
 
 
 class UnknownNameError(UserError, ValueError):
     """A name that is not registered."""
 
 
+class BlockError(UserError, ValueError):
+    """A block that cannot be registered; says which check failed."""
+
+
 @dataclass(frozen=True)
-class Block:
-    """A kind of layer that a search may put into a stage.
+class Place:
+    """Where a block stands in a detector: what it is given and what it shall give.
 
     Attributes:
-        name: As written in spaces, results and model files.
-        module: The class; built as `module(in_chs, out_chs, *arguments)`, or, where it takes its own depth,
-            `module(in_chs, out_chs, depth, *arguments)`.
-        arguments: What follows the width in the backbone rows of a model file.
-        takes_depth: Whether the class builds `depth` units itself. Otherwise they are stacked.
-        stock: Whether Ultralytics knows the name by itself.
+        in_chs: Channels of its input.
+        width: Channels of its output.
+        depth: Number of units, at least 1.
+        stride: 1, or 2 where it halves the resolution.
+        widen: How many times wider a stage is than what its downsampling gives, 1 or 2. The stock models have
+            `width / (2 * widen)` hidden channels there.
+        in_neck: Whether it fuses two maps in the neck, rather than standing in the backbone.
+    """
+
+    in_chs: int
+    width: int
+    depth: int = 1
+    stride: int = 1
+    widen: int = 1
+    in_neck: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stride == 2 and self.depth != 1:
+            raise ValueError(f"a downsampling has depth 1, not {self.depth}")
+
+
+@dataclass(frozen=True)
+class StockForm:
+    """How a block of ours is written in rows that Ultralytics knows by itself.
+
+    Attributes:
+        rows: From a row's repeats and arguments to the rows that compute the same. They count inputs backwards:
+            -1 is the row before, and for the first of them the block's own input.
+        weights: From a built block to the state dict of each of these rows.
+    """
+
+    rows: Callable[[int, list[Any]], list[Row]]
+    weights: Callable[[Any], list[dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A kind of layer that a search may put into a detector.
+
+    Attributes:
+        name: As written in spaces and results.
+        module: The class; built as `module(in_chs, out_chs, depth, *arguments)` if depth is `inserted`, else as
+            `module(in_chs, out_chs, *arguments)`. A model file names it by its class name.
+        roles: Where it may stand: in a `stage` and the neck, as a stride-2 `downsample`, or as `attention` only.
+        arguments: What follows the width in a row, depending on the place.
+        depth: Who makes `depth` units: `inserted`, the class, which Ultralytics gives the row's repeats as its third
+            argument; `stacked`, the row's repeats; `argument`, the class, by an argument in the row.
+        stock: Whether Ultralytics knows the class by itself.
+        stock_form: For a block of ours: the same in Ultralytics' rows, if there is such a form.
         paper: Title and arXiv number of where the idea comes from.
         licence: Licence of the original code.
     """
 
     name: str
     module: type[nn.Module]
-    arguments: tuple[Any, ...]
-    takes_depth: bool
+    roles: frozenset[Role]
+    arguments: Callable[[Place], tuple[Any, ...]]
+    depth: Literal["inserted", "stacked", "argument"]
     stock: bool
+    stock_form: StockForm | None
     paper: str
     licence: str
 
-    def build(self, in_chs: int, out_chs: int, depth: int = 1) -> nn.Module:
-        """Build it outside a model: (N, in_chs, H, W) to (N, out_chs, H, W)."""
+    @property
+    def loads_in_stock(self) -> bool:
+        """Whether a detector of it can be written so that Ultralytics loads it without us."""
+        return self.stock or self.stock_form is not None
+
+    def rows(self, place: Place) -> list[Row]:
+        """The rows that build it there, each reading the one before."""
+        row = [-1, 1 if self.depth == "argument" else place.depth, self.module.__name__]
+        if self.depth == "stacked" and place.depth > 1 and place.in_chs != place.width:
+            # Ultralytics would build all units with the first one's input width.
+            inner = Place(place.width, place.width, place.depth - 1, 1, 1, place.in_neck)
+            return [[-1, 1, row[2], [place.width, *self.arguments(place)]], *self.rows(inner)]
+        return [[*row, [place.width, *self.arguments(place)]]]
+
+    def build(self, in_chs: int, out_chs: int, depth: int = 1, stride: int = 1) -> nn.Module:
+        """Build it outside a model: (N, in_chs, H, W) to (N, out_chs, H / stride, W / stride)."""
         from torch import nn
 
-        if self.takes_depth:
-            return self.module(in_chs, out_chs, depth, *self.arguments)
-        widths = [in_chs] + [out_chs] * depth
-        return nn.Sequential(*(self.module(i, o, *self.arguments) for i, o in pairwise(widths)))
+        layers: list[nn.Module] = []
+        for _, repeats, _, (width, *arguments) in self.rows(Place(in_chs, out_chs, depth, stride)):
+            if self.depth == "inserted":
+                layers.append(self.module(in_chs, width, repeats, *arguments))
+            else:
+                layers += [self.module(in_chs, width, *arguments) for _ in range(repeats)]
+            in_chs = width
+        return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
 
 _blocks: dict[str, Block] = {}
+
+
+def _stride_argument(place: Place) -> tuple[Any, ...]:
+    return () if place.stride == 1 else (place.stride,)
 
 
 def register_block(
@@ -66,20 +143,33 @@ def register_block(
     *,
     paper: str,
     licence: str,
-    arguments: tuple[Any, ...] = (),
-    takes_depth: bool = True,
+    roles: Iterable[Role] = ("stage",),
+    arguments: Callable[[Place], tuple[Any, ...]] = _stride_argument,
+    depth: Literal["inserted", "stacked", "argument"] = "inserted",
     stock: bool = False,
+    stock_form: StockForm | None = None,
 ) -> Callable[[Module], Module]:
     """Make a module class available as a block. See `Block` for the arguments.
 
+    By default the class is built as `module(in_chs, out_chs, depth)`, with a fourth argument, the stride 2, where it
+    downsamples. A class from outside this package is held to `search_spaces.contract` at once.
+
     Raises:
-        ValueError: If another class already has the name.
+        BlockError: If another class already has the name, or the class breaks the contract; names the check.
     """
 
     def register(module: Module) -> Module:
-        if name in _blocks and _blocks[name].module is not module:
-            raise ValueError(f"block {name!r} is registered twice: {_blocks[name].module} and {module}")
-        _blocks[name] = Block(name, module, arguments, takes_depth, stock, paper, licence)
+        block = Block(name, module, frozenset(roles), arguments, depth, stock, stock_form, paper, licence)
+        for other in _blocks.values():
+            if name == other.name and module is not other.module:
+                raise BlockError(f"block {name!r} is registered twice: {other.module} and {module}")
+            if module.__name__ == other.module.__name__ and module is not other.module:
+                raise BlockError(f"block {name!r}: model files already know another class {module.__name__!r}")
+        if not stock and not module.__module__.startswith("search_spaces.blocks."):
+            from search_spaces.contract import check_block
+
+            check_block(block)
+        _blocks[name] = block
         return module
 
     return register
@@ -91,12 +181,27 @@ def _load_blocks() -> None:
 
     for found in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{found.name}")
+    for plugin in entry_points(group=ENTRY_POINTS):
+        try:
+            plugin.load()
+        except Exception as error:
+            source = plugin.dist.name if plugin.dist else plugin.value
+            raise BlockError(
+                f"block plugin {plugin.name!r} of package {source!r} does not load: {error}; mend or uninstall it"
+            ) from error
 
 
-def list_blocks() -> tuple[str, ...]:
-    """All block names, sorted. The first call imports torch."""
+def list_blocks(role: Role | None = None) -> tuple[str, ...]:
+    """Names of all blocks, or of those for one role, sorted. Every stage block may also stand as attention.
+
+    The first call imports torch.
+
+    Raises:
+        BlockError: If a plugin does not load.
+    """
     _load_blocks()
-    return tuple(sorted(_blocks))
+    wanted = {role, "stage"} if role == "attention" else {role}
+    return tuple(sorted(name for name, block in _blocks.items() if role is None or wanted & block.roles))
 
 
 def get_block(name: str) -> Block:
@@ -111,11 +216,18 @@ def get_block(name: str) -> Block:
     return _blocks[name]
 
 
+def our_modules() -> dict[str, Block]:
+    """By class name, as in model files: one block of each class that Ultralytics does not know by itself."""
+    _load_blocks()
+    return {block.module.__name__: block for block in _blocks.values() if not block.stock}
+
+
 def list_families() -> tuple[str, ...]:
     """All family names, sorted. Imports neither torch nor Ultralytics."""
     import search_spaces.families as package
 
-    return tuple(sorted(found.name for found in pkgutil.iter_modules(package.__path__)))
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
 def get_family(name: str) -> Family:

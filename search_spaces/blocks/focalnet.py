@@ -1,8 +1,11 @@
 """FocalModulation: each pixel is multiplied by a modulator gathered from ever larger surroundings.
 
 Paper: Focal Modulation Networks, arXiv:2203.11926. Reference: timm's FocalModulation (Apache-2.0; original MIT).
-A search wraps the module in a residual with batch normalisation before it, so that units can be stacked and trained
-briefly from scratch; the paper's block does the same with LayerNorm and adds a perceptron.
+The paper's block puts LayerNorm before the module, a residual around both, and a perceptron after them. A search
+leaves the perceptron out. It keeps LayerNorm, without which a chain of units diverges, because the module multiplies
+features by features. The module's last projection is also followed by batch normalisation, which is folded into it
+for export and measurement; with the plain projection a unit starts near the identity and stays there in a brief
+training.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
+from search_spaces.blocks.convnext import ChannelLayerNorm
 from search_spaces.registry import register_block
 
 
@@ -17,10 +21,11 @@ class Modulation(nn.Module):
     """Focal modulation: (N, C, H, W) to the same shape.
 
     Level l gathers context with a depthwise convolution of `focal_window + 2 l` pixels; one more level is the mean of
-    the whole map. Gates, one per pixel and level, weigh them.
+    the whole map. Gates, one per pixel and level, weigh them. The last projection is the paper's, a 1×1 convolution
+    with bias, or `normalised` by batch statistics.
     """
 
-    def __init__(self, chs: int, focal_window: int = 3, focal_level: int = 2):
+    def __init__(self, chs: int, focal_window: int = 3, focal_level: int = 2, normalised: bool = False):
         super().__init__()
         self.splits = (chs, chs, focal_level + 1)
         self.f = nn.Conv2d(chs, sum(self.splits), 1)
@@ -30,7 +35,7 @@ class Modulation(nn.Module):
             nn.Sequential(nn.Conv2d(chs, chs, k, padding=k // 2, groups=chs, bias=False), nn.GELU()) for k in sizes
         )
         self.h = nn.Conv2d(chs, chs, 1)
-        self.proj = nn.Conv2d(chs, chs, 1)
+        self.proj = Conv(chs, chs, 1, act=False) if normalised else nn.Conv2d(chs, chs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Gather, gate and multiply."""
@@ -46,12 +51,12 @@ class Modulation(nn.Module):
 
 
 class FocalUnit(nn.Module):
-    """`Modulation` with normalisation before it and a residual around both."""
+    """`Modulation` with normalisation before and after it and a residual around: (N, C, H, W) to the same shape."""
 
     def __init__(self, chs: int):
         super().__init__()
-        self.norm = nn.BatchNorm2d(chs)
-        self.modulation = Modulation(chs)
+        self.norm = ChannelLayerNorm(chs)
+        self.modulation = Modulation(chs, normalised=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the modulated features to the input."""
