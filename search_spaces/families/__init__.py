@@ -11,6 +11,10 @@ from search_spaces.architecture import Architecture
 ModelFile = dict[str, Any]
 """The content of an Ultralytics model YAML: `nc`, `backbone` and `head` rows with explicit channels."""
 
+# Ultralytics decides by these names which detection head a model file gets: YOLO11's, which is lighter, or YOLOv8's.
+LIGHT_HEAD_BLOCKS = ("A2C2f", "C3k2", "C3k2-C3k", "C3k2-PSA")
+HALVES_INPUT = ("ADown",)
+
 
 @dataclass(frozen=True)
 class Family:
@@ -18,10 +22,34 @@ class Family:
 
     Attributes:
         baseline: The preset that is the stock model to beat.
-        neck_blocks: Blocks that may take the neck's places, where input and output widths differ.
         rows: Architecture and number of classes to model file.
+        light_head: Whether its stock models have YOLO11's detection head.
     """
 
     baseline: str
-    neck_blocks: tuple[str, ...]
     rows: Callable[[Architecture, int], ModelFile]
+    light_head: bool
+
+    def refusal(self, place: str, block: str) -> str:
+        """Why this block cannot stand at this place (as `Architecture.places` names it); empty if it can."""
+        if place == "P1.downsample" and block in HALVES_INPUT:
+            return f"block {block!r} halves the channels of what it reads, and an image has three"
+        if not self.light_head and block in LIGHT_HEAD_BLOCKS:
+            return f"block {block!r} is not for this family: Ultralytics would build another detection head"
+        if self.light_head and place == "neck.P5.block" and block not in LIGHT_HEAD_BLOCKS:
+            return (
+                f"block {block!r} cannot stand here: Ultralytics builds this family's detection head only with one of "
+                f"{', '.join(LIGHT_HEAD_BLOCKS)}"
+            )
+        return ""
+
+    def model_file(self, architecture: Architecture, nc: int) -> ModelFile:
+        """The Ultralytics model file of an architecture for `nc` classes, with explicit channels and no scales.
+
+        Raises:
+            ValueError: If a block cannot stand where the architecture has it.
+        """
+        for place, block in architecture.places.items():
+            if refusal := self.refusal(place, block):
+                raise ValueError(f"{architecture.family}, {place}: {refusal}")
+        return self.rows(architecture, nc)

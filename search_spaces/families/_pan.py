@@ -1,0 +1,87 @@
+"""What the families share: stages P1 to P5, a path-aggregation neck (PAN), a Detect head on P3 to P5.
+
+Paper: Path Aggregation Network for Instance Segmentation, arXiv:1803.01534.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from search_spaces.architecture import Architecture
+from search_spaces.families import ModelFile
+from search_spaces.registry import Place, Row, get_block
+
+
+def same_width(downsample: str, width: int, next_width: int) -> int:
+    """The neck's downsampling keeps the width of the level that it reads."""
+    return width
+
+
+def pan_rows(
+    architecture: Architecture,
+    nc: int,
+    pooling: Callable[[int], Row],
+    attention_first: bool,
+    neck_downsample_width: Callable[[str, int, int], int] = same_width,
+    **options: Any,
+) -> ModelFile:
+    """The model file, with explicit channels and no scales.
+
+    Args:
+        architecture: Of the family that calls.
+        nc: Number of classes.
+        pooling: The row of the spatial pooling after P5, from its width.
+        attention_first: Whether attention comes before the pooling, or after it.
+        neck_downsample_width: Channels of the neck's downsampling, from its name and the widths of the level that it
+            reads and of the next.
+        options: Further entries of the model file.
+    """
+    rows: list[Row] = []
+
+    def add(block: str, place: Place) -> int:
+        """Append the block's rows; the index of the last."""
+        rows.extend(get_block(block).rows(place))
+        return len(rows) - 1
+
+    def upsample() -> None:
+        rows.append([-1, 1, "nn.Upsample", [None, 2, "nearest"]])
+
+    def fuse(other: int) -> None:
+        rows.append([[-1, other], 1, "Concat", [1]])
+
+    width = architecture.stem.width
+    add(architecture.stem.downsample, Place(3, width, stride=2))
+    ends = []
+    for stage in architecture.stages:
+        add(stage.downsample, Place(width, stage.downsample_width, stride=2))
+        ends.append(add(stage.block, Place(stage.downsample_width, stage.width, stage.depth, widen=stage.widen)))
+        width = stage.width
+    attention = Place(width, width, architecture.stages[-1].depth)
+    if architecture.attention != "none" and attention_first:
+        add(architecture.attention, attention)
+    rows.append(pooling(width))
+    if architecture.attention != "none" and not attention_first:
+        add(architecture.attention, attention)
+    p5, backbone = len(rows) - 1, len(rows)
+
+    _, w3, w4, w5 = (stage.width for stage in architecture.stages)
+    n3, n4, n5 = architecture.neck.levels
+    down = architecture.neck.downsample
+
+    upsample()
+    fuse(ends[2])
+    inner = add(n4.block, Place(w5 + w4, n4.width, n4.depth, in_neck=True))
+    upsample()
+    fuse(ends[1])
+    out3 = add(n3.block, Place(n4.width + w3, n3.width, n3.depth, in_neck=True))
+    width = neck_downsample_width(down, n3.width, n4.width)
+    add(down, Place(n3.width, width, stride=2, in_neck=True))
+    fuse(inner)
+    out4 = add(n4.block, Place(width + n4.width, n4.width, n4.depth, in_neck=True))
+    width = neck_downsample_width(down, n4.width, n5.width)
+    add(down, Place(n4.width, width, stride=2, in_neck=True))
+    fuse(p5)
+    out5 = add(n5.block, Place(width + w5, n5.width, n5.depth, in_neck=True))
+    rows.append([[out3, out4, out5], 1, "Detect", ["nc"]])
+    return {"nc": nc, **options, "backbone": rows[:backbone], "head": rows[backbone:]}
