@@ -45,7 +45,7 @@ def driver_memory(trials: int, data: Path, folder: Path) -> dict[int, float]:
     search = repository.create_search("memory", config.document())
     runner = RayRunner(count_cores(), 0.0, folder)
     try:
-        SearchLoop(repository, search, runner, folder, 1, False, view).run()
+        SearchLoop(repository, search, runner, 1, False, view).run()
     finally:
         runner.close()
     return figures
@@ -56,9 +56,9 @@ def worker_memory(trials: int, data: Path, folder: Path) -> dict[int, float]:
     from evaluators.accuracy.training import TrainingRequest, train
     from evaluators.dataset import load_dataset
     from evaluators.evaluation import Epoch
-    from search_spaces import SearchSpace
+    from search_spaces.space_file import load_space
 
-    dataset, space, rng = load_dataset(data), SearchSpace.load("yolov8n"), np.random.default_rng(0)
+    dataset, space, rng = load_dataset(data), load_space("yolov8n"), np.random.default_rng(0)
     figures = {}
     for number in range(1, trials + 1):
         home = folder / str(number)

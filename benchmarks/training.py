@@ -37,7 +37,7 @@ def warm(data: Path, folder: Path, number: int) -> tuple[float, float]:
     from evaluators.accuracy.training import TrainingRequest, train
     from evaluators.dataset import load_dataset
     from evaluators.evaluation import Epoch
-    from search_spaces.space import load_preset
+    from search_spaces.space_file import load_preset
 
     home = folder / str(number)
     home.mkdir()

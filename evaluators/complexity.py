@@ -1,14 +1,24 @@
-"""Parameters and floating-point operations of a detector."""
+"""Parameters and floating-point operations of a detector: counted on the network, or before one is built."""
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from evaluators.evaluation import Complexity
 
 if TYPE_CHECKING:
+    from torch import nn
     from ultralytics.nn.tasks import DetectionModel
+
+    from search_spaces.architecture import Architecture
+    from search_spaces.families import ModelFile
+    from search_spaces.space import Choices, SearchSpace
+
+ROWS_REMEMBERED = 16384  # of a few hundred bytes each; a space has some thousands of different rows
 
 
 def measure_complexity(model: DetectionModel, imgsz: int) -> Complexity:
@@ -21,27 +31,133 @@ def measure_complexity(model: DetectionModel, imgsz: int) -> Complexity:
     Raises:
         RuntimeError: If operations cannot be counted. Ultralytics' own `get_flops` returns 0.0 then.
     """
+    import torch
+
     fused = deepcopy(model).eval().fuse(verbose=False)
+    image = torch.zeros(1, 3, imgsz, imgsz)
     return Complexity(
         params=_params(model),
-        gflops=_gflops(model, imgsz),
+        gflops=_gflops(model, image),
         params_fused=_params(fused),
-        gflops_fused=_gflops(fused, imgsz),
+        gflops_fused=_gflops(fused, image),
         layers=len(list(model.modules())),
     )
 
 
-def _params(model: DetectionModel) -> int:
+@dataclass(frozen=True)
+class Size:
+    """How large a detector is before fusing: equal to what `measure_complexity` counts.
+
+    Attributes:
+        params: Number of weights.
+        gflops: Billions of floating-point operations for one image, as Ultralytics counts them.
+    """
+
+    params: int
+    gflops: float
+
+
+def predict_size(architecture: Architecture, classes: int, imgsz: int) -> Size:
+    """Size of an architecture without building its network: the sum of its rows', each counted once ever.
+
+    Args:
+        architecture: What would be built.
+        classes: Number of classes.
+        imgsz: Height and width of the image, pixels.
+
+    Raises:
+        ValueError: If a block cannot stand where the architecture has it.
+    """
+    from search_spaces import hook
+    from search_spaces.registry import get_family
+
+    hook.install()
+    file = hook.model_file(architecture, classes)
+    options = {key: value for key, value in file.items() if key not in hook.PARTS}
+    head = json.dumps(options | {"light_head": get_family(architecture.family).light_head}, sort_keys=True)
+    rows: list[_RowSize] = []
+    maps = [(3, imgsz)]  # channels and resolution of what each row reads: the image, then the rows' outputs
+    for source, repeats, name, arguments in file["backbone"] + file["head"]:
+        sources = [source] if isinstance(source, int) else source
+        inputs = tuple(maps[index] if index < 0 else maps[index + 1] for index in sources)
+        rows.append(_row_size(head, json.dumps([repeats, name, arguments]), inputs))
+        maps.append((rows[-1].chs, rows[-1].resolution))
+    return Size(sum(row.params for row in rows), sum(row.macs for row in rows) * 2 / 1e9)
+
+
+def smallest(space: SearchSpace, classes: int, imgsz: int, metric: Literal["params", "gflops"]) -> Architecture:
+    """The architecture of a space with the fewest parameters or operations.
+
+    Blocks cost more the wider and deeper they are, so that it has the least of every number; words are then chosen one
+    at a time, until none can be bettered: a detector's size is the sum of its rows', which share nothing but widths.
+    """
+    best = {name: values[0] for name, values in space.choices.items()}
+
+    def value(choices: Choices) -> float:
+        architecture = space.architecture(choices)
+        return float(getattr(predict_size(architecture, classes, architecture.imgsz or imgsz), metric))
+
+    least, improved = value(best), True
+    while improved:
+        improved = False
+        for name, values in space.choices.items():
+            if isinstance(values[0], str) or name.endswith(".widen"):
+                for other in values:
+                    choices = {**best, name: other}
+                    if (found := value(choices)) < least:
+                        best, least, improved = choices, found, True
+    return space.architecture(best)
+
+
+@dataclass(frozen=True)
+class _RowSize:
+    params: int
+    macs: float
+    chs: int
+    resolution: int
+
+
+@lru_cache(maxsize=ROWS_REMEMBERED)
+def _row_size(head: str, row: str, inputs: tuple[tuple[int, int], ...]) -> _RowSize:
+    """Build one row behind rows that give what it reads, without memory for weights, and count it."""
+    import torch
+    from ultralytics.nn import tasks
+
+    repeats, name, arguments = json.loads(row)
+    sources: Any = -1 if len(inputs) == 1 else list(range(len(inputs)))
+    options = json.loads(head)
+    # What stands before the detection head decides which one Ultralytics builds.
+    giver = "C3k2" if options.pop("light_head") else "Conv"
+    before = [[-1, 1, "nn.Identity", []]] if len(inputs) == 1 else [[-1, 1, giver, [chs]] for chs, _ in inputs]
+    file: ModelFile = {**options, "backbone": before, "head": [[sources, repeats, name, arguments]]}
+    with torch.device("meta"), torch.no_grad():
+        layers, _ = tasks.parse_model(file, ch=inputs[0][0], verbose=False)
+        layer = layers[-1].eval()
+        if name == "Detect":
+            layer.stride = [8.0] * len(inputs)  # a network finds it out by running; any value gives the same count
+        maps = [torch.zeros(1, chs, resolution, resolution) for chs, resolution in inputs]
+        given: Any = maps[0] if len(maps) == 1 else maps
+        macs = _macs(layer, given)
+        if name == "Detect":
+            return _RowSize(_params(layer), macs, 0, 0)
+        output = layer(given)
+    return _RowSize(_params(layer), macs, output.shape[1], output.shape[2])
+
+
+def _params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _gflops(model: DetectionModel, imgsz: int) -> float:
+def _gflops(model: nn.Module, image: Any) -> float:
     """By thop at the true image size; Ultralytics extrapolates from one stride, which is equal where it can be."""
-    import thop
-    import torch
-
-    image = torch.zeros(1, 3, imgsz, imgsz)
-    macs, _ = thop.profile(deepcopy(model).eval(), inputs=[image], verbose=False)
+    macs = _macs(deepcopy(model).eval(), image)
     if not macs > 0:
         raise RuntimeError("no operations were counted")
-    return float(macs) * 2 / 1e9
+    return macs * 2 / 1e9
+
+
+def _macs(model: nn.Module, given: Any) -> float:
+    import thop
+
+    macs, _ = thop.profile(model, inputs=[given], verbose=False)
+    return float(macs)

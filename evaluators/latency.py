@@ -143,7 +143,7 @@ def reference_onnx(imgsz: int) -> Path:
         import torch
 
         from search_spaces import hook
-        from search_spaces.space import load_preset
+        from search_spaces.space_file import load_preset
 
         folder.mkdir(parents=True, exist_ok=True)
         with torch.random.fork_rng():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,6 @@ class MeasurementRequest:
         imgsz: Pixels.
         targets: Those on which no latency is known yet, each with its calibration.
         scratch: A folder for the exported file.
-        accept: Given the size, says why the architecture is not worth measuring; empty if it is.
     """
 
     architecture: Architecture
@@ -33,11 +32,10 @@ class MeasurementRequest:
     imgsz: int
     targets: tuple[tuple[Target, Calibration], ...]
     scratch: Path
-    accept: Callable[[Complexity], str]
 
 
 def measure(request: MeasurementRequest) -> Iterator[Complexity | Latency | Failure]:
-    """Yield the size, then, if it is acceptable, the latencies; or, last, what went wrong."""
+    """Yield the size, then the latencies; or, last, what went wrong."""
     try:
         import torch
 
@@ -50,10 +48,7 @@ def measure(request: MeasurementRequest) -> Iterator[Complexity | Latency | Fail
         yield failure_from(error, "build")
         return
     try:
-        complexity = measure_complexity(model, request.imgsz)
-        yield complexity
-        if request.accept(complexity):
-            return
+        yield measure_complexity(model, request.imgsz)
         request.scratch.mkdir(parents=True, exist_ok=True)
         for target, calibration in request.targets:
             for _ in range(SESSIONS):

@@ -10,6 +10,7 @@ from evaluators.target import Target
 from nas_yolo import __version__
 from nas_yolo.budget import Budget, parse_budget
 from nas_yolo.objective import Limit, parse_limit
+from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 
 
@@ -21,7 +22,7 @@ class SearchConfig:
         dataset: Checked images and labels.
         space: Where to search.
         targets: Devices, each with the fingerprint that it had when the search began.
-        imgsz: Pixels, for training and latency.
+        imgsz: Pixels, for training and latency, where the space does not choose them.
         epochs: Of a full training.
         budgets: The first to run out ends the search.
         limits: Hard limits on a candidate.
@@ -46,6 +47,15 @@ class SearchConfig:
     runner: str = "ray"
     workers: int | None = None
     gpus_per_trial: float = 1.0
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """All sizes, in pixels, at which something may be measured: the space's if it chooses them, and `imgsz`."""
+        return tuple(sorted({self.imgsz, *map(int, self.space.choices.get("imgsz", ()))}))
+
+    def imgsz_of(self, architecture: Architecture) -> int:
+        """The size at which an architecture is trained and measured, pixels."""
+        return architecture.imgsz or self.imgsz
 
     def document(self) -> dict[str, Any]:
         """Plain data for `from_document`."""

@@ -1,50 +1,156 @@
-"""Write an architecture as a model file that Ultralytics trains."""
+"""Write a design as files: a model YAML that Ultralytics trains, and a folder with weights that runs as it is."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
 from search_spaces.families import ModelFile
 from search_spaces.registry import get_block, get_family
+from search_spaces.stock import stock_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nas_yolo.config import SearchConfig
+    from storage import Trial
 
 
-def needs_nas_yolo(architecture: Architecture) -> tuple[str, ...]:
-    """Its blocks that Ultralytics does not know by itself; empty if stock Ultralytics can load the file."""
-    return tuple(name for name in architecture.blocks if not get_block(name).stock)
+@dataclass(frozen=True)
+class Design:
+    """What is exported.
+
+    Attributes:
+        architecture: The detector.
+        names: Its classes.
+        imgsz: Pixels, that it was measured and trained at.
+        title: What it is, in one line.
+    """
+
+    architecture: Architecture
+    names: tuple[str, ...]
+    imgsz: int
+    title: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Its blocks that Ultralytics cannot load; empty if it can load the whole (the YAML is stock)."""
+        return tuple(name for name in self.architecture.blocks if not get_block(name).loads_in_stock)
+
+    @property
+    def model_file(self) -> ModelFile:
+        """In Ultralytics' own rows if possible."""
+        ours = get_family(self.architecture.family).model_file(self.architecture, len(self.names))
+        return stock_file(ours) or ours
 
 
-def write_model_file(architecture: Architecture, classes: int, comment: str, path: Path) -> None:
+def design_of(search: str, config: SearchConfig, trial: Trial) -> Design:
+    """What to export of a trial."""
+    title = f"nas-yolo: trial {trial.number} of search {search}"
+    return Design(trial.architecture, config.dataset.names, config.imgsz_of(trial.architecture), title)
+
+
+def write_yaml(design: Design, path: Path) -> None:
     """Write the model YAML, with explicit channels, replacing the file as a whole.
 
     Args:
-        architecture: What to write.
-        classes: Number of classes; training on other data replaces it.
-        comment: First line.
+        design: What to write.
         path: The file; its folder must exist.
     """
-    ours = needs_nas_yolo(architecture)
-    if ours:
-        use = f"needs nas-yolo for {', '.join(ours)}: nas-yolo yolo train model={path.name} data=..."
+    if design.needs:
+        use = f"needs nas-yolo for {', '.join(design.needs)}: nas-yolo yolo train model={path.name} data=..."
     else:
-        use = f"plain Ultralytics: yolo train model={path.name} data=..."
-    lines = [f"# {comment}", f"# {use}", *_rows(get_family(architecture.family).rows(architecture, classes))]
+        use = f"stock, for plain Ultralytics: yolo train model={path.name} data=..."
+    lines = [f"# {design.title}, for {design.imgsz} px", f"# {use}", *_rows(design.model_file)]
+    _replace(path, "\n".join(lines) + "\n")
+
+
+def write_folder(design: Design, weights: dict[str, Tensor], folder: Path) -> list[Path]:
+    """Write `best.yaml`, `weights.pt`, `best.onnx` and a README that says how to load them.
+
+    Args:
+        design: What to write.
+        weights: State dict of the network that the search trained.
+        folder: Created if need be.
+
+    Raises:
+        UserError: If `folder` is a file.
+    """
+    import torch
+
+    from evaluators.export import export_onnx
+    from search_spaces import hook
+    from search_spaces.stock import stock_network
+
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give another path")
+    folder.mkdir(parents=True, exist_ok=True)
+    ours = hook.model_file(design.architecture, len(design.names))
+    network = hook.build(ours)
+    network.load_state_dict(weights)
+    if not design.needs:
+        network = stock_network(network, ours)
+    paths = [folder / name for name in ("best.yaml", "weights.pt", "best.onnx", "README.md")]
+    write_yaml(design, paths[0])
+    temporary = paths[1].with_name(f".{paths[1].name}.{os.getpid()}.tmp")
+    torch.save(network.float().state_dict(), temporary)
+    temporary.replace(paths[1])
+    export_onnx(network, design.imgsz, paths[2])
+    _replace(paths[3], _readme(design))
+    return paths
+
+
+def _readme(design: Design) -> str:
+    needs = f"nas-yolo (for {', '.join(design.needs)}) and " if design.needs else ""
+    install = "; from search_spaces import hook; hook.install()  # nas-yolo's blocks" if design.needs else ""
+    train = "nas-yolo yolo" if design.needs else "yolo"
+    classes = "\n".join(f"{index}. {name}" for index, name in enumerate(design.names))
+    return f"""# {design.title}
+
+A detector for {len(design.names)} classes at {design.imgsz} px. Needs {needs}Ultralytics; `best.onnx` needs neither.
+
+```python
+import torch; from ultralytics import YOLO{install}
+model = YOLO("best.yaml", task="detect")
+model.model.load_state_dict(torch.load("weights.pt", weights_only=True))
+```
+
+Then `model.predict("image.jpg", imgsz={design.imgsz})` or `model.val(...)`. To train it anew, from random weights:
+`{train} train model=best.yaml data=... imgsz={design.imgsz}`.
+
+`weights.pt` is a state dict: the moving average of the weights that the search trained.
+`best.onnx` takes one RGB image, (1, 3, {design.imgsz}, {design.imgsz}), values in [0, 1].
+
+Classes:
+
+{classes}
+"""
+
+
+def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 
 def _rows(model: ModelFile) -> list[str]:
     """The file in Ultralytics' own style: one row of `[from, repeats, module, arguments]` a line."""
-    lines = [f"nc: {model['nc']}"]
+    parts = ("backbone", "head")
+    lines = [f"{key}: {_flow(value)}" for key, value in model.items() if key not in parts]
     index = 0
-    for part in ("backbone", "head"):
+    for part in parts:
         lines.append(f"{part}:")
         for row in model[part]:
-            text = yaml.safe_dump(row, default_flow_style=True, width=1000).strip()
-            lines.append(f"  - {text}  # {index}")
+            lines.append(f"  - {_flow(row)}  # {index}")
             index += 1
     return lines
+
+
+def _flow(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from evaluators.complexity import Size, predict_size, smallest
 from evaluators.evaluation import Complexity, Latency
 from search_spaces.errors import UserError
 from search_spaces.registry import unknown
+from search_spaces.space import SearchSpace
 
 METRICS = ("gflops", "latency_ms", "params", "params_m")
 
@@ -46,7 +48,24 @@ def parse_limit(text: str) -> Limit:
     return Limit(metric, bound)
 
 
-def too_complex(limits: Iterable[Limit], complexity: Complexity) -> str:
+def check_feasible(limits: Iterable[Limit], space: SearchSpace, classes: int, imgsz: int) -> None:
+    """Refuse a limit on size that no architecture of the space keeps, before anything runs.
+
+    Raises:
+        LimitError: With the size of the smallest.
+    """
+    for limit in limits:
+        if limit.metric == "latency_ms":
+            continue
+        architecture = smallest(space, classes, imgsz, "gflops" if limit.metric == "gflops" else "params")
+        if refusal := too_complex([limit], predict_size(architecture, classes, architecture.imgsz or imgsz)):
+            raise LimitError(
+                f"--limit {limit} leaves nothing of space {space.name}: of its smallest architecture, {refusal}; "
+                "raise the limit or use a space with smaller widths"
+            )
+
+
+def too_complex(limits: Iterable[Limit], complexity: Complexity | Size) -> str:
     """Which limit on size a network breaks, as a sentence; empty if none."""
     values = {"gflops": complexity.gflops, "params": complexity.params, "params_m": complexity.params / 1e6}
     for limit in limits:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 
 from evaluators.accuracy.training import TrainingRequest, prepare, train
+from evaluators.complexity import predict_size
 from evaluators.evaluation import Complexity, Epoch, Failure, Latency
 from evaluators.latency import Calibration
 from evaluators.measurement import MeasurementRequest, calibrate_target, measure
@@ -30,13 +31,14 @@ from nas_yolo.schedulers.asha import Standing, finalists, promotion, rungs
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.registry import get_family
-from search_spaces.space import list_presets, load_preset
+from search_spaces.space_file import known_designs
 from storage import Repository, Search, Trial
 
 ATTEMPTS = 2  # a crash may be the machine's fault: once more, from the last checkpoint
 MAX_FAILURES = 5  # with nothing trained at all: something is wrong that more trials will not mend
 SAFETY = 1.1  # trainings are planned as that much longer than measured
 TICK_S = 1.0
+PROPOSALS = 2000  # architectures looked at for one that is new and within the limits
 FEW = 8  # observations from which a rung is worth learning from
 
 Phase = Literal["preparing", "exploring", "finishing", "done"]
@@ -79,7 +81,6 @@ class SearchLoop:
         repository: Where the search is stored.
         search: The search; `run` continues wherever its trials stand.
         runner: Where work runs; closed by the caller.
-        folder: For checkpoints and scratch files of this search.
         threads: Of one training.
         on_gpu: Whether trainings use a GPU.
         view: Called after every change and every second.
@@ -90,19 +91,19 @@ class SearchLoop:
         repository: Repository,
         search: Search,
         runner: Runner,
-        folder: Path,
         threads: int,
         on_gpu: bool,
         view: Callable[[Snapshot], None],
     ):
-        self.repository, self.search, self.runner, self.folder, self.view = repository, search, runner, folder, view
+        self.repository, self.search, self.runner, self.view = repository, search, runner, view
+        self.scratch = repository.run_folder(search) / "scratch"
         self.config = SearchConfig.from_document(search.config)
         self.levels = rungs(self.config.epochs)
         self.threads, self.on_gpu = threads, on_gpu
         self.ask = get_sampler(self.config.sampler)
         self.baseline = get_family(self.config.space.family).baseline
         self.trials: dict[int, Trial] = {}
-        self.calibrations: dict[str, Calibration] = {}
+        self.calibrations: dict[tuple[str, int], Calibration] = {}  # by target and image size
         self.phase: Phase = "preparing"
         self.exhausted_space = False
         self._jobs: dict[str, _Job] = {}
@@ -136,16 +137,15 @@ class SearchLoop:
 
     def _prepare(self) -> None:
         """Scan the images once and time the reference model on every target that has not been."""
-        scratch = self.folder / "scratch"
         config = self.config
-        self._submit("prepare", "train", None, partial(prepare, config.dataset, config.imgsz, scratch))
-        for target, fingerprint in config.targets:
-            known = self.repository.calibration(fingerprint, config.imgsz)
+        self._submit("prepare", "train", None, partial(prepare, config.dataset, config.imgsz, self.scratch))
+        for (target, fingerprint), imgsz in product(config.targets, config.image_sizes):
+            known = self.repository.calibration(fingerprint, imgsz)
             if known:
-                self.calibrations[target.name] = known
+                self.calibrations[target.name, imgsz] = known
             else:
-                work = partial(calibrate_target, target, config.imgsz)
-                self._submit(f"calibrate {target.name}", "measure", None, work)
+                work = partial(calibrate_target, target, imgsz)
+                self._submit(f"calibrate {target.name} at {imgsz} px", "measure", None, work)
         while self._jobs:
             self._wait()
 
@@ -250,20 +250,27 @@ class SearchLoop:
         """A new trial: known designs first, then whatever the sampler says; None if all have been tried."""
         tried = {trial.architecture.key for trial in self.trials.values()}
         number = len(self.trials)
-        for name in (self.baseline, *list_presets()):
-            preset = load_preset(name)
-            inside = preset.family == self.config.space.family and self.config.space.choices_of(preset) is not None
-            if preset.key not in tried and (inside or name == self.baseline):
+        space = self.config.space
+        for name, preset in known_designs(space, self.baseline, self.config.imgsz).items():
+            if preset.key not in tried and (name == self.baseline or not self._too_complex(preset)):
                 return self._add(preset, f"preset:{name}", number)
         observations = self._observations()
-        for attempt in range(200):
+        for attempt in range(PROPOSALS):
             # After a few proposals that were tried before, chance finds what is left sooner than the model.
             ask = self.ask if attempt < 5 else get_sampler("random")
             seed = int(np.random.SeedSequence((self.config.seed, number, attempt)).generate_state(1)[0])
-            architecture = self.config.space.architecture(ask(self.config.space, observations, seed))
-            if architecture.key not in tried:
+            architecture = space.architecture(ask(space, observations, seed))
+            if architecture.key not in tried and not self._too_complex(architecture):
                 return self._add(architecture, f"sampler:{self.config.sampler}", number)
         return None
+
+    def _too_complex(self, architecture: Architecture) -> str:
+        """Which limit on size it would break, known before it is built; empty if none."""
+        limits = [limit for limit in self.config.limits if limit.metric != "latency_ms"]
+        if not limits:
+            return ""
+        size = predict_size(architecture, len(self.config.dataset.names), self.config.imgsz_of(architecture))
+        return too_complex(limits, size)
 
     def _observations(self) -> list[Observation]:
         """Accuracies at the highest rung that enough trials have reached; they are not comparable across rungs."""
@@ -295,35 +302,35 @@ class SearchLoop:
         config = self.config
         classes = len(config.dataset.names)
         unknown = []
+        imgsz = config.imgsz_of(trial.architecture)
         for target, fingerprint in config.targets:
-            known = self.repository.find_latency(trial.architecture, classes, config.imgsz, fingerprint)
+            known = self.repository.find_latency(trial.architecture, classes, imgsz, fingerprint)
             if known:
                 trial = replace(trial, latencies={**trial.latencies, target.name: known})
             else:
-                unknown.append((target, self.calibrations[target.name]))
+                unknown.append((target, self.calibrations[target.name, imgsz]))
         request = MeasurementRequest(
             architecture=trial.architecture,
             classes=classes,
-            imgsz=config.imgsz,
+            imgsz=imgsz,
             targets=tuple(unknown),
-            scratch=self.folder / "scratch",
-            accept=partial(too_complex, () if trial.preset == self.baseline else config.limits),
+            scratch=self.scratch,
         )
         self._move(trial, "measuring")
         self._submit(f"measure {trial.number}", "measure", trial, partial(measure, request))
 
     def _start_training(self, trial: Trial, until: int) -> None:
-        home = self.folder / "trials" / f"{trial.number:05d}"
-        home.mkdir(parents=True, exist_ok=True)
+        checkpoint = self.repository.checkpoint(self.search, trial.number)
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
         request = TrainingRequest(
             architecture=trial.architecture,
             dataset=self.config.dataset,
-            imgsz=self.config.imgsz,
+            imgsz=self.config.imgsz_of(trial.architecture),
             epochs=self.config.epochs,
             until=until,
             seed=self.config.seed,
-            checkpoint=home / "checkpoint.pt",
-            scratch=home,
+            checkpoint=checkpoint,
+            scratch=checkpoint.parent,
             known=len(trial.epochs),
             threads=self.threads,
             gpu=self.on_gpu,
@@ -368,8 +375,8 @@ class SearchLoop:
                     self._update(replace(trial, failures=(*trial.failures, failure)))
             case Calibration() as calibration:
                 self.repository.add_calibration(calibration)
-                name = event.key.removeprefix("calibrate ")
-                self.calibrations[name] = calibration
+                name = event.key.removeprefix("calibrate ").rpartition(" at ")[0]
+                self.calibrations[name, calibration.imgsz] = calibration
             case Epoch() as epoch if trial:
                 self.repository.add_epoch(trial, epoch)
                 self._update(replace(trial, epochs=(*trial.epochs, epoch)))
@@ -384,8 +391,7 @@ class SearchLoop:
 
     def _after_measuring(self, trial: Trial) -> None:
         limits = () if trial.preset == self.baseline else self.config.limits
-        assert trial.complexity is not None
-        reason = too_complex(limits, trial.complexity) or too_slow(limits, trial.latencies.values())
+        reason = too_slow(limits, trial.latencies.values())
         self._move(trial, "rejected" if reason else "ready", reason)
 
     def _after_failure(self, trial: Trial, job: _Job) -> None:

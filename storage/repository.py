@@ -117,6 +117,10 @@ class Repository:
         """Where the files of a search are kept; a later search of the same name in a new database has another one."""
         return self.folder / "runs" / f"{search.name}-{search.created_at:%Y%m%d-%H%M%S}"
 
+    def checkpoint(self, search: Search, number: int) -> Path:
+        """Where the training of a trial is kept between rungs."""
+        return self.run_folder(search) / "trials" / f"{number:05d}" / "checkpoint.pt"
+
     def close(self) -> None:
         """Give back all connections."""
         self._engine.dispose()
@@ -259,7 +263,7 @@ class Repository:
     def trials(self, search: Search) -> list[Trial]:
         """All trials of a search, in order, with everything measured of them."""
         targets = {target["fingerprint"]: target["name"] for target in search.config["targets"]}
-        classes, imgsz = len(search.config["dataset"]["names"]), search.config["imgsz"]
+        classes = len(search.config["dataset"]["names"])
         mine = select(TrialRow.id).where(TrialRow.search_id == search.id)
         with self._transaction() as session:
             rows = session.execute(
@@ -268,6 +272,8 @@ class Repository:
                 .where(TrialRow.search_id == search.id)
                 .order_by(TrialRow.number)
             ).all()
+            architectures = {row.id: Architecture.from_document(document) for row, document in rows}
+            sizes = {a.key: a.imgsz or search.config["imgsz"] for a in architectures.values()}
             epochs: dict[int, list[Epoch]] = {}
             for e in session.scalars(select(EpochRow).where(EpochRow.trial_id.in_(mine)).order_by(EpochRow.epoch)):
                 epoch = Epoch(e.epoch, e.map50_95, e.map50, e.loss, e.seconds)
@@ -279,17 +285,18 @@ class Repository:
             keys = select(TrialRow.architecture_key).where(TrialRow.search_id == search.id)
             measured = (
                 select(LatencyRow)
-                .where(LatencyRow.architecture_key.in_(keys), LatencyRow.classes == classes, LatencyRow.imgsz == imgsz)
+                .where(LatencyRow.architecture_key.in_(keys), LatencyRow.classes == classes)
                 .where(LatencyRow.fingerprint.in_(targets))
                 .order_by(LatencyRow.id)
             )
             for lat in session.scalars(measured):
-                latencies.setdefault(lat.architecture_key, {})[targets[lat.fingerprint]] = _latency(lat)
+                if lat.imgsz == sizes[lat.architecture_key]:
+                    latencies.setdefault(lat.architecture_key, {})[targets[lat.fingerprint]] = _latency(lat)
             return [
                 Trial(
                     row.id,
                     row.number,
-                    Architecture.from_document(document),
+                    architectures[row.id],
                     row.origin,
                     cast(TrialState, row.state),
                     row.reason,
@@ -298,7 +305,7 @@ class Repository:
                     tuple(epochs.get(row.id, ())),
                     tuple(failures.get(row.id, ())),
                 )
-                for row, document in rows
+                for row, _ in rows
             ]
 
     # Latency --------------------------------------------------------------------------------------------------------

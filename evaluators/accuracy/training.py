@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluators.dataset import Dataset
 from evaluators.evaluation import Epoch, Failure, failure_from
 from evaluators.host_lock import training as training_slot
 from evaluators.memory import release_memory
 from search_spaces.architecture import Architecture
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Ultralytics' arguments that the search decides itself, and those that would change what a rung means.
 OWN_ARGUMENTS = frozenset(
@@ -92,6 +95,16 @@ def train(request: TrainingRequest) -> Iterator[Epoch | Failure]:
     finally:
         stop.set()
         thread.join()
+
+
+def trained_weights(checkpoint: Path) -> dict[str, Tensor] | None:
+    """The state dict that a training has reached, its moving average, as validated; None before the first rung."""
+    if not checkpoint.exists():
+        return None
+    import torch
+
+    weights: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["ema"]
+    return weights
 
 
 @contextmanager

@@ -110,9 +110,9 @@ def profile_command(
 def _build(model: str) -> tuple[Any, Any, int]:
     """The network; its architecture if it is a known design; its number of classes."""
     from search_spaces import UserError
-    from search_spaces.space import list_presets, load_preset
+    from search_spaces.space_file import load_preset, presets
 
-    if model in list_presets():
+    if model in presets():
         from search_spaces import hook
 
         architecture = load_preset(model)
@@ -120,7 +120,7 @@ def _build(model: str) -> tuple[Any, Any, int]:
     if not model.endswith((".yaml", ".yml")):
         from search_spaces.registry import unknown
 
-        raise UserError(f"{unknown('model', model, list_presets())}; or give a model YAML")
+        raise UserError(f"{unknown('model', model, presets())}; or give a model YAML")
     from search_spaces import hook
 
     try:
@@ -140,13 +140,17 @@ def models_command(as_json: bool) -> None:
     """List known designs: stock models, and the swaps that people make by hand. Each is a model for `profile`."""
     from rich.table import Table
 
-    from search_spaces.space import LIBRARY, list_presets, load_preset
+    from search_spaces.space_file import presets
 
-    rows = []
-    for name in list_presets():
-        architecture = load_preset(name)
-        comment = (LIBRARY / "presets" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        rows.append({"name": name, "family": architecture.family, "blocks": architecture.blocks, "what": comment})
+    rows = [
+        {
+            "name": preset.name,
+            "family": preset.architecture.family,
+            "blocks": preset.architecture.blocks,
+            "what": preset.description,
+        }
+        for preset in presets().values()
+    ]
     if as_json:
         return print_json(rows)
     table = Table("name", "blocks", "what it is")
@@ -162,11 +166,11 @@ def spaces_command(as_json: bool) -> None:
     """List search spaces. Copy a file, edit it, and give it to `search --space`."""
     from rich.table import Table
 
-    from search_spaces.space import LIBRARY, SearchSpace, list_spaces
+    from search_spaces.space_file import LIBRARY, list_spaces, load_space
 
     rows = []
     for name in list_spaces():
-        space = SearchSpace.load(name)
+        space = load_space(name)
         path = LIBRARY / "spaces" / f"{name}.yaml"
         rows.append({"name": name, "family": space.family, "architectures": space.size, "file": str(path)})
     if as_json:

@@ -154,23 +154,33 @@ def front_command(name: str, url: str | None, as_json: bool) -> None:
 )
 @click.option("--max-latency", type=float, metavar="MS", help="Instead: the most accurate within so many milliseconds.")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Model YAML to write."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="A model YAML to write, or a folder for YAML, weights, ONNX and how to load them.",
 )
 @storage_option
 @json_option
 def export_command(
     name: str, number: int | None, max_latency: float | None, output: Path, url: str | None, as_json: bool
 ) -> None:
-    """Write a trial as a model YAML, with explicit channels, ready to train with Ultralytics.
+    """Write a trial: a model YAML with explicit channels, ready to train, or a folder that runs as it is.
+
+    The YAML is `stock` where Ultralytics' own rows can express the design, and then loads without nas-yolo. One that
+    needs nas-yolo gets the folder in any case, beside it: best/ for best.yaml.
 
     \b
     Examples:
       nas-yolo export my -o best.yaml
       nas-yolo export my --max-latency 8 -o fast.yaml
+      nas-yolo export my --trial 7 -o trial-7
       nas-yolo yolo train model=best.yaml data=my.yaml epochs=300
     """
+    from evaluators.accuracy.training import trained_weights
     from nas_yolo.config import SearchConfig
-    from nas_yolo.export import needs_nas_yolo, write_model_file
+    from nas_yolo.export import design_of, write_folder, write_yaml
     from nas_yolo.results import NoSuchTrialError, best_trial
     from search_spaces import UserError
 
@@ -189,17 +199,38 @@ def export_command(
         raise NoSuchTrialError(f"search {name!r} has no trial {number}; it has {there} (nas-yolo status {name})")
     if not output.absolute().parent.is_dir():
         raise UserError(f"folder {output.absolute().parent} does not exist; create it or write elsewhere")
-    comment = f"nas-yolo: trial {trial.number} of search {name}"
+    design = design_of(name, config, trial)
+    as_yaml = output.suffix in (".yaml", ".yml")
+    weights = trained_weights(repository.checkpoint(search, trial.number))
+    if weights is None and not as_yaml:
+        raise UserError(f"trial {trial.number} has no trained weights; export its YAML: -o {output.name}.yaml")
+    paths = []
     try:
-        write_model_file(trial.architecture, len(config.dataset.names), comment, output)
+        if as_yaml:
+            write_yaml(design, output)
+            paths.append(output)
+        if weights is not None and (design.needs or not as_yaml):
+            paths += write_folder(design, weights, output.with_suffix("") if as_yaml else output)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from error
-    blocks = needs_nas_yolo(trial.architecture)
-    params = trial.complexity.params if trial.complexity else None
+    kind = "needs nas-yolo" if design.needs else "stock"
     if as_json:
         return print_json(
-            {"trial": trial.number, "path": str(output.absolute()), "params": params, "needs_nas_yolo": list(blocks)}
+            {
+                "trial": trial.number,
+                "path": str(output.absolute()),
+                "files": [str(path.absolute()) for path in paths],
+                "kind": kind,
+                "params": trial.complexity.params if trial.complexity else None,
+                "needs_nas_yolo": list(design.needs),
+            }
         )
-    use = f"needs nas-yolo ({', '.join(blocks)}): nas-yolo yolo" if blocks else "stock Ultralytics loads it: yolo"
-    console().print(f"Wrote trial {trial.number} to {output}; {use} train model={output} data=...", soft_wrap=True)
+    screen = console()
+    why = f"needs nas-yolo, for {', '.join(design.needs)}" if design.needs else "stock, Ultralytics alone loads it"
+    screen.print(f"Trial {trial.number} of {name}, {why}:", soft_wrap=True)
+    for path in paths:
+        screen.print(f"  {path}", soft_wrap=True)
+    model = output if as_yaml else paths[0]
+    command = "nas-yolo yolo" if design.needs else "yolo"
+    screen.print(f"Train it with: {command} train model={model} data=...", soft_wrap=True)
     return None

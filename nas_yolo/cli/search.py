@@ -39,6 +39,13 @@ EXAMPLES = """
     help="What the search may spend: 50gpu-h, 2cpu-h, 8h, 30min, 200trials. Repeatable; the first to run out ends it.",
 )
 @click.option("--space", default="yolov8n", show_default=True, help="Search space: a name (nas-yolo spaces) or a YAML.")
+@click.option(
+    "--blocks",
+    type=click.Choice(["all", "stock"]),
+    default="all",
+    show_default=True,
+    help="stock: only designs that Ultralytics loads without nas-yolo.",
+)
 @click.option("--name", help="Of the search. Default: from the data file.")
 @storage_option
 @click.option("--imgsz", default=640, show_default=True, help="Image size, pixels, a multiple of 32.")
@@ -99,6 +106,7 @@ def make_config(
     targets: tuple[str, ...],
     budgets: tuple[str, ...],
     space: str = "yolov8n",
+    blocks: str = "all",
     imgsz: int = 640,
     epochs: int = 100,
     limits: tuple[str, ...] = (),
@@ -119,10 +127,11 @@ def make_config(
     from evaluators.target import get_target
     from nas_yolo.budget import parse_budget
     from nas_yolo.config import SearchConfig
-    from nas_yolo.objective import parse_limit
+    from nas_yolo.objective import check_feasible, parse_limit
     from nas_yolo.samplers import get_sampler
-    from search_spaces import SearchSpace, UserError
+    from search_spaces import UserError
     from search_spaces.registry import unknown
+    from search_spaces.space_file import load_space
 
     if imgsz < 32 or imgsz % 32:
         raise UserError(f"--imgsz {imgsz} must be a multiple of 32, e.g. {max(round(imgsz / 32), 1) * 32}")
@@ -135,7 +144,10 @@ def make_config(
     get_sampler(sampler)
     known_targets = tuple((target, fingerprint(target)) for target in map(get_target, dict.fromkeys(targets)))
     dataset: Dataset = load_dataset(data)
-    loaded = SearchSpace.load(space)
+    loaded = load_space(space)
+    if blocks == "stock":
+        loaded = loaded.restricted_to_stock()
+    check_feasible(parsed_limits, loaded, len(dataset.names), imgsz)
     arguments = parse_training(training)
     check_devices(parsed_budgets)
     return SearchConfig(
@@ -304,7 +316,7 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
                 runner = RayRunner(slots, config.gpus_per_trial if gpus else 0.0, folder)
             previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
-                SearchLoop(repository, search, runner, folder, threads, bool(gpus), view).run()
+                SearchLoop(repository, search, runner, threads, bool(gpus), view).run()
             except KeyboardInterrupt:
                 view.close()
                 screen.print(f"Stopped; nothing is lost. Go on with: nas-yolo resume {search.name}", soft_wrap=True)
@@ -319,7 +331,7 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
 def show_result(repository: Repository, search: Search, folder: Path, as_json: bool) -> None:
     """Print the front, write the best as a model file."""
     from nas_yolo.config import SearchConfig
-    from nas_yolo.export import write_model_file
+    from nas_yolo.export import design_of, write_yaml
     from nas_yolo.report.tables import front_table
     from nas_yolo.results import NoSuchTrialError, best_trial, front_document, verdict
 
@@ -338,8 +350,7 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
         screen.print(str(error).capitalize(), soft_wrap=True)
     else:
         path = folder / "best.yaml"
-        classes = len(config.dataset.names)
-        write_model_file(best.architecture, classes, f"nas-yolo: trial {best.number} of search {search.name}", path)
+        write_yaml(design_of(search.name, config, best), path)
         screen.print(f"Best (trial {best.number}): {path}", soft_wrap=True)
         screen.print(f"Train it:   nas-yolo yolo train model={path} data={config.dataset.file}", soft_wrap=True)
     screen.print(f"Dashboard:  nas-yolo dashboard {search.name}", soft_wrap=True)

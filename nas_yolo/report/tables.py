@@ -22,7 +22,7 @@ def latency_text(latency: Latency) -> str:
 
 def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> Table:
     """The front on one target, fastest first, and the stock model below it if it is not on it."""
-    title = f"Front on {target} at {config.imgsz} px, all {config.epochs} epochs trained"
+    title = f"Front on {target} at {'/'.join(map(str, config.image_sizes))} px, all {config.epochs} epochs trained"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for heading in ("trial", "mAP50-95", "latency ms", "params M", "GFLOPs"):
         table.add_column(heading, justify="right", no_wrap=True)
