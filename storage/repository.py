@@ -36,7 +36,8 @@ from storage.tables import (
 )
 from storage.trial import Search, Spent, Trial, TrialState
 
-REVISION = "0001"  # of the tables: the newest file in migrations/versions
+REVISION = "0002"  # of the tables: the newest file in migrations/versions
+OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
 LEASE = timedelta(seconds=60)  # after so long without a heartbeat another host's process counts as dead
 
 
@@ -402,6 +403,11 @@ class Repository:
             raise StorageError(
                 f"storage {self.shown_url} was written by a newer nas-yolo (schema {found}, this one's is {REVISION}); "
                 "upgrade nas-yolo or choose another --storage"
+            )
+        if found is not None and found < OLDEST:
+            raise StorageError(
+                f"storage {self.shown_url} was written by an early nas-yolo (schema {found}) whose designs this one "
+                "cannot read; move it away, it stays as it is, or choose another --storage"
             )
         from alembic import command
         from alembic.config import Config

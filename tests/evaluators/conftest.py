@@ -79,8 +79,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def small_detector() -> DetectionModel:
     """About a quarter of yolov8n, for two classes."""
-    from search_spaces import Architecture, Neck, Stage, Stem, hook
+    from search_spaces import Architecture, Level, Neck, Stage, Stem, hook
 
     p2, p3, p4, p5 = (Stage("Conv", "C2f", width, 1) for width in (16, 24, 32, 48))
-    architecture = Architecture("yolov8", Stem("Conv", 8), (p2, p3, p4, p5), Neck("C2f", 1, (24, 32, 48)))
+    architecture = Architecture(
+        "yolov8",
+        Stem("Conv", 8),
+        (p2, p3, p4, p5),
+        Neck("Conv", (Level("C2f", 24, 1), Level("C2f", 32, 1), Level("C2f", 48, 1))),
+    )
     return hook.build(hook.model_file(architecture, nc=2))

@@ -2,15 +2,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
-from evaluators.complexity import measure_complexity
+from evaluators import complexity as complexity_module
+from evaluators.complexity import ROWS_REMEMBERED, Size, measure_complexity, predict_size, smallest
+from search_spaces import Architecture, SearchSpace, hook
+from search_spaces.space_file import list_spaces, load_preset, load_space
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
+
+
+SAMPLES = 300
 
 
 class OneConvolution(nn.Module):
@@ -81,3 +88,107 @@ def test_leaves_the_model_as_it_was(small_detector: DetectionModel) -> None:
 def test_no_operations_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="no operations were counted"):
         measure_complexity(NoOperations(), 64)
+
+
+# Before a network is built
+
+
+def assert_predicted(architecture: Architecture, classes: int, imgsz: int) -> None:
+    """What is predicted is what is counted."""
+    measured = measure_complexity(hook.build(hook.model_file(architecture, classes)), imgsz)
+    predicted = predict_size(architecture, classes, imgsz)
+    assert predicted.params == measured.params
+    assert predicted.gflops == pytest.approx(measured.gflops, abs=1e-9, rel=0)
+
+
+def drawn(space: SearchSpace, seed: int, count: int) -> list[Architecture]:
+    rng = np.random.default_rng(seed)
+    return [space.architecture(space.sample(rng)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("imgsz", [96, 160])
+@pytest.mark.parametrize("name", ["yolov8n", "yolov9t", "yolo11n", "yolo26n"])
+def test_the_size_of_random_architectures_is_predicted(name: str, imgsz: int) -> None:
+    for index, architecture in enumerate(drawn(load_space(name), seed=imgsz, count=2)):
+        assert_predicted(architecture, (1, 80)[index], imgsz)
+
+
+def test_the_size_of_widened_and_large_architectures_is_predicted() -> None:
+    for name in ("yolov9", "yolo11"):
+        (architecture,) = drawn(load_space(name), seed=5, count=1)
+        assert_predicted(architecture, 20, 96)
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolov8n-ghost", "yolov9t-focal", "yolo11n", "yolo26n", "yolo26s"])
+def test_the_size_of_known_designs_is_predicted(name: str) -> None:
+    assert_predicted(load_preset(name), 80, 96)
+
+
+def test_published_sizes_are_predicted() -> None:
+    stock, ghost = (predict_size(load_preset(name), 80, 640) for name in ("yolov8n", "yolov8n-ghost"))
+    assert (stock.params, round(stock.gflops, 1)) == (3_157_200, 8.9)
+    assert (ghost.params, round(ghost.gflops, 1)) == (2_502_908, 7.1)
+    assert predict_size(load_preset("yolov8x"), 80, 640).params == 68_229_648
+
+
+def test_a_size_depends_on_classes_and_image() -> None:
+    design = load_preset("yolo26n")
+    sizes = [predict_size(design, classes, imgsz) for classes, imgsz in ((1, 96), (80, 96), (80, 192))]
+    assert sizes[0].params < sizes[1].params == sizes[2].params
+    assert sizes[0].gflops < sizes[1].gflops < sizes[2].gflops
+
+
+def test_an_architecture_that_cannot_be_built_has_no_size() -> None:
+    from dataclasses import replace
+
+    design = load_preset("yolov8n")
+    with pytest.raises(ValueError, match="'C2PSA'|'ADown'"):
+        predict_size(replace(design, stem=replace(design.stem, downsample="ADown")), 80, 96)
+
+
+def test_a_size_is_had_again_from_the_rows_that_were_counted_and_they_do_not_grow_without_end() -> None:
+    cache = complexity_module._row_size
+    assert cache.cache_info().maxsize == ROWS_REMEMBERED < float("inf")
+    first = predict_size(load_preset("yolov9t"), 7, 96)
+    misses, hits = cache.cache_info().misses, cache.cache_info().hits
+    assert predict_size(load_preset("yolov9t"), 7, 96) == first
+    assert cache.cache_info().misses == misses
+    assert cache.cache_info().hits > hits
+    assert cache.cache_info().currsize <= ROWS_REMEMBERED
+
+
+def test_predicting_leaves_no_trace() -> None:
+    torch.manual_seed(0)
+    before, dtype = torch.get_rng_state(), torch.get_default_dtype()
+    predict_size(load_preset("yolo11n"), 9, 96)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_default_dtype() == dtype
+    assert torch.zeros(1).device.type == "cpu"
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("metric", ["params", "gflops"])
+@pytest.mark.parametrize("name", list_spaces())
+def test_nothing_of_a_space_is_smaller_than_its_smallest(name: str, metric: str) -> None:
+    space = load_space(name)
+    architecture = smallest(space, 10, 96, metric)
+
+    def value(of: Architecture) -> float:
+        return float(getattr(predict_size(of, 10, 96), metric))
+
+    least = value(architecture)
+    assert space.choices_of(architecture) is not None  # it is one of them: the size is reached
+    assert all(value(other) >= least for other in drawn(space, seed=1, count=SAMPLES))
+    choices = space.choices_of(architecture)
+    assert all(value(space.architecture(neighbour)) >= least for neighbour in space.neighbours(choices or {}))
+
+
+def test_the_smallest_image_of_a_space_that_chooses_it() -> None:
+    from dataclasses import replace
+
+    plain = load_space("yolov8n").restricted_to_stock()
+    space = replace(plain, choices={**plain.choices, "imgsz": (96, 160)})
+    least = smallest(space, 10, 640, "gflops")
+    assert least.imgsz == 96
+    assert replace(least, imgsz=None) == smallest(plain, 10, 96, "gflops")
+    assert isinstance(predict_size(least, 10, 96), Size)

@@ -11,7 +11,7 @@ import torch
 from evaluators import Complexity, Failure, Latency, Target, latency
 from evaluators.latency import Calibration
 from evaluators.measurement import SESSIONS, MeasurementRequest, calibrate_target, measure
-from search_spaces import Architecture, Neck, Stage, Stem
+from search_spaces import Architecture, Level, Neck, Stage, Stem
 
 CPU = Target("cpu")
 
@@ -23,16 +23,17 @@ def same_threads_afterwards() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def any_size(complexity: Complexity) -> str:
-    return ""
-
-
 @pytest.fixture
 def request_(tmp_path: Path) -> MeasurementRequest:
     p2, p3, p4, p5 = (Stage("Conv", "ShuffleV2", width, 1) for width in (16, 16, 24, 24))
-    architecture = Architecture("yolov8", Stem("Conv", 8), (p2, p3, p4, p5), Neck("C2f", 1, (16, 24, 24)))
+    architecture = Architecture(
+        "yolov8",
+        Stem("Conv", 8),
+        (p2, p3, p4, p5),
+        Neck("Conv", (Level("C2f", 16, 1), Level("C2f", 24, 1), Level("C2f", 24, 1))),
+    )
     calibration = Calibration("0123456789abcdef", 32, 8.0, 0.0)
-    return MeasurementRequest(architecture, 2, 32, ((CPU, calibration),), tmp_path / "new" / "scratch", any_size)
+    return MeasurementRequest(architecture, 2, 32, ((CPU, calibration),), tmp_path / "new" / "scratch")
 
 
 @pytest.mark.usefixtures("quick_probe")
@@ -43,17 +44,6 @@ def test_size_first_then_latency(request_: MeasurementRequest) -> None:
     assert 1 <= len(latencies) <= SESSIONS
     assert all(isinstance(item, Latency) and item.fingerprint == "0123456789abcdef" for item in latencies)
     assert list(request_.scratch.iterdir()) == []
-
-
-def test_what_is_not_acceptable_is_not_timed(request_: MeasurementRequest) -> None:
-    asked = []
-
-    def too_large(complexity: Complexity) -> str:
-        asked.append(complexity)
-        return "too large"
-
-    assert list(measure(replace(request_, accept=too_large))) == asked
-    assert not request_.scratch.exists()
 
 
 def test_without_targets_there_is_only_the_size(request_: MeasurementRequest) -> None:

@@ -7,7 +7,7 @@ import pytest
 from evaluators.evaluation import Complexity, Epoch, Latency
 from nas_yolo.cli.search import make_config
 from search_spaces import Architecture
-from search_spaces.space import load_preset
+from search_spaces.space_file import load_preset
 from storage import Repository, Search, Trial
 
 
@@ -34,6 +34,6 @@ def finished(few_digits: Path, database: str) -> tuple[Repository, Search]:
     add(0, load_preset("yolov8n"), "preset:yolov8n", 2.0, (0.1, 0.2, 0.30))
     add(1, load_preset("yolov8n-ghost"), "preset:yolov8n-ghost", 1.5, (0.1, 0.2, 0.35))
     add(2, load_preset("yolov8n-convnext"), "preset:yolov8n-convnext", 3.0, (0.1, 0.2, 0.40))
-    add(3, load_preset("yolov8n-focal"), "preset:yolov8n-focal", 1.0, (0.1,))
+    add(3, load_preset("yolov8n-shufflev2"), "preset:yolov8n-shufflev2", 1.0, (0.1,))
     repository.set_state(search, "done")
     return repository, search

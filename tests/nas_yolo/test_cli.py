@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
 from search_spaces import Architecture
-from search_spaces.space import load_preset
+from search_spaces.space_file import load_preset
 from storage import Repository, Search
 
 SPACE = Path(__file__).parent / "space.yaml"

@@ -13,7 +13,7 @@ from evaluators.latency import PROBE, Calibration, fingerprint
 from evaluators.target import get_target
 from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
-from nas_yolo.export import write_model_file
+from nas_yolo.export import design_of, write_yaml
 from nas_yolo.runners.local import LocalRunner
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
 from storage import Repository, Search, Trial
@@ -62,7 +62,7 @@ def run(repository: Repository, tmp_path: Path) -> Run:
         runner = LocalRunner()
         with repository.claimed(search):
             try:
-                SearchLoop(repository, search, runner, tmp_path, 1, False, view).run()
+                SearchLoop(repository, search, runner, 1, False, view).run()
             finally:
                 runner.close()
         return repository.trials(search)
@@ -89,7 +89,7 @@ def test_a_search_measures_trains_and_completes(
         assert [epoch.epoch for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
         assert (trial.state == "complete") == (len(trial.epochs) == 4)
         file = tmp_path / f"{trial.number}.yaml"
-        write_model_file(trial.architecture, 10, "a comment", file)
+        write_yaml(design_of("one", config, trial), file)
         model = hook.build(file)
         assert sum(parameter.numel() for parameter in model.parameters()) == trial.complexity.params
     assert trials[0].state == "complete"  # the stock model, to compare with
@@ -123,10 +123,9 @@ def test_a_stopped_search_goes_on_and_ends_like_an_uninterrupted_one(
             after = repository.trials(broken)[trial.number]
             assert after.epochs[: len(trial.epochs)] == trial.epochs
         try:
-            (tmp_path / "broken").mkdir(exist_ok=True)
             runner = LocalRunner()
             with repository.claimed(broken):
-                SearchLoop(repository, broken, runner, tmp_path / "broken", 1, False, interrupt).run()
+                SearchLoop(repository, broken, runner, 1, False, interrupt).run()
             break
         except KeyboardInterrupt:
             runner.close()

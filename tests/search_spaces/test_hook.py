@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -18,8 +19,8 @@ from ultralytics.nn.modules import C2f, C3x, Conv, Detect
 
 from search_spaces import hook
 from search_spaces.families import ModelFile
-from search_spaces.registry import get_block, list_blocks
-from search_spaces.space import load_preset
+from search_spaces.registry import Place, Row, UnknownNameError, get_block, list_blocks, our_modules
+from search_spaces.space_file import load_preset
 
 OURS = [name for name in list_blocks() if not get_block(name).stock]
 
@@ -48,12 +49,20 @@ def busy_switching() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def small_model(*blocks: str) -> ModelFile:
-    """A stem, two units of each block, a head."""
-    backbone: list[list[Any]] = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]]]
-    for name in blocks:
-        arguments = get_block(name).arguments if name in list_blocks() else ()
-        backbone.append([-1, 2, name, [24, *arguments]])
+def rows_of(name: str, in_chs: int) -> list[Row]:
+    """Two units of a block, or one that downsamples if it can nothing else, 24 channels wide."""
+    if name not in list_blocks():
+        return [[-1, 2, name, [24]]]
+    if get_block(name).roles == {"downsample"}:
+        return get_block(name).rows(Place(in_chs, 24, stride=2))
+    return get_block(name).rows(Place(in_chs, 24, 2))
+
+
+def small_model(*names: str) -> ModelFile:
+    """A stem, each of the blocks or of Ultralytics' modules, a head."""
+    backbone: list[Row] = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]]]
+    for index, name in enumerate(names):
+        backbone += rows_of(name, 24 if index else 16)
     return {"nc": 2, "backbone": backbone, "head": [[[len(backbone) - 1], 1, "Detect", ["nc"]]]}
 
 
@@ -105,23 +114,73 @@ def test_threads_that_build_ours_and_stock_models_get_exactly_theirs() -> None:
 
 
 def test_all_our_blocks_fit_into_one_model() -> None:
+    assert len(OURS) > len(hook.SLOTS)
     network = hook.build(small_model(*OURS))
     assert layer_types(network) == [Conv, Conv, *(get_block(name).module for name in OURS), Detect]
-    widths = [16] + [24] * len(OURS)
-    for layer, name, in_chs in zip(network.model[2:], OURS, widths, strict=False):
-        expected = get_block(name).build(in_chs, 24, 2)
+    for layer, name, in_chs in zip(network.model[2:], OURS, [16] + [24] * len(OURS), strict=False):
+        stride = 2 if get_block(name).roles == {"downsample"} else 1
+        expected = get_block(name).build(in_chs, 24, 2 // stride, stride)
         assert [p.shape for p in layer.parameters()] == [p.shape for p in expected.parameters()]
 
 
-def test_a_slot_that_the_model_itself_names_stays_what_it_is() -> None:
-    assert hook.SLOTS[0] == "C3x"
-    network = hook.build(small_model("C3x", "C2fGhost", "C2f"))
-    assert layer_types(network) == [Conv, Conv, C3x, get_block("C2fGhost").module, C2f, Detect]
+def test_layers_are_called_what_they_are() -> None:
+    network = hook.build(small_model("C2f", "C2fGhost", "MBConv5"))
+    assert [layer.type for layer in network.model[3:5]] == [
+        "search_spaces.blocks.ghostnet.C2fGhost",
+        f"search_spaces.blocks.mobilenet_v2.{get_block('MBConv5').module.__name__}",
+    ]
+    stock = [layer.type for layer in tasks.DetectionModel(small_model("C2f"), verbose=False).model]
+    assert [layer.type for layer in network.model[:3]] == stock[:3]
+    assert network.model[-1].type == stock[-1]
+
+
+def test_a_model_file_is_left_as_it_is() -> None:
+    document = small_model("C2fGhost", "C2f", "UIB")
+    before = deepcopy(document)
+    hook.build(document)
+    assert {key: document[key] for key in before} == before  # Ultralytics itself adds the image's channels
+
+
+@pytest.mark.parametrize("count", range(1, len(hook.SLOTS)))
+def test_slots_that_the_model_itself_names_stay_what_they_are(count: int) -> None:
+    named = hook.SLOTS[:count]
+    network = hook.build(small_model(*named, "C2fGhost", "UIB", "C2f"))
+    own = [getattr(tasks, name) for name in named]
+    ours = [get_block(name).module for name in ("C2fGhost", "UIB")]
+    assert layer_types(network)[2:-1] == [*own, *ours, C2f]
 
 
 def test_a_model_that_names_all_slots_has_no_room_for_ours() -> None:
-    with pytest.raises(ValueError, match="at most 0 kinds of nas-yolo blocks, not 1"):
+    assert layer_types(hook.build(small_model(*hook.SLOTS)))[2] is C3x  # without ours it may
+    with pytest.raises(ValueError, match=r"may not name C3x, .*, RepC3 all together with nas-yolo blocks"):
         hook.build(small_model(*hook.SLOTS, "C2fGhost"))
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("C2fGhots", "C2fGhost"), ("convnext", "ConvNeXt"), ("C3k22", "C3k2"), ("Detct", "Detect")]
+)
+@pytest.mark.parametrize("beside", [(), ("C2fGhost",)])
+def test_an_unknown_module_is_refused_with_the_nearest(name: str, nearest: str, beside: tuple[str, ...]) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        hook.build(small_model(*beside, name))
+    assert str(caught.value) == f"unknown module {name!r}; did you mean {nearest!r}?"
+
+
+def test_a_block_that_is_no_class_s_name_is_refused_in_a_model_file() -> None:
+    # A space says MBConv5, a model file says the class and its arguments.
+    (row,) = get_block("C3k2-C3k").rows(Place(16, 24, 2))
+    assert row[2] == "C3k2"
+    document = small_model("C2f")
+    document["backbone"][2][2] = "C3k2-C3k"
+    with pytest.raises(UnknownNameError, match="unknown module 'C3k2-C3k'; did you mean"):
+        hook.build(document)
+
+
+def test_modules_of_torch_may_be_named() -> None:
+    document = small_model("C2fGhost")
+    document["backbone"].insert(1, [-1, 1, "nn.Identity", []])
+    document["head"][0][0] = [3]
+    assert layer_types(hook.build(document))[1] is nn.Identity
 
 
 def test_a_model_file_on_disk_may_name_our_blocks(tmp_path: Path) -> None:
@@ -158,17 +217,23 @@ def depth_ignored(d: ModelFile, ch: int, verbose: bool = True) -> Any:
 
 def width_ignored(d: ModelFile, ch: int, verbose: bool = True) -> Any:
     """A fault: channels that are not the row's."""
-    head = [[f, n, m, [32, *a[1:]] if m in OURS else a] for f, n, m, a in d["head"]]
-    return hook._wrap(stock_parse_model())({**d, "head": head}, ch, verbose)
+    backbone = [[f, n, m, [32, *a[1:]] if m in OURS else a] for f, n, m, a in d["backbone"]]
+    return hook._wrap(stock_parse_model())({**d, "backbone": backbone}, ch, verbose)
+
+
+def arguments_ignored(d: ModelFile, ch: int, verbose: bool = True) -> Any:
+    """A fault: nothing but the width reaches the class."""
+    backbone = [[f, n, m, a[:1] if m in our_modules() else a] for f, n, m, a in d["backbone"]]
+    return hook._wrap(stock_parse_model())({**d, "backbone": backbone}, ch, verbose)
 
 
 def test_self_test_passes_with_this_ultralytics() -> None:
     hook._self_test(hook._wrap(stock_parse_model()))
 
 
-@pytest.mark.parametrize("fault", [ours_replaced, depth_ignored, width_ignored])
+@pytest.mark.parametrize("fault", [ours_replaced, depth_ignored, width_ignored, arguments_ignored])
 def test_self_test_refuses_an_ultralytics_that_builds_something_else(fault: Any) -> None:
-    with pytest.raises(RuntimeError, match=f"builds block '{OURS[0]}' wrongly; install a version"):
+    with pytest.raises(RuntimeError, match=r"builds block '\w+' wrongly; install a version"):
         hook._self_test(fault)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 
 from evaluators.evaluation import Complexity, Epoch, Failure, Latency
 from evaluators.latency import Calibration
-from search_spaces.space import load_preset
+from search_spaces.space_file import load_preset
 from storage import Repository, Search, SearchBusyError, SearchExistsError, SearchNotFoundError, StorageError
 
 STOCK, GHOST = load_preset("yolov8n"), load_preset("yolov8n-ghost")
@@ -185,6 +185,17 @@ def test_a_database_of_a_newer_version_is_refused(repository: Repository) -> Non
     engine.dispose()
     with pytest.raises(StorageError, match="newer nas-yolo"):
         Repository(repository.url)
+
+
+def test_a_database_whose_designs_have_another_form_is_refused_and_left_alone(repository: Repository) -> None:
+    engine = create_engine(repository.url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE nas_yolo_version SET version_num = '0001'"))
+    with pytest.raises(StorageError, match="move it away, it stays as it is, or choose another --storage"):
+        Repository(repository.url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM nas_yolo_version")) == "0001"
+    engine.dispose()
 
 
 def test_migrations_make_the_tables_that_the_code_uses(repository: Repository) -> None:

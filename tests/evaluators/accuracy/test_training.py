@@ -11,7 +11,7 @@ import torch
 from evaluators.accuracy.training import TrainingRequest, prepare, train
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Failure
-from search_spaces import Architecture, Neck, Stage, Stem
+from search_spaces import Architecture, Level, Neck, Stage, Stem
 
 SMALL = Architecture(
     "yolov8",
@@ -22,7 +22,7 @@ SMALL = Architecture(
         Stage("Conv", "ConvNeXt", 32, 1),
         Stage("Conv", "GhostV2", 32, 1),
     ),
-    Neck("C2f", 1, (16, 32, 32)),
+    Neck("Conv", (Level("C2f", 16, 1), Level("C2f", 32, 1), Level("C2f", 32, 1))),
 )
 # One optimizer step per batch, so that no gradient is carried over an epoch's end.
 TRAINING = {"batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.003}
@@ -138,6 +138,15 @@ def test_memory_exhaustion_is_a_failure_and_the_batch_is_not_halved(
     (failure,) = list(train(request_for()))
     assert isinstance(failure, Failure)
     assert failure.cause == "oom"
+
+
+def test_the_layout_that_breaks_torch_is_not_used() -> None:
+    from evaluators.accuracy.trainer import channels_last_is_safe
+    from search_spaces.registry import get_block
+
+    assert channels_last_is_safe(get_block("ShuffleV2").build(8, 16, 1, 2))
+    assert channels_last_is_safe(get_block("RepVGG").build(8, 16, 2))
+    assert not channels_last_is_safe(get_block("RepVGG").build(8, 16, 1, 2))
 
 
 def test_closing_the_iterator_stops_the_training(request_for: Callable[..., TrainingRequest]) -> None:

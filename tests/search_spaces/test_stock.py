@@ -1,0 +1,385 @@
+"""Designs in Ultralytics' own rows: the same net, and it loads where nas-yolo is not installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.tasks import DetectionModel
+
+from nas_yolo.export import Design, write_folder, write_yaml
+from search_spaces import Architecture, Neck, Stage, Stem, hook
+from search_spaces.architecture import Level
+from search_spaces.contract import randomise
+from search_spaces.registry import our_modules
+from search_spaces.space_file import load_preset, presets
+from search_spaces.stock import stock_file, stock_network
+
+IMAGE = (1, 3, 96, 64)
+
+
+def ghost_net(family: str) -> Architecture:
+    """C2fGhost wherever the family lets it stand, in several depths, widened, and 24 and 40 channels wide."""
+    light = family in ("yolo11", "yolo26")
+    return Architecture(
+        family=family,
+        stem=Stem("GhostConv", 16),
+        stages=(
+            Stage("Conv", "C2fGhost", 48, 2, widen=2),
+            Stage("GhostConv", "C2fGhost", 40, 3),
+            Stage("Conv", "C2fGhost", 80, 1, widen=2),
+            Stage("Conv", "C2fGhost", 72, 4),
+        ),
+        neck=Neck(
+            "Conv",
+            (Level("C2fGhost", 24, 2), Level("C2fGhost", 56, 1), Level("C3k2" if light else "C2fGhost", 64, 3)),
+        ),
+    )
+
+
+def by_32(net: Architecture) -> Architecture:
+    """With every half of 16 or 32 channels."""
+    p2, p3, p4, p5 = (replace(stage, width=32 * stage.widen) for stage in net.stages)
+    n3, n4, n5 = (replace(level, width=64) for level in net.neck.levels)
+    return replace(net, stages=(p2, p3, p4, p5), neck=replace(net.neck, levels=(n3, n4, n5)))
+
+
+NETS = {
+    "yolov8": ghost_net("yolov8"),
+    "yolov9": ghost_net("yolov9"),
+    "yolo11": ghost_net("yolo11"),
+    "yolo26": ghost_net("yolo26"),
+    "attention of stock": replace(ghost_net("yolov8"), attention="C2PSA"),
+    "attention of ours": replace(ghost_net("yolo11"), attention="C2fGhost"),
+    "attention first": replace(ghost_net("yolov9"), attention="C2fGhost"),
+    "backbone only": load_preset("yolov8n-ghost"),
+    "yolov8 by 32": by_32(ghost_net("yolov8")),
+    "neck only": replace(load_preset("yolov9t"), neck=ghost_net("yolov9").neck),
+}
+
+
+def trained(model: dict[str, Any]) -> DetectionModel:
+    """A network with weights and statistics as after training, so that what it sees reaches the output."""
+    torch.manual_seed(0)
+    network: DetectionModel = randomise(hook.build(model))
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.rand(2, *IMAGE[1:]))
+    return network.eval()
+
+
+def output(network: nn.Module, image: Tensor) -> Tensor:
+    """What it computes, by one thread, in the image's precision."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            found: Tensor = deepcopy(network).to(image.dtype).eval()(image)[0]
+    finally:
+        torch.set_num_threads(threads)
+    return found
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_stock_form_is_the_same_net(name: str) -> None:
+    model = hook.model_file(NETS[name], nc=3)
+    assert any(row[2] == "C2fGhost" for row in model["backbone"] + model["head"])
+    network = trained(model)
+    stock = stock_network(network, model)
+    one, other = torch.rand(2, *IMAGE, dtype=torch.float64)
+    expected = output(network, one)
+    assert (output(network, other) - expected).abs().max() > 1  # pixel
+    assert torch.equal(output(stock, one), expected)
+    assert count(stock) == count(network)
+    assert not {type(module).__name__ for module in stock.modules()} & our_modules().keys()
+    assert stock.stride.tolist() == network.stride.tolist() == [8, 16, 32]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_in_single_precision_it_differs_by_rounding_at_most(name: str) -> None:
+    """By nothing where a half has a multiple of 16 channels; else the CPU's kernels sum up in another order."""
+    model = hook.model_file(NETS[name], nc=3)
+    network, image = trained(model), torch.rand(IMAGE)
+    expected, stock = output(network, image), output(stock_network(network, model), image)
+    assert (stock - expected).abs().max() < 1e-2  # pixel
+    if name in ("backbone only", "yolov8 by 32"):
+        assert torch.equal(stock, expected)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_stock_file_names_no_block_of_ours(name: str) -> None:
+    model = hook.model_file(NETS[name], nc=3)
+    stock = stock_file(model)
+    assert stock is not None
+    assert not {row[2] for part in ("backbone", "head") for row in stock[part]} & our_modules().keys()
+    assert {key: value for key, value in stock.items() if key not in ("backbone", "head")} == {
+        key: value for key, value in model.items() if key not in ("backbone", "head")
+    }
+    assert hook.model_file(NETS[name], nc=3) == model  # which was left as it was
+
+
+def test_the_stock_form_is_trained_or_not_as_the_network_is() -> None:
+    model = hook.model_file(NETS["yolov8"], nc=3)
+    network = hook.build(model)
+    assert stock_network(network.train(), model).training
+    assert not stock_network(network.eval(), model).training
+
+
+def test_the_stock_form_shares_no_weight_with_the_network() -> None:
+    model = hook.model_file(NETS["backbone only"], nc=3)
+    network = trained(model)
+    stock, image = stock_network(network, model), torch.rand(IMAGE)
+    expected = output(network, image)
+    with torch.no_grad():
+        for parameter in stock.parameters():
+            parameter.zero_()
+    assert torch.equal(output(network, image), expected)
+
+
+def test_the_stock_form_learns_the_same() -> None:
+    """In training mode too: the halves' statistics are those of the whole, and so are the gradients."""
+    model = hook.model_file(NETS["yolov8"], nc=3)
+    network, image = trained(model).double(), torch.rand(4, 3, 64, 64, dtype=torch.float64)
+    stock = stock_network(network, model).double()
+    losses = []
+    for one in (network, stock):
+        raw = one.train()(image)
+        loss = raw["boxes"].square().mean() + raw["scores"].square().mean()
+        loss.backward()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    norms = [
+        sum(float(p.grad.square().sum()) for p in one.parameters() if p.grad is not None) for one in (network, stock)
+    ]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolov9t", "yolo11n", "yolo26n"])
+def test_a_file_that_is_stock_already_comes_back_equal(name: str) -> None:
+    model = hook.model_file(load_preset(name), nc=80)
+    assert stock_file(model) == model
+    network, image = trained(model), torch.rand(IMAGE)
+    assert torch.equal(output(stock_network(network, model), image), output(network, image))
+
+
+@pytest.mark.parametrize("block", ["ConvNeXt", "FocalModulation", "UIB", "ShuffleV2"])
+def test_a_net_with_a_block_of_no_stock_form_has_none(block: str) -> None:
+    p2, *others = NETS["yolov8"].stages
+    model = hook.model_file(replace(NETS["yolov8"], stages=(replace(p2, block=block), *others)), nc=3)
+    assert stock_file(model) is None
+    with pytest.raises(ValueError, match="no form in Ultralytics' own rows"):
+        stock_network(hook.build(model), model)
+
+
+def test_which_designs_are_stock() -> None:
+    stock = {name for name in presets() if stock_file(hook.model_file(load_preset(name), nc=80)) is not None}
+    plain = {name for name in presets() if "-" not in name}
+    assert stock == plain | {f"yolov8{scale}-ghost" for scale in "nsmlx"}
+    for name in presets():
+        assert (Design(load_preset(name), ("a",), 640, "").needs == ()) == (name in stock)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_written_file_builds_the_same_net_without_our_hook(name: str, tmp_path: Path) -> None:
+    write_yaml(Design(NETS[name], ("one", "two", "three"), 96, "a test"), tmp_path / "best.yaml")
+    model = hook.model_file(NETS[name], nc=3)
+    network = trained(model)
+    loaded = DetectionModel(str(tmp_path / "best.yaml"), verbose=False)
+    loaded.load_state_dict(stock_network(network, model).state_dict())
+    image = torch.rand(IMAGE, dtype=torch.float64)
+    assert torch.equal(output(loaded, image), output(network, image))
+    assert "stock, for plain Ultralytics" in (tmp_path / "best.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["best.yaml", "yolo11m-best.yaml", "yolov8x.yaml"])
+def test_the_name_of_the_file_does_not_change_the_net(name: str, tmp_path: Path) -> None:
+    # Ultralytics reads a scale out of it, and builds other C3k2 for m, l and x.
+    write_yaml(Design(load_preset("yolo11n"), ("one",), 96, "a test"), tmp_path / name)
+    expected = hook.build(hook.model_file(load_preset("yolo11n"), nc=1))
+    assert count(DetectionModel(str(tmp_path / name), verbose=False)) == count(expected)
+
+
+# Elsewhere: an environment without nas-yolo, and other versions of Ultralytics
+
+USE = """
+import importlib, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import ultralytics
+found = []
+for name in ("search_spaces", "nas_yolo", "evaluators", "storage"):
+    try:
+        importlib.import_module(name)
+        found.append(name)
+    except ImportError:
+        pass
+exec(Path("snippet.py").read_text())
+with torch.no_grad():
+    image = torch.load("image.pt")
+    single = model.model.eval()(image.float())[0]
+    output = model.model.double()(image)[0]
+torch.save({"ours": found, "version": ultralytics.__version__, "output": output, "single": single}, "output.pt")
+"""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment with everything that is installed here but our own packages."""
+
+    python: Path
+    scratch: Path
+
+    def run(self, code: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+        # Other versions of Ultralytics would rewrite the settings of this one.
+        variables = {"XDG_CONFIG_HOME": str(self.scratch), "YOLO_CONFIG_DIR": str(self.scratch)} | variables
+        return subprocess.run(
+            [self.python, "-c", code],
+            cwd=folder,
+            env=kept | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+
+
+OWN = re.compile(r"_+editable|nas_yolo|search_spaces|evaluators|storage", re.IGNORECASE)
+
+
+def make_environment(folder: Path, ultralytics: Path | None = None) -> Environment:
+    """Linked, not copied, from this one; Ultralytics from another folder if given."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = folder / "lib" / version / "site-packages"
+    for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if OWN.match(entry.name) or (ultralytics and entry.name.startswith("ultralytics-8")):
+            continue
+        if not (ultralytics and entry.name == "ultralytics"):
+            (site / entry.name).symlink_to(entry)
+    for entry in ultralytics.glob("ultralytics*") if ultralytics else ():
+        (site / entry.name).symlink_to(entry)
+    (folder / "scratch").mkdir()
+    return Environment(folder / "bin" / "python", folder / "scratch")
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return make_environment(tmp_path_factory.mktemp("plain") / "venv")
+
+
+@pytest.fixture(scope="session")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Environment]:
+    """Environments with another Ultralytics, each made once."""
+    made: dict[str, Environment] = {}
+
+    def make(version: str) -> Environment:
+        if version not in made:
+            folder = tmp_path_factory.mktemp(version)
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "1"]
+            command += ["--disable-pip-version-check", "--target", str(folder / "lib"), f"ultralytics=={version}"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"pip cannot install ultralytics {version}: {done.stderr.strip().splitlines()[-1]}")
+            made[version] = make_environment(folder / "venv", folder / "lib")
+        return made[version]
+
+    return make
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A folder that `nas-yolo export` would write, and what the search's own network computes."""
+
+    folder: Path
+    design: Design
+    network: DetectionModel
+    image: Tensor
+
+    def expected(self) -> Tensor:
+        return output(self.network, self.image)
+
+
+def export(architecture: Architecture, folder: Path) -> Exported:
+    design = Design(architecture, ("one", "two", "three"), 96, "a test")
+    network = trained(hook.model_file(architecture, nc=3))
+    write_folder(design, network.state_dict(), folder)
+    torch.manual_seed(1)
+    image = torch.rand(IMAGE, dtype=torch.float64)
+    torch.save(image, folder / "image.pt")
+    return Exported(folder, design, network, image)
+
+
+def run_readme(exported: Exported, environment: Environment, **variables: str) -> dict[str, Any]:
+    """Load the folder with the README's own lines, nothing else, and compute."""
+    readme = (exported.folder / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(snippet.splitlines()) == 3
+    (exported.folder / "snippet.py").write_text(snippet)
+    done = environment.run(USE, exported.folder, **variables)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = torch.load(exported.folder / "output.pt", weights_only=True)
+    return result
+
+
+@pytest.mark.parametrize("name", ["yolov8", "yolov9", "yolo11", "yolo26", "backbone only"])
+def test_a_stock_export_runs_where_nas_yolo_is_not_installed(name: str, plain: Environment, tmp_path: Path) -> None:
+    exported = export(NETS[name], tmp_path / "folder")
+    result = run_readme(exported, plain)
+    assert result["ours"] == []
+    assert torch.equal(result["output"], exported.expected())
+    if name == "backbone only":  # yolov8n-ghost: exact in single precision too
+        assert torch.equal(result["single"], output(exported.network, exported.image.float()))
+
+
+def test_an_export_that_needs_nas_yolo_does_not_load_without_it(plain: Environment, tmp_path: Path) -> None:
+    exported = export(load_preset("yolov8n-convnext"), tmp_path / "folder")
+    assert exported.design.needs == ("ConvNeXtStem", "ConvNeXtDown", "ConvNeXt")
+    with pytest.raises(AssertionError, match="No module named 'search_spaces'"):
+        run_readme(exported, plain)
+    result = run_readme(exported, plain, PYTHONPATH=str(Path(__file__).parents[2]))
+    assert torch.equal(result["output"], exported.expected())
+
+
+OLDER = ("8.3.40", "8.3.200")
+
+
+@pytest.mark.parametrize("version", OLDER)
+@pytest.mark.parametrize("name", ["yolov9", "yolov8", "yolo11"])
+def test_a_stock_export_runs_on_an_older_ultralytics(
+    version: str, name: str, older: Callable[[str], Environment], tmp_path: Path
+) -> None:
+    exported = export(NETS[name], tmp_path / "folder")
+    result = run_readme(exported, older(version))
+    assert (result["version"], result["ours"]) == (version, [])
+    assert torch.equal(result["output"], exported.expected())
+
+
+@pytest.mark.parametrize("version", OLDER)
+@pytest.mark.parametrize("name", ["yolov9t-focal", "yolov8n-convnext"])
+def test_an_export_that_needs_nas_yolo_runs_on_an_older_ultralytics(
+    version: str, name: str, older: Callable[[str], Environment], tmp_path: Path
+) -> None:
+    exported = export(load_preset(name), tmp_path / "folder")
+    result = run_readme(exported, older(version), PYTHONPATH=str(Path(__file__).parents[2]))
+    assert result["version"] == version
+    assert "search_spaces" in result["ours"]
+    assert torch.equal(result["output"], exported.expected())
