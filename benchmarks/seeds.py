@@ -46,9 +46,9 @@ def page(profiles: dict[str, dict[str, Any]]) -> str:
         "",
         "    nas-yolo profile MODEL --target cpu --fresh --json",
         "",
-        "prints for the model named: 80 classes, 640 px; GFLOPs as Ultralytics counts them; latency of the network alone",
-        f"with its 95 % interval, {any_latency['runtime']} {any_latency['precision']}, {any_latency['threads']} thread, on a",
-        f"machine with {count_cores()} cores. Other machines give other latencies. Sizes say nothing about accuracy.",
+        "prints for the model named: 80 classes, 640 px; GFLOPs as Ultralytics counts them; latency of the network alone,",
+        f"with its 95 % interval, {any_latency['runtime']} {any_latency['precision']}, {any_latency['threads']} thread, on",
+        f"a machine with {count_cores()} cores. Other machines give other latencies. Sizes say nothing about accuracy.",
         "",
         "| document | swap | model | parameters | | GFLOPs | | latency, ms | |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|",
@@ -66,16 +66,16 @@ def page(profiles: dict[str, dict[str, Any]]) -> str:
     rounded = change(round(base["gflops"], 1), round(other["gflops"], 1))
     lines += [
         "",
-        f"Document 003 states 3,157,200 -> 2,502,908 parameters, -20.72 %, and 8.9 -> 7.1 GFLOPs, -20.22 %: reproduced, "
-        f"{base['params']:,} -> {other['params']:,}, {change(base['params'], other['params'])}, and",
-        f"{base['gflops']:.1f} -> {other['gflops']:.1f}, {rounded}. That last figure is taken from the rounded GFLOPs; "
-        f"from the unrounded ones ({base['gflops']} -> {other['gflops']}) it is",
+        "Document 003 states 3,157,200 -> 2,502,908 parameters, -20.72 %, and 8.9 -> 7.1 GFLOPs, -20.22 %. Measured here:",
+        f"{base['params']:,} -> {other['params']:,}, {change(base['params'], other['params'])}, and "
+        f"{base['gflops']:.1f} -> {other['gflops']:.1f}, {rounded}; the last from the rounded GFLOPs, as there.",
+        f"From the unrounded ones ({base['gflops']} -> {other['gflops']}) it is "
         f"{change(base['gflops'], other['gflops'])}.",
         "",
-        "The other documents give no sizes. 000, 001 and 004 show modules, not a whole model file: the presets put them in",
-        "every stage from P2 to P5, with the paper's own stride-2 form as downsampling. In 002 the training-only auxiliary",
-        "branch is left out, as Ultralytics does. What differs from the papers (activation, layer scale) is in the header of",
-        "each file in `search_spaces/blocks`.",
+        "The other documents give no sizes. 000, 001 and 004 show modules, not a whole model file: the presets put them",
+        "into every stage from P2 to P5, with the paper's own stride-2 form as downsampling. In 002 the auxiliary branch,",
+        "which is for training only, is left out, as Ultralytics does. What differs from the papers (activation, layer",
+        "scale) is in the header of each file in `search_spaces/blocks`.",
         "",
     ]
     return "\n".join(lines)

@@ -16,7 +16,8 @@ def export_onnx(model: DetectionModel, imgsz: int, path: Path) -> None:
     """Write the fused network for one image, as Ultralytics' exporter would: same head and simplification.
 
     Input `images` (1, 3, imgsz, imgsz) in [0, 1]; output `output0` (1, 4 + classes, anchors): boxes in pixels as
-    centre, width and height, then class scores. Decoding is inside, NMS is not.
+    centre, width and height, then class scores. Decoding is inside, NMS is not. A head that needs none gives its final
+    detections (1, at most 300, 6): corners in pixels, score, class.
 
     Args:
         model: A detector as Ultralytics builds it; left unchanged.

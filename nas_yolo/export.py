@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from nas_yolo.config import SearchConfig
     from storage import Trial
+
+
+SCALE_IN_NAME = re.compile(r"yolo(e-)?v?\d+[nslmx]")  # as Ultralytics' guess_model_scale reads it
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,15 @@ def write_yaml(design: Design, path: Path) -> None:
     Args:
         design: What to write.
         path: The file; its folder must exist.
+
+    Raises:
+        UserError: If Ultralytics would read a scale from the file's name and build another net.
     """
+    if get_family(design.architecture.family).light_head and SCALE_IN_NAME.search(path.stem):
+        raise UserError(
+            f"Ultralytics would take the scale from the name {path.name} and build another net; choose another name, "
+            "e.g. best.yaml"
+        )
     if design.needs:
         use = f"needs nas-yolo for {', '.join(design.needs)}: nas-yolo yolo train model={path.name} data=..."
     else:
@@ -107,13 +119,25 @@ def write_folder(design: Design, weights: dict[str, Tensor], folder: Path) -> li
 
 
 def _readme(design: Design) -> str:
+    import ultralytics
+
     needs = f"nas-yolo (for {', '.join(design.needs)}) and " if design.needs else ""
     install = "; from search_spaces import hook; hook.install()  # nas-yolo's blocks" if design.needs else ""
     train = "nas-yolo yolo" if design.needs else "yolo"
+    written_with = f"written with {ultralytics.__version__}"
+    nms_free, output = (
+        "",
+        "gives (1, 4 + classes, anchors): boxes in pixels as centre and size, then scores; NMS follows",
+    )
+    if design.model_file.get("end2end"):
+        written_with += ", at least 8.4"
+        nms_free = "This head needs no NMS: pass `nms=False` to `predict` and `val`, as the search did. "
+        output = "gives its detections (1, at most 300, 6): corners in pixels, score, class; no NMS"
     classes = "\n".join(f"{index}. {name}" for index, name in enumerate(design.names))
     return f"""# {design.title}
 
-A detector for {len(design.names)} classes at {design.imgsz} px. Needs {needs}Ultralytics; `best.onnx` needs neither.
+A detector for {len(design.names)} classes at {design.imgsz} px. Needs {needs}Ultralytics ({written_with}).
+`best.onnx` needs nothing but a runtime.
 
 ```python
 import torch; from ultralytics import YOLO{install}
@@ -121,11 +145,12 @@ model = YOLO("best.yaml", task="detect")
 model.model.load_state_dict(torch.load("weights.pt", weights_only=True))
 ```
 
-Then `model.predict("image.jpg", imgsz={design.imgsz})` or `model.val(...)`. To train it anew, from random weights:
+Then `model.predict("image.jpg", imgsz={design.imgsz})` or `model.val(...)`. {nms_free}To train it anew, from random weights:
 `{train} train model=best.yaml data=... imgsz={design.imgsz}`.
 
 `weights.pt` is a state dict: the moving average of the weights that the search trained.
-`best.onnx` takes one RGB image, (1, 3, {design.imgsz}, {design.imgsz}), values in [0, 1].
+`best.onnx` takes one RGB image, (1, 3, {design.imgsz}, {design.imgsz}), values in [0, 1], and
+{output}.
 
 Classes:
 

@@ -93,7 +93,9 @@ class Architecture:
     imgsz: int | None = None
 
     def __post_init__(self) -> None:
-        if self.imgsz is not None and (self.imgsz < IMGSZ_STEP or self.imgsz % IMGSZ_STEP):
+        if self.imgsz is None:
+            return
+        if type(self.imgsz) is not int or self.imgsz < IMGSZ_STEP or self.imgsz % IMGSZ_STEP:
             raise ValueError(f"image size {self.imgsz} must be a multiple of {IMGSZ_STEP}")
 
     @cached_property
@@ -142,13 +144,13 @@ class Architecture:
 
 
 def _check_width(width: int, widen: int = 1) -> None:
-    if widen not in (1, 2):
+    if type(widen) is not int or widen not in (1, 2):
         raise ValueError(f"widen {widen!r} must be 1 or 2")
     step = WIDTH_STEP * widen
-    if not step <= width <= MAX_WIDTH or width % step:
+    if type(width) is not int or not step <= width <= MAX_WIDTH or width % step:
         raise ValueError(f"width {width!r} must be a multiple of {step} up to {MAX_WIDTH}")
 
 
 def _check_depth(depth: int) -> None:
-    if not 1 <= depth <= MAX_DEPTH:
+    if type(depth) is not int or not 1 <= depth <= MAX_DEPTH:
         raise ValueError(f"depth {depth!r} must be from 1 to {MAX_DEPTH}")

@@ -10,6 +10,7 @@ without our names takes the original path untouched.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,12 +45,12 @@ def install() -> None:
             return
         wrapper = _wrap(tasks.parse_model)
         _self_test(wrapper)
-        torch.serialization.add_safe_globals([block.module for block in our_modules().values()])
+        torch.serialization.add_safe_globals(_our_classes())
         tasks.parse_model = wrapper
 
 
 def build(model: ModelFile | str | Path, nc: int | None = None) -> tasks.DetectionModel:
-    """Build a detector with random weights from a model file's content or path.
+    """Build a detector with random weights from a model file's content or path; NMS-free if it has such a head.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -59,14 +60,28 @@ def build(model: ModelFile | str | Path, nc: int | None = None) -> tasks.Detecti
     if isinstance(model, dict) and not {"nc", "backbone", "head"} <= model.keys():
         raise ValueError("a model file has nc, backbone and head")
     network = tasks.DetectionModel(model if isinstance(model, dict) else str(model), nc=nc, verbose=False)
-    if not isinstance(network.model[-1], Detect):
-        raise ValueError(f"the model ends in {type(network.model[-1]).__name__}, not in Detect: it is no detector")
+    head = network.model[-1]
+    if getattr(head, "one2one_cv2", None) is not None:
+        head.end2end = True  # from 8.4.190 on, Ultralytics itself leaves the NMS-free half unused unless it is told
+    if not isinstance(head, Detect):
+        raise ValueError(f"the model ends in {type(head).__name__}, not in Detect: it is no detector")
     return network
 
 
 def model_file(architecture: Architecture, nc: int) -> ModelFile:
     """The Ultralytics model file of an architecture for `nc` classes."""
     return get_family(architecture.family).model_file(architecture, nc)
+
+
+def _our_classes() -> list[Any]:
+    """Every module class in the files of our blocks: a pickled network names their units too."""
+    files = {block.module.__module__ for block in our_modules().values()}
+    return [
+        value
+        for file in sorted(files)
+        for value in vars(sys.modules[file]).values()
+        if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == file
+    ]
 
 
 class _Ours(nn.Module):

@@ -186,8 +186,9 @@ def _load_blocks() -> None:
             plugin.load()
         except Exception as error:
             source = plugin.dist.name if plugin.dist else plugin.value
+            said = " ".join(str(error).split()) or type(error).__name__
             raise BlockError(
-                f"block plugin {plugin.name!r} of package {source!r} does not load: {error}; mend or uninstall it"
+                f"block plugin {plugin.name!r} of package {source!r} does not load: {said}; mend or uninstall it"
             ) from error
 
 

@@ -62,7 +62,7 @@ class Preset:
 @cache
 def presets() -> Mapping[str, Preset]:
     """All known designs of the library, by family and growing size."""
-    files = sorted((LIBRARY / "presets").glob("*.yaml"))
+    files = sorted((LIBRARY / "presets").glob("*.yaml"), key=lambda path: path.stem)
     return {preset.name: preset for path in files for preset in _read_presets(path)}
 
 
@@ -144,11 +144,11 @@ class _Reader:
         """The family, and the parts of the file."""
         if isinstance(self.root, yaml.MappingNode):
             keys = {key.value: (key, value) for key, value in self.root.value if isinstance(key, yaml.ScalarNode)}
-            version, value = keys.get("version", (None, None))
-            if value is not None and value.value != str(VERSION):
+            version = next(self.scalars(keys["version"][1], "version"))[1] if "version" in keys else str(VERSION)
+            if version != str(VERSION):
                 raise self.fail(
-                    version,
-                    f"this space has format version {value.value!r}, and this nas-yolo reads version {VERSION}; "
+                    keys["version"][0],
+                    f"this space has format version {version!r}, and this nas-yolo reads version {VERSION}; "
                     "install a newer nas-yolo",
                 )
             if {"backbone", "head"} <= keys.keys():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,10 @@ def models_command(as_json: bool) -> None:
     ]
     if as_json:
         return print_json(rows)
-    table = Table("name", "blocks", "what it is")
-    for row in rows:
-        table.add_row(str(row["name"]), ", ".join(row["blocks"]), str(row["what"]))
+    table = Table("names", "blocks", "what it is")
+    for what, designs in groupby(presets().values(), key=lambda preset: preset.description):
+        scales = list(designs)  # one design comes in several scales
+        table.add_row(", ".join(one.name for one in scales), ", ".join(scales[0].architecture.blocks), what)
     console().print(table)
     return None
 
@@ -166,9 +168,10 @@ def spaces_command(as_json: bool) -> None:
     """List search spaces. Copy a file, edit it, and give it to `search --space`."""
     from rich.table import Table
 
+    from nas_yolo.report.tables import count_text
     from search_spaces.space_file import LIBRARY, list_spaces, load_space
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in list_spaces():
         space = load_space(name)
         path = LIBRARY / "spaces" / f"{name}.yaml"
@@ -177,7 +180,7 @@ def spaces_command(as_json: bool) -> None:
         return print_json(rows)
     table = Table("name", "family", "architectures")
     for row in rows:
-        table.add_row(str(row["name"]), str(row["family"]), f"{row['architectures']:,}")
+        table.add_row(str(row["name"]), str(row["family"]), count_text(row["architectures"]))
     console().print(table)
     for row in rows:
         console().print(f"{row['name']}: {row['file']}", soft_wrap=True)

@@ -273,6 +273,7 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
     from evaluators.latency import fingerprint
     from nas_yolo.config import SearchConfig
     from nas_yolo.environment import count_cores
+    from nas_yolo.report.tables import count_text
     from nas_yolo.report.views import LineView, LiveView
     from nas_yolo.runners import Runner
     from nas_yolo.search import SearchLoop
@@ -298,7 +299,7 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
     threads = max(cores // slots, 1)
     with repository.claimed(search):
         screen.print(
-            f"Search [bold]{search.name}[/bold]: {config.space.size:,} architectures, "
+            f"Search [bold]{search.name}[/bold]: {count_text(config.space.size)} architectures, "
             f"{config.dataset.train_images} images, {slots} at once on {'GPU' if gpus else 'CPU'}",
             soft_wrap=True,
         )

@@ -13,6 +13,11 @@ from nas_yolo.results import baselines, front_trials
 from storage import Trial
 
 
+def count_text(count: int) -> str:
+    """Every digit up to a million, then `4.2e+18`."""
+    return f"{count:,}" if count < 10**6 else f"{count:.2g}"
+
+
 def latency_text(latency: Latency) -> str:
     """`1.23 ±0.01`, with a question mark if the measurement was noisy."""
     half = (latency.ci_high_ms - latency.ci_low_ms) / 2

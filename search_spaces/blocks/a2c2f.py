@@ -8,15 +8,16 @@ gets YOLO11's detection head, so it belongs to the families that have that head.
 
 from __future__ import annotations
 
-from ultralytics.nn.modules import A2C2f
+from ultralytics.nn import modules
 
 from search_spaces.blocks.psa import whole_heads
 from search_spaces.registry import register_block
 
-register_block(
-    "A2C2f",
-    paper="YOLOv12, arXiv:2502.12524",
-    licence="AGPL-3.0 (Ultralytics)",
-    arguments=lambda place: (True, 1, False, 2.0, whole_heads(place.width, 0.5 / place.widen, head_chs=32)),
-    stock=True,
-)(A2C2f)
+if hasattr(modules, "A2C2f"):  # not before Ultralytics 8.3.78
+    register_block(
+        "A2C2f",
+        paper="YOLOv12, arXiv:2502.12524",
+        licence="AGPL-3.0 (Ultralytics)",
+        arguments=lambda place: (True, 1, False, 2.0, whole_heads(place.width, 0.5 / place.widen, head_chs=32)),
+        stock=True,
+    )(modules.A2C2f)

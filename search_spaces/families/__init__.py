@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import MAX_WIDTH, Architecture
 
 ModelFile = dict[str, Any]
 """The content of an Ultralytics model YAML: `nc`, `backbone` and `head` rows with explicit channels."""
@@ -44,7 +44,7 @@ class Family:
         return ""
 
     def model_file(self, architecture: Architecture, nc: int) -> ModelFile:
-        """The Ultralytics model file of an architecture for `nc` classes, with explicit channels and no scales.
+        """The Ultralytics model file of an architecture for `nc` classes, with explicit channels.
 
         Raises:
             ValueError: If a block cannot stand where the architecture has it.
@@ -52,4 +52,8 @@ class Family:
         for place, block in architecture.places.items():
             if refusal := self.refusal(place, block):
                 raise ValueError(f"{architecture.family}, {place}: {refusal}")
-        return self.rows(architecture, nc)
+        file = self.rows(architecture, nc)
+        if self.light_head:
+            # Ultralytics asks for the scale where a row is C3k2: without one, 8.3 fails or builds another net.
+            return {"nc": nc, "scales": {"n": [1.0, 1.0, MAX_WIDTH]}, "scale": "n", **file}
+        return file

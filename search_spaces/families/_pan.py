@@ -26,7 +26,7 @@ def pan_rows(
     neck_downsample_width: Callable[[str, int, int], int] = same_width,
     **options: Any,
 ) -> ModelFile:
-    """The model file, with explicit channels and no scales.
+    """The model file, with explicit channels.
 
     Args:
         architecture: Of the family that calls.

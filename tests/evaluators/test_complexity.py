@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,13 +12,10 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 from evaluators import complexity as complexity_module
 from evaluators.complexity import ROWS_REMEMBERED, Size, measure_complexity, predict_size, smallest
 from search_spaces import Architecture, SearchSpace, hook
-from search_spaces.space_file import list_spaces, load_preset, load_space
+from search_spaces.space_file import load_preset, load_space
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
-
-
-SAMPLES = 300
 
 
 class OneConvolution(nn.Module):
@@ -139,10 +137,8 @@ def test_a_size_depends_on_classes_and_image() -> None:
 
 
 def test_an_architecture_that_cannot_be_built_has_no_size() -> None:
-    from dataclasses import replace
-
     design = load_preset("yolov8n")
-    with pytest.raises(ValueError, match="'C2PSA'|'ADown'"):
+    with pytest.raises(ValueError, match="'ADown' halves the channels"):
         predict_size(replace(design, stem=replace(design.stem, downsample="ADown")), 80, 96)
 
 
@@ -168,8 +164,8 @@ def test_predicting_leaves_no_trace() -> None:
 
 
 @pytest.mark.parametrize("metric", ["params", "gflops"])
-@pytest.mark.parametrize("name", list_spaces())
-def test_nothing_of_a_space_is_smaller_than_its_smallest(name: str, metric: str) -> None:
+@pytest.mark.parametrize(("name", "samples"), [("yolov9t", 300), ("yolov8n", 20), ("yolo11n", 20), ("yolo26n", 20)])
+def test_nothing_of_a_space_is_smaller_than_its_smallest(name: str, samples: int, metric: str) -> None:
     space = load_space(name)
     architecture = smallest(space, 10, 96, metric)
 
@@ -177,15 +173,13 @@ def test_nothing_of_a_space_is_smaller_than_its_smallest(name: str, metric: str)
         return float(getattr(predict_size(of, 10, 96), metric))
 
     least = value(architecture)
-    assert space.choices_of(architecture) is not None  # it is one of them: the size is reached
-    assert all(value(other) >= least for other in drawn(space, seed=1, count=SAMPLES))
     choices = space.choices_of(architecture)
-    assert all(value(space.architecture(neighbour)) >= least for neighbour in space.neighbours(choices or {}))
+    assert choices is not None  # it is one of them: the size is reached
+    assert all(value(other) >= least for other in drawn(space, seed=1, count=samples))
+    assert all(value(space.architecture(neighbour)) >= least for neighbour in space.neighbours(choices))
 
 
 def test_the_smallest_image_of_a_space_that_chooses_it() -> None:
-    from dataclasses import replace
-
     plain = load_space("yolov8n").restricted_to_stock()
     space = replace(plain, choices={**plain.choices, "imgsz": (96, 160)})
     least = smallest(space, 10, 640, "gflops")

@@ -63,7 +63,7 @@ def test_a_noisy_measurement_is_repeated_once(
 
 
 def test_an_architecture_that_cannot_be_built(request_: MeasurementRequest) -> None:
-    broken = replace(request_.architecture, neck=replace(request_.architecture.neck, block="NoSuchBlock"))
+    broken = replace(request_.architecture, attention="NoSuchBlock")
     (failure,) = measure(replace(request_, architecture=broken))
     assert isinstance(failure, Failure)
     assert failure.cause == "build"

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner, Result
 
+from evaluators.complexity import predict_size
 from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
 from search_spaces import Architecture
-from search_spaces.space_file import load_preset
+from search_spaces.space_file import list_spaces, load_preset, load_space, presets
 from storage import Repository, Search
 
 SPACE = Path(__file__).parent / "space.yaml"
@@ -112,10 +114,10 @@ def test_a_gpu_budget_without_a_gpu(search: Callable[..., Result], monkeypatch: 
 
 
 def test_an_unknown_space_block_sampler_runner_or_limit(search: Callable[..., Result], tmp_path: Path) -> None:
-    refused(search(space="yolov8m"), "unknown space 'yolov8m'; did you mean 'yolov8n'?")
+    refused(search(space="yolov8m"), "unknown space 'yolov8m'; did you mean 'yolov8")
     file = tmp_path / "my-space.yaml"
     file.write_text(SPACE.read_text().replace("ShuffleV2", "ShufleV2"))
-    refused(search(space=file), "my-space.yaml:5: unknown block 'ShufleV2'; did you mean 'ShuffleV2'?")
+    refused(search(space=file), "my-space.yaml:6: unknown block 'ShufleV2'; did you mean 'ShuffleV2'?")
     refused(search(sampler="tpee"), "did you mean 'tpe'?")
     refused(search(runner="rai"), "did you mean 'ray'?")
     refused(search(limit="latency<=3"), "did you mean 'latency_ms'?")
@@ -183,34 +185,130 @@ def test_status_and_list(finished: tuple[Repository, Search]) -> None:
 
 
 def test_export_chooses_the_best_that_is_as_fast_as_stock(finished: tuple[Repository, Search], tmp_path: Path) -> None:
-    from search_spaces import hook
+    from ultralytics.nn.tasks import DetectionModel
 
     output = tmp_path / "best.yaml"
     result = json.loads(invoke("export", "done", "-o", output, "--json").stdout)
-    assert result["trial"] == 1
-    assert result["needs_nas_yolo"] == ["C2fGhost"]
-    model = hook.build(output)
-    expected = hook.build(hook.model_file(load_preset("yolov8n-ghost"), 10))
+    assert result == {
+        **{"trial": 1, "path": str(output), "files": [str(output)], "kind": "stock"},
+        **{"params": 2_000_001, "needs_nas_yolo": []},
+    }
+    text = output.read_text()
+    assert "C2fGhost" not in text  # written in Ultralytics' own rows
+    assert "# stock, for plain Ultralytics: yolo train model=best.yaml" in text
+    model = DetectionModel(str(output), verbose=False)
     assert model.yaml["nc"] == 10
-    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in expected.state_dict().items()}
-    assert "nas-yolo yolo train model=best.yaml" in output.read_text()
-
+    assert (
+        sum(parameter.numel() for parameter in model.parameters())
+        == predict_size(load_preset("yolov8n-ghost"), 10, 64).params
+    )
     assert json.loads(invoke("export", "done", "--max-latency", 3, "-o", output, "--json").stdout)["trial"] == 2
     stock = invoke("export", "done", "--trial", 0, "-o", output)
-    assert "stock Ultralytics loads it" in stock.output
+    assert "Trial 0 of done, stock, Ultralytics alone loads it:" in stock.output
+    assert f"Train it with: yolo train model={output} data=..." in stock.output
+
+
+def test_export_of_a_design_that_needs_nas_yolo(finished: tuple[Repository, Search], tmp_path: Path) -> None:
+    from search_spaces import hook
+
+    output = tmp_path / "best.yaml"
+    result = json.loads(invoke("export", "done", "--trial", 2, "-o", output, "--json").stdout)
+    assert (result["kind"], result["files"]) == ("needs nas-yolo", [str(output)])  # it was never trained
+    assert result["needs_nas_yolo"] == ["ConvNeXtStem", "ConvNeXtDown", "ConvNeXt"]
+    assert "nas-yolo yolo train model=best.yaml" in output.read_text()
+    model, expected = hook.build(output), hook.build(hook.model_file(load_preset("yolov8n-convnext"), 10))
+    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in expected.state_dict().items()}
+
+
+FILES = ("best.yaml", "weights.pt", "best.onnx", "README.md")
+
+
+@pytest.fixture
+def weights(finished: tuple[Repository, Search]) -> Callable[[int], dict[str, torch.Tensor]]:
+    """Puts a checkpoint where a training would have left it."""
+    from search_spaces import hook
+
+    repository, search = finished
+
+    def train(number: int) -> dict[str, torch.Tensor]:
+        architecture = repository.trials(search)[number].architecture
+        state: dict[str, torch.Tensor] = hook.build(hook.model_file(architecture, 10)).state_dict()
+        checkpoint = repository.checkpoint(search, number)
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"ema": state}, checkpoint)
+        return state
+
+    return train
+
+
+def test_export_writes_a_folder_too_where_the_yaml_alone_is_not_enough(
+    weights: Callable[[int], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    trained, output = weights(2), tmp_path / "fast.yaml"
+    result = json.loads(invoke("export", "done", "--trial", 2, "-o", output, "--json").stdout)
+    assert result["files"] == [str(output), *(str(tmp_path / "fast" / name) for name in FILES)]
+    assert all(Path(file).stat().st_size for file in result["files"])
+    saved = torch.load(tmp_path / "fast" / "weights.pt", weights_only=True)
+    assert list(saved) == list(trained)
+    assert all(torch.equal(saved[key], trained[key]) for key in trained)
+    readme = (tmp_path / "fast" / "README.md").read_text()
+    assert "hook.install()" in readme
+    assert "nas-yolo (for ConvNeXtStem, ConvNeXtDown, ConvNeXt)" in readme
+    assert output.read_text() != (tmp_path / "fast" / "best.yaml").read_text()  # which names itself
+    people = invoke("export", "done", "--trial", 2, "-o", output)
+    assert "needs nas-yolo, for ConvNeXtStem, ConvNeXtDown, ConvNeXt:" in people.output
+    assert str(tmp_path / "fast" / "best.onnx") in people.output
+
+
+def test_export_of_a_stock_design_as_yaml_or_as_a_folder(
+    weights: Callable[[int], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    import onnxruntime
+    from ultralytics.nn.tasks import DetectionModel
+
+    weights(1)
+    result = json.loads(invoke("export", "done", "-o", tmp_path / "ghost.yaml", "--json").stdout)
+    assert result["files"] == [str(tmp_path / "ghost.yaml")]  # enough, and all that was asked for
+    assert not (tmp_path / "ghost").exists()
+    folder = tmp_path / "ghost"
+    result = json.loads(invoke("export", "done", "-o", folder, "--json").stdout)
+    assert result["path"] == str(folder)
+    assert result["files"] == [str(folder / name) for name in FILES]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)  # nothing temporary is left
+    DetectionModel(str(folder / "best.yaml"), verbose=False).load_state_dict(
+        torch.load(folder / "weights.pt", weights_only=True)
+    )
+    (images,) = onnxruntime.InferenceSession(folder / "best.onnx", providers=["CPUExecutionProvider"]).get_inputs()
+    assert images.shape == [1, 3, 64, 64]
+    readme = (folder / "README.md").read_text()
+    assert "nas-yolo yolo" not in readme
+    assert "9. 9" in readme  # the classes by number
+    assert f"Train it with: yolo train model={folder / 'best.yaml'}" in invoke("export", "done", "-o", folder).output
+
+
+def test_export_to_where_it_cannot_be_written(
+    weights: Callable[[int], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    weights(1)
+    (tmp_path / "file").write_text("something else")
+    refused(invoke("export", "done", "-o", tmp_path / "file"), "is not a folder")
+    (tmp_path / "best.yaml").mkdir()
+    refused(invoke("export", "done", "-o", tmp_path / "best.yaml"), "cannot write")
+    assert (tmp_path / "file").read_text() == "something else"
 
 
 def test_an_exported_model_trains_with_the_yolo_command(
     finished: tuple[Repository, Search], few_digits: Path, tmp_path: Path
 ) -> None:
-    for trial in (1, 2):  # C2fGhost and ConvNeXt: Ultralytics knows neither
+    commands = {1: [str(Path(sys.executable).parent / "yolo")], 2: [sys.executable, "-m", "nas_yolo", "yolo"]}
+    for trial, command in commands.items():  # C2fGhost, in stock rows, and ConvNeXt
         output = tmp_path / f"trial{trial}.yaml"
         assert invoke("export", "done", "--trial", trial, "-o", output).exit_code == 0
-        command = [sys.executable, "-m", "nas_yolo", "yolo", "train", f"model={output}", f"data={few_digits}"]
+        command = [*command, "train", f"model={output}", f"data={few_digits}"]
         command += ["epochs=1", "imgsz=64", "device=cpu", "workers=0", "plots=False", f"project={tmp_path}", "name=run"]
         done = subprocess.run([*command, "exist_ok=True"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert (tmp_path / "run" / "weights" / "last.pt").exists()
+        (tmp_path / "run" / "weights" / "last.pt").unlink()
 
 
 def test_export_of_what_is_not_there(finished: tuple[Repository, Search], tmp_path: Path) -> None:
@@ -218,6 +316,7 @@ def test_export_of_what_is_not_there(finished: tuple[Repository, Search], tmp_pa
     refused(invoke("export", "done", "--trial", 9, "-o", output), "no trial 9; it has trials 0 to 3")
     refused(invoke("export", "done", "--trial", -1, "-o", output), "no trial -1")
     refused(invoke("export", "done", "--max-latency", 0.5, "-o", output), "the fastest takes 1.5 ms")
+    refused(invoke("export", "done", "-o", tmp_path / "folder"), "no trained weights; export its YAML: -o folder.yaml")
     refused(invoke("export", "don", "-o", output), "did you mean 'done'")
     refused(invoke("export", "done", "-o", tmp_path / "no" / "best.yaml"), "does not exist")
     assert invoke("export", "done", "--trial", 1, "--max-latency", 3, "-o", output).exit_code == 2
@@ -274,13 +373,43 @@ def test_profile_of_what_is_not_there(database: str, tmp_path: Path) -> None:
     refused(invoke("profile", bad), "does not build")
 
 
-def test_models_spaces_and_doctor(database: str) -> None:
-    models = {row["name"] for row in json.loads(invoke("models", "--json").stdout)}
-    assert models >= {"yolov8n", "yolov8n-ghost", "yolov8n-ghostv2", "yolov8n-shufflev2", "yolov8n-convnext"}
-    (space,) = json.loads(invoke("spaces", "--json").stdout)
-    assert Path(space["file"]).is_file()
+def test_models_and_spaces_list_the_whole_library() -> None:
+    models = {row["name"]: row for row in json.loads(invoke("models", "--json").stdout)}
+    assert list(models) == list(presets())
+    assert models["yolov9t-focal"] == {
+        **{"name": "yolov9t-focal", "family": "yolov9", "what": presets()["yolov9t-focal"].description},
+        "blocks": ["Conv", "ELAN1", "AConv", "RepNCSPELAN4", "FocalModulation"],
+    }
+    spaces = {row["name"]: row for row in json.loads(invoke("spaces", "--json").stdout)}
+    assert tuple(spaces) == list_spaces()
+    for name, row in spaces.items():
+        assert Path(row["file"]).is_file()
+        assert row["architectures"] == load_space(name).size
+        assert row["family"] == load_space(name).family
+    for command, names in (("models", models), ("spaces", spaces)):
+        people = invoke(command)
+        assert people.exit_code == 0
+        assert all(name in people.output for name in names)
+
+
+def test_doctor(database: str) -> None:
     checks = json.loads(invoke("doctor", "--json").stdout)
     assert all(check["ok"] for check in checks)
+
+
+def test_only_stock_blocks(search: Callable[..., Result], few_digits: Path, tmp_path: Path) -> None:
+    given = {"data": str(few_digits), "targets": ("cpu",), "budgets": ("2h",), "space": str(SPACE), "runner": "local"}
+    everything, stock = (make_config(**given, blocks=blocks).space for blocks in ("all", "stock"))
+    assert everything == load_space(str(SPACE))
+    assert stock == everything.restricted_to_stock()
+    assert stock.choices["P2.block"] == ("Conv", "C2f")
+    assert search(blocks="stok").exit_code == 2
+    (tmp_path / "ours.yaml").write_text(SPACE.read_text().replace("block: [C2f, ConvNeXt]", "block: [UIB, ConvNeXt]"))
+    refused(search(space=tmp_path / "ours.yaml", blocks="stock"), "P4.block has no block that stock Ultralytics knows")
+
+
+def test_a_limit_that_nothing_keeps(search: Callable[..., Result]) -> None:
+    refused(search(limit="params_m<=0.01"), "--limit params_m<=0.01 leaves nothing of space", "raise the limit")
 
 
 def test_an_unknown_command_or_option_is_a_usage_error() -> None:

@@ -7,15 +7,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from evaluators.complexity import predict_size
 from evaluators.latency import PROBE, Calibration, fingerprint
 from evaluators.target import get_target
 from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.export import design_of, write_yaml
+from nas_yolo.objective import LimitError, parse_limit
+from nas_yolo.results import front_document
 from nas_yolo.runners.local import LocalRunner
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
+from search_spaces import Architecture
+from search_spaces.space_file import load_preset
 from storage import Repository, Search, Trial
 
 SPACE = Path(__file__).parent / "space.yaml"
@@ -109,13 +115,17 @@ def test_a_stopped_search_goes_on_and_ends_like_an_uninterrupted_one(
 ) -> None:
     straight = run(repository.create_search("straight", config.document()))
     broken = repository.create_search("broken", config.document())
-    calls = 0
+    changes = interruptions = 0
+    seen: object = None
 
-    def interrupt(snapshot: Snapshot) -> None:
-        nonlocal calls
-        calls += 1
-        if calls % 7 == 0:
+    def interrupt(snapshot: Snapshot) -> None:  # by what happened, not by time: a busy machine gets on as well
+        nonlocal changes, interruptions, seen
+        now = [(trial.state, len(trial.epochs)) for trial in snapshot.trials]
+        changes += now != seen
+        if now != seen and changes % 4 == 0:
+            interruptions += 1
             raise KeyboardInterrupt
+        seen = now
 
     before: list[Trial] = []
     for _ in range(30):
@@ -132,7 +142,7 @@ def test_a_stopped_search_goes_on_and_ends_like_an_uninterrupted_one(
             assert repository.search("broken").state == "stopped"
             before = repository.trials(broken)
             assert all(trial.state not in ("measuring", "training") for trial in before)
-    assert calls > 20
+    assert interruptions >= 3
 
     ended = repository.trials(broken)
     assert [trial.architecture for trial in ended] == [trial.architecture for trial in straight]
@@ -184,27 +194,108 @@ def test_a_search_in_which_every_training_dies_ends_with_the_cause(
 
 
 @pytest.mark.usefixtures("brief_probe")
-def test_limits_reject_before_training_but_never_the_stock_model(
-    repository: Repository, few_digits: Path, run: Run
+def test_limits_on_size_are_kept_by_every_proposal_but_the_stock_model(
+    repository: Repository, few_digits: Path, config: SearchConfig, run: Run
 ) -> None:
-    config = make_config(
+    rng = np.random.default_rng(0)
+    drawn = [config.space.architecture(config.space.sample(rng)) for _ in range(200)]
+    sizes = sorted({predict_size(architecture, 10, 32).params for architecture in drawn})
+    limit = sizes[len(sizes) // 3]
+    limited = make_config(
         data=str(few_digits),
         targets=("cpu",),
-        budgets=("3trials",),
+        budgets=("6trials",),
         space=str(SPACE),
         imgsz=32,
         epochs=1,
-        limits=("params<=1000",),
+        limits=(f"params<={limit}",),
         training=TRAINING,
         runner="local",
     )
+    trials = run(repository.create_search("one", limited.document()))
+    assert len(trials) == 6
+    assert {trial.state for trial in trials} == {"complete"}  # nothing over the limit became a trial
+    stock, *others = [trial.complexity.params for trial in trials if trial.complexity]
+    assert trials[0].preset == "yolov8n"
+    assert stock > limit
+    assert max(others) <= limit < sizes[-1]
+
+
+@pytest.mark.usefixtures("brief_probe")
+def test_limits_on_latency_reject_before_training_but_never_the_stock_model(
+    repository: Repository, config: SearchConfig, run: Run
+) -> None:
+    config = replace(config, epochs=1, limits=(parse_limit("latency_ms<=0.000001"),))
     trials = run(repository.create_search("one", config.document()))
     assert trials[0].state == "complete"
     for trial in trials[1:]:
         assert trial.state == "rejected"
-        assert "params is" in trial.reason
+        assert "latency_ms on cpu is" in trial.reason
         assert trial.epochs == ()
-        assert trial.latencies == {}
+
+
+@pytest.mark.parametrize("limit", ["params<=1000", "params_m<=0.001", "gflops<=0.0001"])
+def test_a_limit_that_nothing_keeps_is_refused_before_anything_runs(few_digits: Path, limit: str) -> None:
+    with pytest.raises(LimitError, match=rf"--limit {limit} leaves nothing of space .*space\.yaml"):
+        make_config(
+            data=str(few_digits),
+            targets=("cpu",),
+            budgets=("3trials",),
+            space=str(SPACE),
+            imgsz=32,
+            limits=(limit,),
+            runner="local",
+        )
+
+
+@pytest.mark.usefixtures("brief_probe")
+def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
+    repository: Repository, few_digits: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    trained: list[tuple[str, int]] = []
+    setup = ProxyTrainer.setup_model
+
+    def note(self: ProxyTrainer) -> None:
+        trained.append((self.request.checkpoint.parent.name, int(self.args.imgsz)))
+        setup(self)
+
+    monkeypatch.setattr(ProxyTrainer, "setup_model", note)
+    # At 64 px the reference has been timed as well.
+    repository.add_calibration(Calibration(fingerprint(get_target("cpu")), 64, 1.6, 0.01))
+    (tmp_path / "space.yaml").write_text(SPACE.read_text() + "imgsz: [32, 64]\n")
+    config = make_config(
+        data=str(few_digits),
+        targets=("cpu",),
+        budgets=("5trials",),
+        space=str(tmp_path / "space.yaml"),
+        imgsz=64,
+        epochs=1,
+        training=TRAINING,
+        runner="local",
+    )
+    assert config.image_sizes == (32, 64)
+    search = repository.create_search("one", config.document())
+    trials = run(search)
+
+    assert trials[0].architecture == replace(load_preset("yolov8n"), imgsz=64)
+    assert {trial.architecture.imgsz for trial in trials} == {32, 64}
+    for trial in trials:
+        imgsz = trial.architecture.imgsz
+        assert imgsz is not None
+        assert trial.state == "complete"
+        assert trial.complexity is not None
+        size = predict_size(trial.architecture, 10, imgsz)
+        assert trial.complexity.params == size.params
+        assert trial.complexity.gflops == pytest.approx(size.gflops, abs=1e-9)
+        assert trial.latencies["cpu"].imgsz == imgsz
+        assert design_of("one", config, trial).imgsz == imgsz
+    assert dict(trained) == {f"{trial.number:05}": trial.architecture.imgsz for trial in trials}
+    document = json.loads(json.dumps(front_document(search, config, trials, repository.spent(search))))
+    assert document["front"]
+    for member in document["front"]:
+        assert Architecture.from_document(member["architecture"]) == trials[member["trial"]].architecture
 
 
 @pytest.mark.usefixtures("brief_probe")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import SPPELAN, Detect
+from ultralytics.nn.modules import SPPELAN, SPPF, Detect
 from ultralytics.nn.tasks import DetectionModel
 
 from evaluators.complexity import measure_complexity
@@ -191,16 +191,16 @@ def test_a_swap_of_yolov8_replaces_the_backbone(scale: str, swap: str) -> None:
     assert architecture.attention == "none"
 
 
-@pytest.mark.parametrize("scale", "tsc")
-def test_yolov9_focal_is_yolov9_with_one_row_before_the_pooling(scale: str) -> None:
-    stock, focal = (hook.model_file(load_preset(f"yolov9{scale}{suffix}"), nc=80) for suffix in ("", "-focal"))
+@pytest.mark.parametrize("name", [*(f"yolov8{scale}" for scale in "nsmlx"), *(f"yolov9{scale}" for scale in "tsc")])
+def test_focal_is_the_stock_model_with_one_row_before_the_pooling(name: str) -> None:
+    stock, focal = (hook.model_file(load_preset(f"{name}{suffix}"), nc=80) for suffix in ("", "-focal"))
     *backbone, pooling = stock["backbone"]
-    width, depth = load_preset(f"yolov9{scale}").stages[-1].width, load_preset(f"yolov9{scale}").stages[-1].depth
-    assert pooling[2] == "SPPELAN"
+    width, depth = load_preset(name).stages[-1].width, load_preset(name).stages[-1].depth
+    assert pooling[2] == ("SPPELAN" if name.startswith("yolov9") else "SPPF")
     assert focal["backbone"] == [*backbone, [-1, depth, "FocalModulation", [width]], pooling]
     layers = layers_of(focal)
     assert type(layers[9]) is get_block("FocalModulation").module
-    assert type(layers[10]) is SPPELAN
+    assert type(layers[10]) in (SPPELAN, SPPF)
     without = [(key, value.shape) for layer in (*layers[:9], *layers[10:]) for key, value in layer.state_dict().items()]
     own = [(key, value.shape) for layer in layers_of(stock) for key, value in layer.state_dict().items()]
     assert without == own
