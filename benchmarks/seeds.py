@@ -38,47 +38,44 @@ def change(stock: float, swap: float) -> str:
 
 def page(profiles: dict[str, dict[str, Any]]) -> str:
     """The document, from profiles by model."""
-    any_latency = next(iter(profiles.values()))["latency_ms"][TARGET]
-    lines = [
-        "# Five swaps made by hand",
-        "",
-        "Written by `python -m benchmarks.seeds --write docs/seeds.md`; every figure is what",
-        "",
-        "    nas-yolo profile MODEL --target cpu --fresh --json",
-        "",
-        "prints for the model named: 80 classes, 640 px; GFLOPs as Ultralytics counts them; latency of the network alone,",
-        f"with its 95 % interval, {any_latency['runtime']} {any_latency['precision']}, {any_latency['threads']} thread, on",
-        f"a machine with {count_cores()} cores. Other machines give other latencies. Sizes say nothing about accuracy.",
-        "",
-        "| document | swap | model | parameters | | GFLOPs | | latency, ms | |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    rows = []
     for number, what, stock, swap in SEEDS:
         base, other = profiles[stock], profiles[swap]
         before, after = base["latency_ms"][TARGET], other["latency_ms"][TARGET]
-        lines += [
+        params, gflops = change(base["params"], other["params"]), change(base["gflops"], other["gflops"])
+        latency = change(before["latency"], after["latency"])
+        rows += [
             f"| {number} | {what} | `{stock}` | {base['params']:,} | | {base['gflops']:.1f} | | {_shown(before)} | |",
-            f"| | | `{swap}` | {other['params']:,} | {change(base['params'], other['params'])} | {other['gflops']:.1f} "
-            f"| {change(base['gflops'], other['gflops'])} | {_shown(after)} "
-            f"| {change(before['latency'], after['latency'])} |",
+            f"| | | `{swap}` | {other['params']:,} | {params} | {other['gflops']:.1f} | {gflops} "
+            f"| {_shown(after)} | {latency} |",
         ]
     base, other = profiles["yolov8n"], profiles["yolov8n-ghost"]
-    rounded = change(round(base["gflops"], 1), round(other["gflops"], 1))
-    lines += [
-        "",
-        "Document 003 states 3,157,200 -> 2,502,908 parameters, -20.72 %, and 8.9 -> 7.1 GFLOPs, -20.22 %. Measured here:",
-        f"{base['params']:,} -> {other['params']:,}, {change(base['params'], other['params'])}, and "
-        f"{base['gflops']:.1f} -> {other['gflops']:.1f}, {rounded}; the last from the rounded GFLOPs, as there.",
-        f"From the unrounded ones ({base['gflops']} -> {other['gflops']}) it is "
-        f"{change(base['gflops'], other['gflops'])}.",
-        "",
-        "The other documents give no sizes. 000, 001 and 004 show modules, not a whole model file: the presets put them",
-        "into every stage from P2 to P5, with the paper's own stride-2 form as downsampling. In 002 the auxiliary branch,",
-        "which is for training only, is left out, as Ultralytics does. What differs from the papers (activation, layer",
-        "scale) is in the header of each file in `search_spaces/blocks`.",
-        "",
-    ]
-    return "\n".join(lines)
+    on = base["latency_ms"][TARGET]
+    before, after = round(base["gflops"], 1), round(other["gflops"], 1)
+    return f"""# Five swaps made by hand
+
+Written by `python -m benchmarks.seeds --write docs/seeds.md`; every figure is what
+
+    nas-yolo profile MODEL --target cpu --fresh --json
+
+prints for the model named: 80 classes, 640 px; GFLOPs as Ultralytics counts them; latency of the network alone, with
+its 95 % interval, by {on["runtime"]} in {on["precision"]} on {on["threads"]} thread, {count_cores()} cores in the machine.
+Other machines give other latencies. Sizes say nothing about accuracy.
+
+| document | swap | model | parameters | | GFLOPs | | latency, ms | |
+|---|---|---|--:|--:|--:|--:|--:|--:|
+{chr(10).join(rows)}
+
+Document 003 states 3,157,200 -> 2,502,908 parameters, -20.72 %, and 8.9 -> 7.1 GFLOPs, -20.22 %. Measured here:
+{base["params"]:,} -> {other["params"]:,}, {change(base["params"], other["params"])};
+{before} -> {after}, {change(before, after)}, taken from the rounded GFLOPs as there.
+From the unrounded ones ({base["gflops"]} -> {other["gflops"]}) it is {change(base["gflops"], other["gflops"])}.
+
+The other documents give no sizes. 000, 001 and 004 show modules, not a whole model file: the presets put them into
+every stage from P2 to P5, with the paper's own stride-2 form as downsampling. In 002 the auxiliary branch, which is
+for training only, is left out, as Ultralytics does. What differs from the papers (activation, layer scale) is in the
+header of each file in `search_spaces/blocks`.
+"""
 
 
 def _shown(latency: dict[str, Any]) -> str:

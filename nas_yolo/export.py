@@ -125,14 +125,12 @@ def _readme(design: Design) -> str:
     install = "; from search_spaces import hook; hook.install()  # nas-yolo's blocks" if design.needs else ""
     train = "nas-yolo yolo" if design.needs else "yolo"
     written_with = f"written with {ultralytics.__version__}"
-    nms_free, output = (
-        "",
-        "gives (1, 4 + classes, anchors): boxes in pixels as centre and size, then scores; NMS follows",
-    )
+    nms_free = ""
+    output = "(1, 4 + classes, anchors): boxes in pixels as centre and size, then scores, before NMS"
     if design.model_file.get("end2end"):
         written_with += ", at least 8.4"
-        nms_free = "This head needs no NMS: pass `nms=False` to `predict` and `val`, as the search did. "
-        output = "gives its detections (1, at most 300, 6): corners in pixels, score, class; no NMS"
+        nms_free = "This head needs no NMS: pass `nms=False` to both, as the search did. "
+        output = "(1, at most 300, 6): corners in pixels, score, class; no NMS is needed"
     classes = "\n".join(f"{index}. {name}" for index, name in enumerate(design.names))
     return f"""# {design.title}
 
@@ -145,12 +143,12 @@ model = YOLO("best.yaml", task="detect")
 model.model.load_state_dict(torch.load("weights.pt", weights_only=True))
 ```
 
-Then `model.predict("image.jpg", imgsz={design.imgsz})` or `model.val(...)`. {nms_free}To train it anew, from random weights:
-`{train} train model=best.yaml data=... imgsz={design.imgsz}`.
+Then `model.predict("image.jpg", imgsz={design.imgsz})` or `model.val(...)`.
+{nms_free}To train it anew: `{train} train model=best.yaml data=... imgsz={design.imgsz}`.
 
 `weights.pt` is a state dict: the moving average of the weights that the search trained.
-`best.onnx` takes one RGB image, (1, 3, {design.imgsz}, {design.imgsz}), values in [0, 1], and
-{output}.
+`best.onnx` takes one RGB image, (1, 3, {design.imgsz}, {design.imgsz}), values in [0, 1].
+It gives {output}.
 
 Classes:
 
