@@ -58,8 +58,8 @@ Written by `python -m benchmarks.seeds --write docs/seeds.md`; every figure is w
 
     nas-yolo profile MODEL --target cpu --fresh --json
 
-prints for the model named: 80 classes, 640 px; GFLOPs as Ultralytics counts them; latency of the network alone
-with its 95 % interval, by {on["runtime"]} in {on["precision"]} with {on["threads"]} thread on a machine of {count_cores()} cores.
+prints for the model named: 80 classes, 640 px; GFLOPs as Ultralytics counts them; latency of the network alone with its
+95 % interval, by {on["runtime"]} in {on["precision"]}; threads: {on["threads"]}, cores: {count_cores()}.
 Other machines give other latencies. Sizes say nothing about accuracy.
 
 | document | swap | model | parameters | | GFLOPs | | latency, ms | |
