@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 from evaluators.evaluation import Complexity
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from search_spaces.architecture import Architecture
     from search_spaces.families import ModelFile
-    from search_spaces.space import Choices, SearchSpace
+    from search_spaces.space import SearchSpace, Value
 
 ROWS_REMEMBERED = 16384  # of a few hundred bytes each; a space has some thousands of different rows
 
@@ -88,25 +90,25 @@ def predict_size(architecture: Architecture, classes: int, imgsz: int) -> Size:
 def smallest(space: SearchSpace, classes: int, imgsz: int, metric: Literal["params", "gflops"]) -> Architecture:
     """The architecture of a space with the fewest parameters or operations.
 
-    Blocks cost more the wider and deeper they are, so that it has the least of every number; words are then chosen one
-    at a time, until none can be bettered: a detector's size is the sum of its rows', which share nothing but widths.
+    A detector's size is the sum of its rows', which depend on one another through their widths only, and no block gets
+    smaller by being wider or deeper. So: least numbers, every combination of what decides further widths, and under
+    each of these the smallest block at every place by itself.
     """
-    best = {name: values[0] for name, values in space.choices.items()}
+    least = {name: values[0] for name, values in space.choices.items()}
+    decisive = [name for name in space.choices if name.endswith(".widen") or name == "neck.downsample"]
+    places = [name for name, values in space.choices.items() if isinstance(values[0], str) and name not in decisive]
 
-    def value(choices: Choices) -> float:
+    def value(choices: Mapping[str, Value]) -> float:
         architecture = space.architecture(choices)
         return float(getattr(predict_size(architecture, classes, architecture.imgsz or imgsz), metric))
 
-    least, improved = value(best), True
-    while improved:
-        improved = False
-        for name, values in space.choices.items():
-            if isinstance(values[0], str) or name.endswith(".widen"):
-                for other in values:
-                    choices = {**best, name: other}
-                    if (found := value(choices)) < least:
-                        best, least, improved = choices, found, True
-    return space.architecture(best)
+    found = []
+    for combination in product(*(space.choices[name] for name in decisive)):
+        choices = {**least, **dict(zip(decisive, combination, strict=True))}
+        for place in places:
+            choices = min(({**choices, place: block} for block in space.choices[place]), key=value)
+        found.append(choices)
+    return space.architecture(min(found, key=value))
 
 
 @dataclass(frozen=True)

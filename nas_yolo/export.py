@@ -83,16 +83,27 @@ def write_yaml(design: Design, path: Path) -> None:
     _replace(path, "\n".join(lines) + "\n")
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse to write over files that are not an earlier export.
+
+    Raises:
+        UserError: If `folder` is a file, or holds anything else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give another path")
+    readme = folder / "README.md"
+    ours = readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith("# nas-yolo: trial ")
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
+        raise UserError(f"folder {folder} holds files that are no export of nas-yolo; give another path")
+
+
 def write_folder(design: Design, weights: dict[str, Tensor], folder: Path) -> list[Path]:
     """Write `best.yaml`, `weights.pt`, `best.onnx` and a README that says how to load them.
 
     Args:
         design: What to write.
         weights: State dict of the network that the search trained.
-        folder: Created if need be.
-
-    Raises:
-        UserError: If `folder` is a file.
+        folder: Created if need be; one that `check_folder` accepts.
     """
     import torch
 
@@ -100,8 +111,6 @@ def write_folder(design: Design, weights: dict[str, Tensor], folder: Path) -> li
     from search_spaces import hook
     from search_spaces.stock import stock_network
 
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give another path")
     folder.mkdir(parents=True, exist_ok=True)
     ours = hook.model_file(design.architecture, len(design.names))
     network = hook.build(ours)
@@ -131,7 +140,6 @@ def _readme(design: Design) -> str:
         written_with += ", at least 8.4"
         nms_free = "This head needs no NMS: pass `nms=False` to both, as the search did. "
         output = "(1, at most 300, 6): corners in pixels, score, class; no NMS is needed"
-    classes = "\n".join(f"{index}. {name}" for index, name in enumerate(design.names))
     return f"""# {design.title}
 
 A detector for {len(design.names)} classes at {design.imgsz} px. Needs {needs}Ultralytics ({written_with}).
@@ -150,9 +158,11 @@ Then `model.predict("image.jpg", imgsz={design.imgsz})` or `model.val(...)`.
 `best.onnx` takes one RGB image, (1, 3, {design.imgsz}, {design.imgsz}), values in [0, 1].
 It gives {output}.
 
-Classes:
+Its classes, which YAML and state dict do not know:
 
-{classes}
+```python
+model.model.names = {dict(enumerate(design.names))}
+```
 """
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evaluators.accuracy.training import TrainingRequest, prepare, train
-from evaluators.complexity import predict_size
+from evaluators.complexity import predict_size, smallest
 from evaluators.evaluation import Complexity, Epoch, Failure, Latency
 from evaluators.latency import Calibration
 from evaluators.measurement import MeasurementRequest, calibrate_target, measure
@@ -31,6 +31,7 @@ from nas_yolo.schedulers.asha import Standing, finalists, promotion, rungs
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.registry import get_family
+from search_spaces.space import Choices
 from search_spaces.space_file import known_designs
 from storage import Repository, Search, Trial
 
@@ -38,7 +39,8 @@ ATTEMPTS = 2  # a crash may be the machine's fault: once more, from the last che
 MAX_FAILURES = 5  # with nothing trained at all: something is wrong that more trials will not mend
 SAFETY = 1.1  # trainings are planned as that much longer than measured
 TICK_S = 1.0
-PROPOSALS = 2000  # architectures looked at for one that is new and within the limits
+# Architectures looked at for one that is new and within the limits.
+BY_SAMPLER, BY_CHANCE, BY_WALK = 5, 50, 500
 FEW = 8  # observations from which a rung is worth learning from
 
 Phase = Literal["preparing", "exploring", "finishing", "done"]
@@ -100,7 +102,6 @@ class SearchLoop:
         self.config = SearchConfig.from_document(search.config)
         self.levels = rungs(self.config.epochs)
         self.threads, self.on_gpu = threads, on_gpu
-        self.ask = get_sampler(self.config.sampler)
         self.baseline = get_family(self.config.space.family).baseline
         self.trials: dict[int, Trial] = {}
         self.calibrations: dict[tuple[str, int], Calibration] = {}  # by target and image size
@@ -247,29 +248,58 @@ class SearchLoop:
         return float(np.quantile(known, 0.75)) if known else 0.0
 
     def _propose(self) -> Trial | None:
-        """A new trial: known designs first, then whatever the sampler says; None if all have been tried."""
+        """A new trial: known designs first, then whatever the sampler says; None if nothing new was found."""
         tried = {trial.architecture.key for trial in self.trials.values()}
         number = len(self.trials)
         space = self.config.space
         for name, preset in known_designs(space, self.baseline, self.config.imgsz).items():
             if preset.key not in tried and (name == self.baseline or not self._too_complex(preset)):
                 return self._add(preset, f"preset:{name}", number)
-        observations = self._observations()
-        for attempt in range(PROPOSALS):
-            # After a few proposals that were tried before, chance finds what is left sooner than the model.
-            ask = self.ask if attempt < 5 else get_sampler("random")
-            seed = int(np.random.SeedSequence((self.config.seed, number, attempt)).generate_state(1)[0])
-            architecture = space.architecture(ask(space, observations, seed))
+        for choices, origin in self._candidates(number):
+            architecture = space.architecture(choices)
             if architecture.key not in tried and not self._too_complex(architecture):
-                return self._add(architecture, f"sampler:{self.config.sampler}", number)
+                return self._add(architecture, f"sampler:{origin}", number)
+        return None
+
+    def _candidates(self, number: int) -> Iterator[tuple[Choices, str]]:
+        """What the sampler proposes, then chance, then steps within the limits; with who proposes it.
+
+        Chance finds what is left sooner than a model that repeats itself. Under tight limits even chance fails: then
+        one walks, a part at a time, from the smallest design through those that keep the limits.
+        """
+        space, observations = self.config.space, self._observations()
+        for attempt in range(BY_SAMPLER + BY_CHANCE):
+            name = self.config.sampler if attempt < BY_SAMPLER else "random"
+            seed = int(np.random.SeedSequence((self.config.seed, number, attempt)).generate_state(1)[0])
+            yield get_sampler(name)(space, observations, seed), name
+        rng = np.random.default_rng((self.config.seed, number))
+        if (here := self._smallest()) is None or space.size == 1:
+            return
+        yield here, "walk"
+        for _ in range(BY_WALK):
+            step = space.mutate(here, rng)
+            if not self._too_complex(space.architecture(step)):
+                here = step
+                yield here, "walk"
+
+    def _smallest(self) -> Choices | None:
+        """The smallest design of the space that keeps all limits on size; without limits, the smallest."""
+        config = self.config
+        for metric in ("params", "gflops"):
+            design = smallest(config.space, len(config.dataset.names), config.imgsz, metric)
+            if not self._too_complex(design):
+                return config.space.choices_of(design)
         return None
 
     def _too_complex(self, architecture: Architecture) -> str:
-        """Which limit on size it would break, known before it is built; empty if none."""
+        """Which limit on size it would break, known before it is built; empty if none, or if it cannot be known."""
         limits = [limit for limit in self.config.limits if limit.metric != "latency_ms"]
         if not limits:
             return ""
-        size = predict_size(architecture, len(self.config.dataset.names), self.config.imgsz_of(architecture))
+        try:
+            size = predict_size(architecture, len(self.config.dataset.names), self.config.imgsz_of(architecture))
+        except Exception:  # a block that does not build: its trial says why
+            return ""
         return too_complex(limits, size)
 
     def _observations(self) -> list[Observation]:

@@ -77,7 +77,7 @@ class Architecture:
         family: The base detector, which says where the blocks go (a file of `search_spaces/families`).
         stem: P1.
         stages: P2 to P5.
-        attention: Block between backbone and neck, as deep as P5, or `none`.
+        attention: Block between backbone and neck, or `none`.
         neck: The feature pyramid.
         imgsz: Height and width of the image in pixels, if the space chooses it; None: the search's.
 

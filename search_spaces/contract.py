@@ -9,7 +9,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from search_spaces.registry import Block, BlockError
+from search_spaces.registry import Block, BlockError, Place
 
 SIZES = ((12, 8), (13, 9), (7, 7), (2, 5))
 
@@ -86,6 +86,21 @@ def check_shape(block: Block) -> None:
             expect(output.shape[:2] == (2, out_chs), f"{given}: gives {output.shape[1]} channels")
             expect(tuple(output.shape[2:]) in allowed, f"{given}: gives {output.shape[2]}x{output.shape[3]}")
             expect(bool(output.isfinite().all()), f"{given}: gives values that are not finite")
+
+
+def check_places(block: Block) -> None:
+    """Narrow and wide, on a map of one pixel, in the neck and a widened stage; also without memory for weights."""
+    if "stage" not in block.roles:
+        return
+    for place in (Place(8, 8, 2), Place(512, 512), Place(40, 24, 2, in_neck=True), Place(16, 32, 2, widen=2)):
+        module = block.build_at(place).eval()
+        with torch.no_grad():
+            output = module(torch.randn(1, place.in_chs, 1, 1))
+        given = f"{place.in_chs} to {place.width} channels at 1x1"
+        expect(output.shape == (1, place.width, 1, 1), f"{given}: gives {tuple(output.shape)}")
+    with torch.device("meta"), torch.no_grad():  # sizes are counted so, before anything is built
+        output = block.build(16, 24, 2).eval()(torch.zeros(1, 16, 12, 8))
+    expect(output.shape == (1, 24, 12, 8), f"on the meta device: gives {tuple(output.shape)}")
 
 
 def check_gradient(block: Block) -> None:
@@ -175,6 +190,7 @@ def fuse(module: nn.Module) -> nn.Module:
 CHECKS: dict[str, Callable[[Block], None]] = {
     "name": check_name,
     "shape": check_shape,
+    "places": check_places,
     "gradient": check_gradient,
     "state_dict": check_state_dict,
     "deepcopy": check_deepcopy,

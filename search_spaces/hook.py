@@ -4,8 +4,8 @@ Ultralytics offers no way to register a module: `parse_model` looks names up in 
 and decides by identity which classes take channels and a depth. So `install` puts one wrapper in place of
 `parse_model`. For a model file that names our blocks, the wrapper runs Ultralytics' own code with private globals, in
 which one class of ours stands in for one of Ultralytics' own that the file does not use (a *slot*) and builds whatever
-block the row names. Nothing shared is changed while it runs, so threads do not disturb one another, and a model file
-without our names takes the original path untouched.
+block the row names. A lock keeps threads apart: while it runs, Ultralytics itself changes shared state (which detection
+head is built). A model file without our names takes the original path.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PARTS = ("backbone", "head")
 SLOTS = ("C3x", "BottleneckCSP", "C1", "C2", "C3TR", "RepC3")
 
 _lock = threading.Lock()
+_parsing = threading.Lock()
 
 
 def install() -> None:
@@ -89,7 +90,11 @@ class _Ours(nn.Module):
 
     def __new__(cls, in_chs: int, out_chs: int, depth: int, name: str, *arguments: Any) -> Any:
         """Build the block itself."""
-        return our_modules()[name].module(in_chs, out_chs, depth, *arguments)
+        block = our_modules()[name]
+        if block.depth == "inserted":
+            return block.module(in_chs, out_chs, depth, *arguments)
+        units = [block.module(in_chs if i == 0 else out_chs, out_chs, *arguments) for i in range(depth)]
+        return units[0] if len(units) == 1 else nn.Sequential(*units)
 
 
 def _wrap(original: FunctionType) -> Callable[..., Any]:
@@ -101,13 +106,15 @@ def _wrap(original: FunctionType) -> Callable[..., Any]:
                 classes = [word for word, value in vars(tasks).items() if isinstance(value, type)]
                 raise UnknownNameError(unknown("module", name, [*classes, *ours]))
         if not any(name in ours for name in named):
-            return original(d, ch, verbose)
+            with _parsing:
+                return original(d, ch, verbose)
         slot = next((slot for slot in SLOTS if slot not in named), None)
         if slot is None:
             raise ValueError(f"a model file may not name {', '.join(SLOTS)} all together with nas-yolo blocks")
         private = {**vars(tasks), slot: _Ours, **dict.fromkeys(ours, _Ours)}
         clone = FunctionType(original.__code__, private, original.__name__, original.__defaults__, original.__closure__)
-        layers, save = clone({**d, **{part: [_row(row, ours) for row in d[part]] for part in PARTS}}, ch, verbose)
+        with _parsing:
+            layers, save = clone({**d, **{part: [_row(row, ours) for row in d[part]] for part in PARTS}}, ch, verbose)
         for layer, name in zip(layers, named, strict=True):
             if name in ours:
                 layer.type = f"{ours[name].module.__module__}.{name}"

@@ -119,10 +119,15 @@ class Block:
 
     def build(self, in_chs: int, out_chs: int, depth: int = 1, stride: int = 1) -> nn.Module:
         """Build it outside a model: (N, in_chs, H, W) to (N, out_chs, H / stride, W / stride)."""
+        return self.build_at(Place(in_chs, out_chs, depth, stride))
+
+    def build_at(self, place: Place) -> nn.Module:
+        """Build what its rows at this place build."""
         from torch import nn
 
         layers: list[nn.Module] = []
-        for _, repeats, _, (width, *arguments) in self.rows(Place(in_chs, out_chs, depth, stride)):
+        in_chs = place.in_chs
+        for _, repeats, _, (width, *arguments) in self.rows(place):
             if self.depth == "inserted":
                 layers.append(self.module(in_chs, width, repeats, *arguments))
             else:
@@ -159,6 +164,8 @@ def register_block(
     """
 
     def register(module: Module) -> Module:
+        if stock and not module.__module__.startswith("ultralytics."):
+            raise BlockError(f"block {name!r}: stock means a class of Ultralytics, not of {module.__module__}")
         block = Block(name, module, frozenset(roles), arguments, depth, stock, stock_form, paper, licence)
         for other in _blocks.values():
             if name == other.name and module is not other.module:
@@ -166,8 +173,14 @@ def register_block(
             if module.__name__ == other.module.__name__ and module is not other.module:
                 raise BlockError(f"block {name!r}: model files already know another class {module.__name__!r}")
         if not stock and not module.__module__.startswith("search_spaces.blocks."):
+            from ultralytics.nn import tasks
+
             from search_spaces.contract import check_block
 
+            if module.__name__ in vars(tasks):
+                raise BlockError(
+                    f"block {name!r}: Ultralytics has a class {module.__name__!r} of its own; rename yours"
+                )
             check_block(block)
         _blocks[name] = block
         return module

@@ -61,7 +61,7 @@ class Preset:
 
 @cache
 def presets() -> Mapping[str, Preset]:
-    """All known designs of the library, by family and growing size."""
+    """All known designs of the library, by file and growing size."""
     files = sorted((LIBRARY / "presets").glob("*.yaml"), key=lambda path: path.stem)
     return {preset.name: preset for path in files for preset in _read_presets(path)}
 
@@ -78,7 +78,9 @@ def load_preset(name: str) -> Architecture:
 
 
 def known_designs(space: SearchSpace, baseline: str, imgsz: int) -> dict[str, Architecture]:
-    """What a search of this space should try first: the stock model to beat, then the swaps of it that lie inside.
+    """What a search of this space should try first.
+
+    The stock model to beat; then the other stock models that lie in the space; then the swaps of the first that do.
 
     Args:
         space: What is searched.
@@ -86,13 +88,13 @@ def known_designs(space: SearchSpace, baseline: str, imgsz: int) -> dict[str, Ar
         imgsz: The image size of the stock models, if the space chooses it.
     """
     size = imgsz if imgsz in space.choices.get("imgsz", ()) else None
-    stock = {baseline: replace(load_preset(baseline), imgsz=size)}
-    swaps = {
+    others = {
         name: replace(preset.architecture, imgsz=size)
-        for name, preset in presets().items()
-        if name.startswith(f"{baseline}-")
+        for name, preset in sorted(presets().items(), key=lambda item: "-" in item[0])  # stock models have no dash
+        if "-" not in name or name.startswith(f"{baseline}-")
     }
-    return stock | {name: design for name, design in swaps.items() if space.choices_of(design) is not None}
+    inside = {name: design for name, design in others.items() if space.choices_of(design) is not None}
+    return {baseline: replace(load_preset(baseline), imgsz=size)} | inside
 
 
 def read_space(name: str, path: Path) -> SearchSpace:
@@ -144,7 +146,7 @@ class _Reader:
         """The family, and the parts of the file."""
         if isinstance(self.root, yaml.MappingNode):
             keys = {key.value: (key, value) for key, value in self.root.value if isinstance(key, yaml.ScalarNode)}
-            version = next(self.scalars(keys["version"][1], "version"))[1] if "version" in keys else str(VERSION)
+            version = self.one(keys["version"][1], "version") if "version" in keys else str(VERSION)
             if version != str(VERSION):
                 raise self.fail(
                     keys["version"][0],
@@ -154,7 +156,10 @@ class _Reader:
             if {"backbone", "head"} <= keys.keys():
                 raise self.fail(self.root, "this is a model file, not a search space; measure it with nas-yolo profile")
         sections = self.mapping(self.root, "a space", tuple(required), tuple(optional))
-        return self.words(sections["family"], "family", list_families())[0], sections
+        family = self.one(sections["family"], "family")
+        if family not in list_families():
+            raise self.fail(sections["family"], unknown("family", family, list_families()))
+        return family, sections
 
     def choices(self, family: str, sections: dict[str, yaml.Node]) -> dict[str, tuple[Value, ...]]:
         """All choices of the file."""
@@ -231,6 +236,12 @@ class _Reader:
                 raise self.fail(item, f"{what} {item.value!r} is given twice")
             seen.add(item.value)
             yield item, item.value
+
+    def one(self, node: yaml.Node, what: str) -> str:
+        """A single value."""
+        if not isinstance(node, yaml.ScalarNode):
+            raise self.fail(node, f"{what} must be a single value")
+        return str(node.value)
 
     def words(self, node: yaml.Node, what: str, known: tuple[str, ...]) -> tuple[str, ...]:
         words = []

@@ -78,6 +78,9 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             # A tenth of the schedule at most, so that short ones are not all warm-up; Ultralytics' 3 from 30 epochs.
             "warmup_epochs": request.arguments.get("warmup_epochs", min(3.0, request.epochs / 10)),
         }
+        self._file = hook.model_file(request.architecture, len(request.dataset.names))
+        if self._file.get("end2end"):
+            overrides["nms"] = False  # else the half of the head that needs NMS is validated, which is not deployed
         super().__init__(overrides=overrides, _callbacks={})
         for event, callback in {
             "on_train_epoch_start": ProxyTrainer._begin_epoch,
@@ -94,7 +97,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
 
     def setup_model(self) -> None:
         """Build the architecture; weights are random, or come with the checkpoint."""
-        model = hook.build(hook.model_file(self.request.architecture, len(self.request.dataset.names)))
+        model = hook.build(self._file)
         if not self.request.gpu and channels_last_is_safe(model):
             # 7 to 15 % faster on a CPU, by measurement; on a GPU Ultralytics does this itself.
             model = model.to(memory_format=torch.channels_last)
@@ -124,7 +127,13 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         saved, self._checkpoint = self._checkpoint, None
         if saved is None:
             return
-        unwrap_model(self.model).load_state_dict(saved["model"])
+        model = unwrap_model(self.model)
+        model.load_state_dict(saved["model"])
+        if self._file.get("end2end"):
+            # The weight of the half that needs NMS falls from epoch to epoch.
+            model.criterion = model.init_criterion()
+            model.criterion.updates = saved["epoch"] - 1
+            model.criterion.update()
         self.ema.ema.load_state_dict(saved["ema"])
         self.ema.updates = saved["ema_updates"]
         self.optimizer.load_state_dict(saved["optimizer"])

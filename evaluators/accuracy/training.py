@@ -26,7 +26,7 @@ OWN_ARGUMENTS = frozenset(
         *("model", "data", "imgsz", "epochs", "seed", "device", "pretrained", "resume", "task", "mode"),
         *("project", "name", "exist_ok", "save_dir", "save", "save_period", "plots", "verbose", "val", "split"),
         *("patience", "time", "fraction", "workers", "cache", "compile", "freeze", "distill_model", "quantize"),
-        *("rect", "deterministic"),
+        *("rect", "deterministic", "nms"),
     }
 )
 

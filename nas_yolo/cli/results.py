@@ -169,7 +169,7 @@ def export_command(
     """Write a trial: a model YAML with explicit channels, ready to train, or a folder that runs as it is.
 
     The YAML is `stock` where Ultralytics' own rows can express the design, and then loads without nas-yolo. One that
-    needs nas-yolo gets the folder in any case, beside it: best/ for best.yaml.
+    needs nas-yolo gets the folder too if the trial was trained, beside it: best/ for best.yaml.
 
     \b
     Examples:
@@ -180,7 +180,7 @@ def export_command(
     """
     from evaluators.accuracy.training import trained_weights
     from nas_yolo.config import SearchConfig
-    from nas_yolo.export import design_of, write_folder, write_yaml
+    from nas_yolo.export import check_folder, design_of, write_folder, write_yaml
     from nas_yolo.results import NoSuchTrialError, best_trial
     from search_spaces import UserError
 
@@ -201,7 +201,11 @@ def export_command(
         raise UserError(f"folder {output.absolute().parent} does not exist; create it or write elsewhere")
     design = design_of(name, config, trial)
     as_yaml = output.suffix in (".yaml", ".yml")
-    weights = trained_weights(repository.checkpoint(search, trial.number))
+    folder = None
+    if design.needs or not as_yaml:
+        folder = output.with_suffix("") if as_yaml else output
+        check_folder(folder)
+    weights = trained_weights(repository.checkpoint(search, trial.number)) if folder else None
     if weights is None and not as_yaml:
         raise UserError(f"trial {trial.number} has no trained weights; export its YAML: -o {output.name}.yaml")
     paths = []
@@ -209,8 +213,8 @@ def export_command(
         if as_yaml:
             write_yaml(design, output)
             paths.append(output)
-        if weights is not None and (design.needs or not as_yaml):
-            paths += write_folder(design, weights, output.with_suffix("") if as_yaml else output)
+        if folder and weights is not None:
+            paths += write_folder(design, weights, folder)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from error
     kind = "needs nas-yolo" if design.needs else "stock"
@@ -230,6 +234,8 @@ def export_command(
     screen.print(f"Trial {trial.number} of {name}, {why}:", soft_wrap=True)
     for path in paths:
         screen.print(f"  {path}", soft_wrap=True)
+    if folder and weights is None:
+        screen.print("No folder beside it: the trial has no trained weights yet.")
     model = output if as_yaml else paths[0]
     command = "nas-yolo yolo" if design.needs else "yolo"
     screen.print(f"Train it with: {command} train model={model} data=...", soft_wrap=True)

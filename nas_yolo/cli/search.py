@@ -147,6 +147,9 @@ def make_config(
     loaded = load_space(space)
     if blocks == "stock":
         loaded = loaded.restricted_to_stock()
+    sizes = loaded.choices.get("imgsz", (imgsz,))
+    if imgsz not in sizes:
+        raise UserError(f"--imgsz {imgsz}, for the stock model, must be one that the space chooses from: {sizes}")
     check_feasible(parsed_limits, loaded, len(dataset.names), imgsz)
     arguments = parse_training(training)
     check_devices(parsed_budgets)

@@ -1,9 +1,9 @@
 """A2C2f: YOLO12's aggregation block whose units are attention over the whole map followed by a small perceptron.
 
 Paper: YOLOv12: Attention-Centric Real-Time Object Detectors, arXiv:2502.12524.
-Code: Ultralytics' own `A2C2f` (AGPL-3.0), used, not copied; with one area, so that any image size works (YOLO12 cuts
-P4 into four). Its cost grows with the square of the number of pixels: it is for P4 and P5. A model file that names it
-gets YOLO11's detection head, so it belongs to the families that have that head.
+Code: Ultralytics' own `A2C2f` (AGPL-3.0), used, not copied, with its SiLU and batch normalisation; one area, so that
+any image size works (YOLO12 cuts P4 into four). Its cost grows with the square of the number of pixels: it is for P4
+and P5. A model file that names it gets YOLO11's detection head, so it belongs to the families that have that head.
 """
 
 from __future__ import annotations

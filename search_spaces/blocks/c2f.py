@@ -1,7 +1,8 @@
 """C2f: cross-stage partial block of YOLOv8 with every unit's output concatenated.
 
 Paper: CSPNet: A New Backbone that can Enhance Learning Capability of CNN, arXiv:1911.11929.
-Code: Ultralytics' own `C2f` (AGPL-3.0), used, not copied. As in YOLOv8, its units are residual in the backbone only.
+Code: Ultralytics' own `C2f` (AGPL-3.0), used, not copied, with its SiLU and batch normalisation. As in YOLOv8, its
+units are residual in the backbone only.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The units are bottlenecks, CSP blocks of two bottlenecks (C3k), or a bottleneck followed by self-attention (PSA, in
 YOLO26). Attention costs the square of the number of pixels: it is for P5.
 Paper: CSPNet: A New Backbone that can Enhance Learning Capability of CNN, arXiv:1911.11929.
-Code: Ultralytics' own `C3k2` (AGPL-3.0), used, not copied. A model file that names it gets YOLO11's detection head, so
-it belongs to the families that have that head.
+Code: Ultralytics' own `C3k2` (AGPL-3.0), used, not copied, with its SiLU and batch normalisation. A model file that
+names it gets YOLO11's detection head, so it belongs to the families that have that head.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """RepNCSPELAN4, ELAN1, AConv and ADown: YOLOv9's stages and downsamplings.
 
 Paper: YOLOv9: Learning What You Want to Learn Using Programmable Gradient Information, arXiv:2402.13616 (GELAN).
-Code: Ultralytics' own classes (AGPL-3.0), used, not copied. RepNCSPELAN4 holds re-parameterised convolutions, which
-are fused for measurement and export. Hidden channels are the stock models': as many as the downsampling gives, and
-half of that.
+Code: Ultralytics' own classes (AGPL-3.0), used, not copied, with their SiLU and batch normalisation. RepNCSPELAN4
+holds re-parameterised convolutions, which are fused for measurement and export. Hidden channels are the stock models':
+as many as the downsampling gives, and half of that.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 Paper: GhostNet: More Features from Cheap Operations, arXiv:1911.11907. Original code: Apache-2.0 (Huawei Noah).
 `GhostConv` and `GhostBottleneck` are Ultralytics' (AGPL-3.0), used, not copied; their cheap operation is a 5×5
 depthwise convolution where the paper has 3×3.
+Activation is Ultralytics' SiLU where the paper has ReLU, also in a search: it is what the rest of the detector has.
 `C2fGhost` is YOLOv8's C2f with ghost bottlenecks as units; it is also what replaces C2f in `yolov8n-ghost`. It can be
 written in Ultralytics' own rows: its first convolution is two, one for each half that C2f splits off.
 """

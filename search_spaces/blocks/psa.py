@@ -1,7 +1,8 @@
 """C2PSA: self-attention over all pixels for half of the channels; between backbone and neck in YOLO11 and YOLO26.
 
 Paper: YOLOv10: Real-Time End-to-End Object Detection, arXiv:2405.14458 (partial self-attention).
-Code: Ultralytics' own `C2PSA` (AGPL-3.0), used, not copied. Its cost grows with the square of the number of pixels.
+Code: Ultralytics' own `C2PSA` (AGPL-3.0), used, not copied, with its SiLU and batch normalisation. Its cost grows with
+the square of the number of pixels.
 """
 
 from __future__ import annotations

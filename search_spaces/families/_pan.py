@@ -32,7 +32,7 @@ def pan_rows(
         architecture: Of the family that calls.
         nc: Number of classes.
         pooling: The row of the spatial pooling after P5, from its width.
-        attention_first: Whether attention comes before the pooling, or after it.
+        attention_first: Whether attention is one unit before the pooling, or after it and as deep as P5.
         neck_downsample_width: Channels of the neck's downsampling, from its name and the widths of the level that it
             reads and of the next.
         options: Further entries of the model file.
@@ -57,7 +57,7 @@ def pan_rows(
         add(stage.downsample, Place(width, stage.downsample_width, stride=2))
         ends.append(add(stage.block, Place(stage.downsample_width, stage.width, stage.depth, widen=stage.widen)))
         width = stage.width
-    attention = Place(width, width, architecture.stages[-1].depth)
+    attention = Place(width, width, 1 if attention_first else architecture.stages[-1].depth)
     if architecture.attention != "none" and attention_first:
         add(architecture.attention, attention)
     rows.append(pooling(width))

@@ -218,7 +218,32 @@ def test_a_number_out_of_range_is_refused(path: str, value: int) -> None:
         Architecture.from_document(changed_document(path, value))
 
 
-@pytest.mark.parametrize("path", ["stem.width", "stages.1.depth", "imgsz"])
-def test_a_word_for_a_number_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match="not an architecture"):
-        Architecture.from_document(changed_document(path, "64"))
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        *[("stem.width", "width {!r} must be a multiple of 8"), ("stages.0.width", "width {!r} must be a multiple of")],
+        *[("neck.levels.2.width", "width {!r} must be a multiple of 8"), ("stages.1.widen", "widen {!r} must be 1 or")],
+        *[("stages.1.depth", "depth {!r} must be from 1 to 12"), ("neck.levels.1.depth", "depth {!r} must be from 1")],
+        ("imgsz", "image size {} must be a multiple of 32"),
+    ],
+)
+@pytest.mark.parametrize("value", ["64", 64.0, 1.0, 1.5, True, [64]])
+def test_what_is_no_whole_number_is_refused(path: str, message: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"^{re.escape(message.format(value))}"):
+        Architecture.from_document(changed_document(path, value))
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        (Stem, ("Conv", "64"), "width '64' must be a multiple of 8 up to 2048"),
+        (Stem, ("Conv", True), "width True must be a multiple of 8 up to 2048"),
+        (Stage, ("Conv", "C2f", 64, 1.5), "depth 1.5 must be from 1 to 12"),
+        (Stage, ("Conv", "C2f", 64, True), "depth True must be from 1 to 12"),
+        (Stage, ("Conv", "C2f", 64, 1, True), "widen True must be 1 or 2"),
+        (Level, ("C2f", 64.0, 1), "width 64.0 must be a multiple of 8 up to 2048"),
+    ],
+)
+def test_a_part_takes_whole_numbers_only(part: type[Any], values: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        part(*values)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
 from search_spaces.contract import CHECKS, ContractError, cases, check_block, fuse, randomise
-from search_spaces.registry import Role, UnknownNameError, get_block, list_blocks, register_block
+from search_spaces.registry import Place, Role, UnknownNameError, get_block, list_blocks, register_block
 
 over_blocks = pytest.mark.parametrize("name", list_blocks())
 
@@ -232,9 +232,24 @@ def test_a_downsampling_takes_the_image(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(list_blocks("stage")) & set(list_blocks("downsample"))))
+def test_a_downsampling_is_one_unit(name: str) -> None:
+    with pytest.raises(ValueError, match="^a downsampling has depth 1, not 3$"):
+        get_block(name).build(16, 24, depth=3, stride=2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in sorted(set(list_blocks("stage")) & set(list_blocks("downsample")))
+        if get_block(name).depth == "inserted"  # the class itself makes the units
+    ],
+)
 def test_only_the_first_unit_has_the_stride(name: str) -> None:
+    block = get_block(name)
+    module = block.module(16, 24, 3, *block.arguments(Place(16, 24, stride=2))).eval()
     with torch.no_grad():
-        assert build_block(name, 16, 24, depth=3, stride=2)(torch.randn(2, 16, 12, 8)).shape == (2, 24, 6, 4)
+        assert module(torch.randn(2, 16, 12, 8)).shape == (2, 24, 6, 4)
 
 
 @pytest.mark.parametrize("name", sorted(set(list_blocks("attention")) - set(list_blocks("stage"))))

@@ -3,12 +3,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
-from evaluators.accuracy.training import TrainingRequest, prepare, train
+from evaluators.accuracy.training import OWN_ARGUMENTS, TrainingRequest, prepare, train
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Failure
 from search_spaces import Architecture, Level, Neck, Stage, Stem
@@ -23,6 +23,19 @@ SMALL = Architecture(
         Stage("Conv", "GhostV2", 32, 1),
     ),
     Neck("Conv", (Level("C2f", 16, 1), Level("C2f", 32, 1), Level("C2f", 32, 1))),
+)
+# A head that needs no NMS: it is trained twice over, and the weights of the two losses change with the epoch.
+NMS_FREE = Architecture(
+    "yolo26",
+    Stem("Conv", 8),
+    (
+        Stage("Conv", "C3k2", 16, 1),
+        Stage("Conv", "C3k2", 16, 1),
+        Stage("Conv", "C3k2", 32, 1),
+        Stage("Conv", "C3k2-C3k", 64, 1),
+    ),
+    Neck("Conv", (Level("C3k2", 16, 1), Level("C3k2", 32, 1), Level("C3k2-PSA", 64, 1))),
+    attention="C2PSA",
 )
 # One optimizer step per batch, so that no gradient is carried over an epoch's end.
 TRAINING = {"batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.003}
@@ -59,14 +72,26 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return {**saved["model"], **{f"ema {name}": value for name, value in saved["ema"].items()}}
 
 
+NETS = {
+    "yolov8": SMALL,
+    "yolo26": NMS_FREE,
+    "yolo26 without attention": replace(
+        NMS_FREE,
+        attention="none",
+        neck=replace(NMS_FREE.neck, levels=(*NMS_FREE.neck.levels[:2], Level("C3k2", 64, 1))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_paused_and_continued_equals_uninterrupted_to_the_bit(
-    request_for: Callable[..., TrainingRequest], tmp_path: Path
+    name: str, request_for: Callable[..., TrainingRequest], tmp_path: Path
 ) -> None:
-    straight = epochs(request_for())
+    straight = epochs(request_for(architecture=NETS[name]))
     pieces = tmp_path / "pieces.pt"
-    first = epochs(request_for(checkpoint=pieces, until=1))
-    second = epochs(request_for(checkpoint=pieces, until=3, known=1))
-    third = epochs(request_for(checkpoint=pieces, until=4, known=3))
+    first = epochs(request_for(architecture=NETS[name], checkpoint=pieces, until=1))
+    second = epochs(request_for(architecture=NETS[name], checkpoint=pieces, until=3, known=1))
+    third = epochs(request_for(architecture=NETS[name], checkpoint=pieces, until=4, known=3))
 
     assert [e.epoch for e in straight] == [1, 2, 3, 4]
     assert [len(first), len(second), len(third)] == [1, 2, 1]
@@ -76,6 +101,81 @@ def test_paused_and_continued_equals_uninterrupted_to_the_bit(
     one, other = weights(tmp_path / "checkpoint.pt"), weights(pieces)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Weighed(NamedTuple):
+    """The weights of the one-to-many and the one-to-one loss, and how often they were changed before."""
+
+    epoch: int
+    updates: int
+    one_to_many: float
+    one_to_one: float
+
+
+@pytest.fixture
+def weighed(monkeypatch: pytest.MonkeyPatch) -> list[Weighed]:
+    """What the loss of each training batch was weighed with."""
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    found: list[Weighed] = []
+    end_batch = ProxyTrainer._end_batch
+
+    def note(self: ProxyTrainer) -> None:
+        criterion = self.model.criterion
+        found.append(Weighed(self.epoch, criterion.updates, criterion.o2m, criterion.o2o))
+        end_batch(self)
+
+    monkeypatch.setattr(ProxyTrainer, "_end_batch", note)
+    return found
+
+
+def test_a_continued_nms_free_training_weighs_its_losses_as_an_uninterrupted_one(
+    request_for: Callable[..., TrainingRequest], weighed: list[Weighed], tmp_path: Path
+) -> None:
+    epochs(request_for(architecture=NMS_FREE))
+    straight = weighed.copy()
+    assert [one.updates for one in straight] == [one.epoch for one in straight]
+    assert [one.one_to_many for one in straight[::4]] == pytest.approx([0.8, 0.8 - 0.7 / 3, 0.8 - 1.4 / 3, 0.1])
+    assert all(one.one_to_many + one.one_to_one == pytest.approx(1) for one in straight)
+
+    weighed.clear()
+    pieces = tmp_path / "pieces.pt"
+    for known, until in enumerate(range(1, 5)):
+        epochs(request_for(architecture=NMS_FREE, checkpoint=pieces, known=known, until=until))
+    assert weighed == straight
+
+
+@pytest.mark.parametrize(("architecture", "nms_free"), [(SMALL, False), (NMS_FREE, True)], ids=["yolov8", "yolo26"])
+def test_the_half_of_the_head_that_is_deployed_is_validated(
+    architecture: Architecture,
+    nms_free: bool,
+    request_for: Callable[..., TrainingRequest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ultralytics.models.yolo.detect import DetectionValidator
+
+    heads, outputs = [], []
+    init_metrics, postprocess = DetectionValidator.init_metrics, DetectionValidator.postprocess
+
+    def note_head(self: DetectionValidator, model: Any) -> None:
+        heads.append(bool(model.model[-1].end2end))
+        init_metrics(self, model)
+
+    def note_output(self: DetectionValidator, preds: Any) -> Any:
+        outputs.append((self.end2end, tuple(preds[0].shape[1:])))
+        return postprocess(self, preds)
+
+    monkeypatch.setattr(DetectionValidator, "init_metrics", note_head)
+    monkeypatch.setattr(DetectionValidator, "postprocess", note_output)
+    epochs(request_for(architecture=architecture, epochs=3, until=1))
+    epochs(request_for(architecture=architecture, epochs=3, until=3, known=1))
+    assert heads == [nms_free] * 3
+    anchors, classes = 8 * 8 + 4 * 4 + 2 * 2, len(request_for().dataset.names)
+    assert set(outputs) == {(nms_free, (anchors, 6) if nms_free else (4 + classes, anchors))}
+
+
+def test_the_search_itself_decides_whether_nms_is_needed() -> None:
+    assert "nms" in OWN_ARGUMENTS
 
 
 def test_another_seed_is_another_training(request_for: Callable[..., TrainingRequest], tmp_path: Path) -> None:

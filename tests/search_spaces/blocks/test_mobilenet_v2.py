@@ -37,6 +37,7 @@ def test_only_the_first_unit_changes_width_and_resolution() -> None:
 @pytest.mark.parametrize("kernel_size", [3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_name_is_a_kernel_size(kernel_size: int, stride: int) -> None:
-    built = get_block(f"MBConv{kernel_size}").build(16, 24, 2, stride)
-    assert [unit.conv_dw.conv.kernel_size for unit in built] == [(kernel_size, kernel_size)] * 2
-    assert [unit.conv_dw.conv.stride[0] for unit in built] == [stride, 1]
+    depth = 1 if stride == 2 else 2  # a downsampling is one unit
+    built = get_block(f"MBConv{kernel_size}").build(16, 24, depth, stride)
+    assert [unit.conv_dw.conv.kernel_size for unit in built] == [(kernel_size, kernel_size)] * depth
+    assert [unit.conv_dw.conv.stride[0] for unit in built] == [stride, 1][:depth]
