@@ -233,7 +233,7 @@ def test_a_downsampling_takes_the_image(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(list_blocks("stage")) & set(list_blocks("downsample"))))
 def test_a_downsampling_is_one_unit(name: str) -> None:
-    with pytest.raises(ValueError, match="^a downsampling has depth 1, not 3$"):
+    with pytest.raises(ValueError, match=r"^a downsampling has depth 1, not 3$"):
         get_block(name).build(16, 24, depth=3, stride=2)
 
 

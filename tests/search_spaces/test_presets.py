@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,6 +61,10 @@ def test_a_stock_model_computes_what_ultralytics_own_does(name: str) -> None:
     image = torch.rand(2, 3, 96, 64)
     spread_activations(stock, image)
     ours.load_state_dict(stock.state_dict())
+    assert ours.end2end == name.startswith("yolo26")
+    assert not stock.end2end  # unless it is told, Ultralytics infers with the half that needs NMS
+    ours.end2end = False
+    assert ours(image)[0].shape == (2, 4 + 80, 12 * 8 + 6 * 4 + 3 * 2)
     assert_same_output(ours, stock, image)
 
 
@@ -69,10 +74,11 @@ def test_yolo26_gives_the_same_final_boxes(name: str) -> None:
     image = torch.rand(2, 3, 96, 64)
     spread_activations(stock, image)
     ours.load_state_dict(stock.state_dict())
+    stock.end2end = True  # Ultralytics 8.4.190 infers with the other half unless asked
     for network in (ours, stock):
-        network.end2end = True  # Ultralytics 8.4.190 infers with the other half unless asked
         assert network.model[-1].end2end
         assert network(image)[0].shape == (2, 12 * 8 + 6 * 4 + 3 * 2, 6)  # box, score, class: nothing left to suppress
+        assert network(torch.rand(1, 3, 160, 160))[0].shape == (1, 300, 6)  # of 525
     assert_same_output(ours, stock, image)
 
 
@@ -195,15 +201,38 @@ def test_a_swap_of_yolov8_replaces_the_backbone(scale: str, swap: str) -> None:
 def test_focal_is_the_stock_model_with_one_row_before_the_pooling(name: str) -> None:
     stock, focal = (hook.model_file(load_preset(f"{name}{suffix}"), nc=80) for suffix in ("", "-focal"))
     *backbone, pooling = stock["backbone"]
-    width, depth = load_preset(name).stages[-1].width, load_preset(name).stages[-1].depth
+    width = load_preset(name).stages[-1].width
     assert pooling[2] == ("SPPELAN" if name.startswith("yolov9") else "SPPF")
-    assert focal["backbone"] == [*backbone, [-1, depth, "FocalModulation", [width]], pooling]
+    assert focal["backbone"] == [*backbone, [-1, 1, "FocalModulation", [width]], pooling]  # one unit, however deep P5
     layers = layers_of(focal)
     assert type(layers[9]) is get_block("FocalModulation").module
     assert type(layers[10]) in (SPPELAN, SPPF)
     without = [(key, value.shape) for layer in (*layers[:9], *layers[10:]) for key, value in layer.state_dict().items()]
     own = [(key, value.shape) for layer in layers_of(stock) for key, value in layer.state_dict().items()]
     assert without == own
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("block", ["C2PSA", "FocalModulation"])
+@pytest.mark.parametrize("name", ["yolov8n", "yolov9t", "yolo11n", "yolo26n"])
+def test_attention_is_one_unit_before_the_pooling_or_as_deep_as_p5_after_it(name: str, block: str, depth: int) -> None:
+    stock = load_preset(name)
+    *others, p5 = stock.stages
+    design = replace(stock, stages=(*others, replace(p5, depth=depth)), attention=block)
+    backbone = hook.model_file(design, nc=80)["backbone"]
+    (index,) = [index for index, row in enumerate(backbone) if row[2] == block]
+    after = get_family(stock.family).light_head
+    assert (index, backbone[index][1]) == ((len(backbone) - 1, depth) if after else (len(backbone) - 2, 1))
+    assert backbone[index - 1 if after else index + 1][2] in ("SPPF", "SPPELAN")
+
+
+def test_the_focal_yolov9t_has_one_focal_unit() -> None:
+    modules = layers_of(hook.model_file(load_preset("yolov9t-focal"), nc=80)).modules()
+    (focal,) = [module for module in modules if type(module) is get_block("FocalModulation").module]
+    assert load_preset("yolov9t").stages[-1].depth == 3
+    assert [p.shape for p in focal.parameters()] == [
+        p.shape for p in get_block("FocalModulation").build(128, 128, 1).parameters()
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import C2f
+from ultralytics.nn.modules import C2f, Conv
+from ultralytics.utils.torch_utils import initialize_weights
 
 from search_spaces import registry
 from search_spaces.contract import ContractError
@@ -178,6 +181,102 @@ def test_a_class_from_outside_that_breaks_the_contract_is_refused() -> None:
     assert list_blocks() == before
 
 
+@pytest.mark.parametrize("name", ["SPPF", "C3x", "Detect", "Concat"])
+def test_a_class_with_the_name_of_one_of_ultralytics_is_refused(name: str) -> None:
+    before = list_blocks()
+    register = register_block("Mine", paper="none", licence="MIT")
+    with pytest.raises(BlockError, match=f"^block 'Mine': Ultralytics has a class '{name}' of its own; rename yours$"):
+        register(type(name, (C2f,), {}))
+    assert list_blocks() == before
+
+
+def test_a_class_that_is_not_ultralytics_own_is_not_stock() -> None:
+    before = list_blocks()
+    register = register_block("Mine", paper="none", licence="MIT", stock=True)
+    with pytest.raises(BlockError, match=r"^block 'Mine': stock means a class of Ultralytics, not of ") as caught:
+        register(type("Mine", (C2f,), {}))
+    assert str(caught.value).endswith(__name__)
+    assert list_blocks() == before
+
+
+class StackedOutside(Conv):  # type: ignore[misc]
+    """One unit; the row's repeats make more of them."""
+
+
+class ArgumentOutside(nn.Sequential):
+    """Its depth is its third argument, and comes from the row's."""
+
+    def __init__(self, in_chs: int, out_chs: int, kernel_size: int, units: int):
+        super().__init__(*(Conv(out_chs if i else in_chs, out_chs, kernel_size) for i in range(units)))
+
+
+class InsertedOutside(nn.Sequential):
+    """Its depth is its third argument, and comes from the row's repeats."""
+
+    def __init__(self, in_chs: int, out_chs: int, depth: int = 1, kernel_size: int = 1):
+        super().__init__(*(Conv(out_chs if i else in_chs, out_chs, kernel_size) for i in range(depth)))
+
+
+@pytest.fixture
+def from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block for each way to become deep, of a package that is not ours."""
+    list_blocks()
+    monkeypatch.setattr(registry, "_blocks", dict(registry._blocks))
+    known: dict[str, str] = {"paper": "none", "licence": "MIT"}
+    register_block("StackedOutside", arguments=lambda place: (3,), depth="stacked", **known)(StackedOutside)
+    register_block("ArgumentOutside", arguments=lambda place: (3, place.depth), depth="argument", **known)(
+        ArgumentOutside
+    )
+    register_block("InsertedOutside", arguments=lambda place: (3,), **known)(InsertedOutside)
+
+
+OUTSIDE = ("StackedOutside", "ArgumentOutside", "InsertedOutside")
+
+
+@pytest.mark.usefixtures("from_outside")
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize(("in_chs", "depth"), [(16, 1), (24, 1), (16, 2), (16, 3), (24, 3)])
+def test_a_block_from_outside_is_built_through_the_hook_as_by_itself(name: str, in_chs: int, depth: int) -> None:
+    from search_spaces import hook
+
+    block = get_block(name)
+    rows = [[-1, 1, "Conv", [in_chs, 3, 2]], *block.rows(Place(in_chs, 24, depth))]
+    network = hook.build({"nc": 2, "backbone": rows, "head": [[[len(rows) - 1], 1, "Detect", ["nc"]]]}).eval()
+    built, expected = network.model[1:-1], block.build(in_chs, 24, depth).eval()
+
+    def convolutions(module: nn.Module) -> list[tuple[int, int, tuple[int, ...]]]:
+        found = (part for part in module.modules() if isinstance(part, nn.Conv2d))
+        return [(part.in_channels, part.out_channels, part.kernel_size) for part in found]
+
+    assert convolutions(built) == convolutions(expected)
+    assert convolutions(built) == [(in_chs, 24, (3, 3)), *[(24, 24, (3, 3))] * (depth - 1)]
+    for layer in built:
+        assert layer.type == f"{__name__}.{name}"
+    initialize_weights(expected)  # not weights: what Ultralytics sets of normalisations in every model
+    expected.load_state_dict(dict(zip(expected.state_dict(), built.state_dict().values(), strict=True)))
+    image = torch.randn(2, in_chs, 9, 7)
+    with torch.no_grad():
+        assert torch.equal(built(image), expected(image))
+
+
+@pytest.mark.usefixtures("from_outside")
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("preset", ["yolov8n", "yolo26n"])
+def test_a_block_from_outside_stands_in_a_detector(name: str, preset: str) -> None:
+    from search_spaces import hook
+    from search_spaces.space_file import load_preset
+
+    p2, p3, *others = load_preset(preset).stages
+    architecture = replace(load_preset(preset), stages=(p2, replace(p3, block=name, width=64, depth=3), *others))
+    model = hook.model_file(architecture, nc=2)
+    network = hook.build(model)
+    rows = [index for index, row in enumerate(model["backbone"]) if row[2] == name]
+    units = [part.in_channels for i in rows for part in network.model[i].modules() if isinstance(part, nn.Conv2d)]
+    assert units == [p3.downsample_width if preset == "yolov8n" else 64 // p3.widen, 64, 64]
+    with torch.no_grad():
+        assert network.eval()(torch.rand(1, 3, 64, 64))[0].shape == ((1, 6, 84) if preset == "yolov8n" else (1, 84, 6))
+
+
 def test_a_block_with_a_depth_of_its_own_gets_it() -> None:
     built = get_block("C2f").build(16, 24, depth=3)
     assert type(built) is get_block("C2f").module
@@ -295,6 +394,39 @@ def test_a_block_of_another_package_is_listed_built_and_exported(
     assert output.shape == (1, 4 + 2, 8 * 8 + 4 * 4 + 2 * 2)
 
 
+# The same with another way to become deep: the row's repeats, or an argument of the row.
+STACKED = GOOD.replace("depth=1, stride=1", "stride=1, depth=1").replace(
+    'licence="MIT"', 'licence="MIT", depth="stacked", arguments=lambda place: (place.stride,)'
+)
+ARGUMENT = GOOD.replace(
+    'licence="MIT"', 'licence="MIT", depth="argument", arguments=lambda place: (place.depth, place.stride)'
+)
+BUILD = """
+from dataclasses import replace
+
+from torch import nn
+
+from search_spaces import hook
+from search_spaces.space_file import load_preset
+
+preset = load_preset("yolov8n")
+p2, p3, *others = preset.stages
+p3 = replace(p3, downsample="Twofold", block="Twofold", width=128, widen=2, depth=3)
+network = hook.build(hook.model_file(replace(preset, stages=(p2, p3, *others)), nc=2))
+units = [module for module in network.modules() if type(module).__name__ == "Twofold"]
+print(*(part.in_channels for unit in units for part in unit.modules() if isinstance(part, nn.Conv2d)))
+"""
+
+
+@pytest.mark.parametrize("module", [GOOD, STACKED, ARGUMENT], ids=["inserted", "stacked", "argument"])
+def test_a_block_of_another_package_may_become_deep_in_each_way(
+    module: str, plugin: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = plugin(module, BUILD)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["32", "64", "128", "128"]
+
+
 LIST = """
 from search_spaces.errors import UserError
 from search_spaces.registry import list_blocks
@@ -319,6 +451,22 @@ except UserError as error:
         ("from torch import nn", "import no_such_module\nfrom torch import nn", "No module named 'no_such_module'"),
         ("from torch import nn", "from torch import nn\n\n1 / 0", "division by zero"),
         ("from torch import nn", "from torch import nn\n\nraise SystemError('two\\nlines')", "two lines"),
+        ("from torch import nn", "from torch import nn\n\nraise ImportError('a\\r\\n\\n  b\\n')", ": a b; mend"),
+        ("from torch import nn", "from torch import nn\n\nraise Nonsense", "name 'Nonsense' is not defined"),
+        ("from torch import nn", "from torch import nn\n\nraise ValueError", "does not load: ValueError; mend"),
+        ("from torch import nn", "from torch import nn\n\nassert False, '\\n'", "does not load: AssertionError; mend"),
+        ("from torch import nn", "from torch import nn)", "unmatched ')'"),
+        (
+            "        super().__init__(",
+            "        raise TypeError('not\\nthis\\nway')\n        super().__init__(",
+            "block 'Twofold' breaks the contract, check 'shape': not this way; mend",
+        ),
+        ("class Twofold", "class SPPF", "block 'Twofold': Ultralytics has a class 'SPPF' of its own; rename yours"),
+        (
+            'licence="MIT"',
+            'licence="MIT", stock=True',
+            "block 'Twofold': stock means a class of Ultralytics, not of twofold_block",
+        ),
     ],
 )
 def test_a_plugin_that_cannot_be_used_is_named_in_one_line(

@@ -130,8 +130,30 @@ def test_known_designs_are_the_baseline_and_its_own_swaps() -> None:
     assert set(designs) == {"yolov8n", *(f"yolov8n-{swap}" for swap in SWAPS)}
     assert designs == {name: load_preset(name) for name in designs}
     assert list(known_designs(load_space("yolov9t"), "yolov9t", 640)) == ["yolov9t", "yolov9t-focal"]
-    assert list(known_designs(load_space("yolov9"), "yolov9t", 640)) == ["yolov9t", "yolov9t-focal"]
     assert list(known_designs(load_space("yolo26n"), "yolo26n", 640)) == ["yolo26n"]
+
+
+@pytest.mark.parametrize(
+    ("space", "baseline"),
+    [("yolov8", "yolov8s"), ("yolov9", "yolov9t"), ("yolov9", "yolov9c"), ("yolo11", "yolo11n"), ("yolo26", "yolo26x")],
+)
+def test_known_designs_are_the_baseline_then_the_other_stock_models_then_its_swaps(space: str, baseline: str) -> None:
+    designs = known_designs(load_space(space), baseline, 640)
+    stock, swaps = [name for name in designs if "-" not in name], [name for name in designs if "-" in name]
+    assert list(designs) == [*stock, *swaps]
+    assert stock[0] == baseline
+    assert sorted(stock) == sorted(SCALES[space])
+    own = {"yolov8": SWAPS, "yolov9": ("focal",)}.get(space, ())
+    assert set(swaps) == {f"{baseline}-{swap}" for swap in own}
+    assert designs == {name: load_preset(name) for name in designs}
+
+
+def test_known_designs_are_of_the_space_s_family_only() -> None:
+    for name in list_spaces():
+        space = load_space(name)
+        designs = known_designs(space, get_family(space.family).baseline, 640)
+        assert {design.family for design in designs.values()} == {space.family}
+        assert len({design.key for design in designs.values()}) == len(designs)
 
 
 def test_known_designs_outside_the_space_are_left_out_but_the_baseline_is_not(tmp_path: Path) -> None:
@@ -221,7 +243,12 @@ REFUSALS = {
         "unknown attention 'C2PS'; did you mean 'C2PSA'?",
     ),
     "misspelt family": (SMALL, "yolov8", "yolo8", 2, "unknown family 'yolo8'; did you mean 'yolov8'?"),
-    "two families": (SMALL, "yolov8", "[yolov8, yolov10]", 2, "unknown family 'yolov10'"),
+    "two families": (SMALL, "yolov8", "[yolov8, yolov9]", 2, "family must be a single value"),
+    "a list of one family": (SMALL, "yolov8", "[yolov8]", 2, "family must be a single value"),
+    "mapping for a family": (SMALL, "yolov8", "{name: yolov8}", 2, "family must be a single value"),
+    "family of another kind": (SMALL, "yolov8", "yolov10", 2, "unknown family 'yolov10'"),
+    "list of versions": (SMALL, "version: 1", "version: [1]", 1, "version must be a single value"),
+    "mapping for a version": (SMALL, "version: 1", "version: {one: 1}", 1, "version must be a single value"),
     "far from any word": (
         SMALL,
         "C2fGhost",

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import DetectionModel, guess_model_scale
 
 from nas_yolo.export import Design, write_folder, write_yaml
 from search_spaces import Architecture, Neck, Stage, Stem, hook
-from search_spaces.architecture import Level
+from search_spaces.architecture import MAX_WIDTH, Level
 from search_spaces.contract import randomise
-from search_spaces.registry import our_modules
+from search_spaces.errors import UserError
+from search_spaces.registry import list_blocks, our_modules
 from search_spaces.space_file import load_preset, presets
 from search_spaces.stock import stock_file, stock_network
 
@@ -81,13 +82,16 @@ def trained(model: dict[str, Any]) -> DetectionModel:
     return network.eval()
 
 
-def output(network: nn.Module, image: Tensor) -> Tensor:
-    """What it computes, by one thread, in the image's precision."""
+def output(network: nn.Module, image: Tensor, nms_free: bool | None = None) -> Tensor:
+    """What it computes, by one thread, in the image's precision; with that half of its head, if given."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    network = deepcopy(network)
+    if nms_free is not None:
+        network.end2end = nms_free
     try:
         with torch.no_grad():
-            found: Tensor = deepcopy(network).to(image.dtype).eval()(image)[0]
+            found: Tensor = network.to(image.dtype).eval()(image)[0]
     finally:
         torch.set_num_threads(threads)
     return found
@@ -107,6 +111,8 @@ def test_the_stock_form_is_the_same_net(name: str) -> None:
     expected = output(network, one)
     assert (output(network, other) - expected).abs().max() > 1  # pixel
     assert torch.equal(output(stock, one), expected)
+    assert network.end2end == stock.end2end == (NETS[name].family == "yolo26")
+    assert torch.equal(output(stock, one, nms_free=False), output(network, one, nms_free=False))
     assert count(stock) == count(network)
     assert not {type(module).__name__ for module in stock.modules()} & our_modules().keys()
     assert stock.stride.tolist() == network.stride.tolist() == [8, 16, 32]
@@ -176,7 +182,9 @@ def test_a_file_that_is_stock_already_comes_back_equal(name: str) -> None:
     model = hook.model_file(load_preset(name), nc=80)
     assert stock_file(model) == model
     network, image = trained(model), torch.rand(IMAGE)
-    assert torch.equal(output(stock_network(network, model), image), output(network, image))
+    stock = stock_network(network, model)
+    assert torch.equal(output(stock, image), output(network, image))
+    assert torch.equal(output(stock, image, nms_free=False), output(network, image, nms_free=False))
 
 
 @pytest.mark.parametrize("block", ["ConvNeXt", "FocalModulation", "UIB", "ShuffleV2"])
@@ -204,16 +212,54 @@ def test_the_written_file_builds_the_same_net_without_our_hook(name: str, tmp_pa
     loaded = DetectionModel(str(tmp_path / "best.yaml"), verbose=False)
     loaded.load_state_dict(stock_network(network, model).state_dict())
     image = torch.rand(IMAGE, dtype=torch.float64)
-    assert torch.equal(output(loaded, image), output(network, image))
+    # Ultralytics leaves the half of YOLO26's head that needs no NMS unused unless it is told.
+    assert torch.equal(output(loaded, image, nms_free=network.end2end), output(network, image))
+    assert torch.equal(output(loaded, image), output(network, image, nms_free=False))
     assert "stock, for plain Ultralytics" in (tmp_path / "best.yaml").read_text()
 
 
-@pytest.mark.parametrize("name", ["best.yaml", "yolo11m-best.yaml", "yolov8x.yaml"])
-def test_the_name_of_the_file_does_not_change_the_net(name: str, tmp_path: Path) -> None:
-    # Ultralytics reads a scale out of it, and builds other C3k2 for m, l and x.
-    write_yaml(Design(load_preset("yolo11n"), ("one",), 96, "a test"), tmp_path / name)
-    expected = hook.build(hook.model_file(load_preset("yolo11n"), nc=1))
-    assert count(DetectionModel(str(tmp_path / name), verbose=False)) == count(expected)
+# Ultralytics reads a scale out of the file's name, and builds other C3k2 for m, l and x.
+WITH_SCALE = ("yolo11m-best.yaml", "yolov8x.yaml", "my-yolo26n.yaml", "yoloe-11l.yaml", "yolo5x6.yaml")
+WITHOUT_SCALE = ("best.yaml", "yolo11.yaml", "yolov8-best.yaml", "mine.yaml", "yolo-n.yaml", "YOLO11M.yaml")
+
+
+@pytest.mark.parametrize("preset", ["yolo11n", "yolo26n"])
+@pytest.mark.parametrize("name", WITH_SCALE)
+def test_a_name_with_a_scale_is_refused_where_it_would_change_the_net(preset: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"scale from the name {re.escape(name)} and build another net; choose"):
+        write_yaml(Design(load_preset(preset), ("one",), 96, "a test"), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [*WITH_SCALE, *WITHOUT_SCALE])
+def test_the_names_with_a_scale_are_those_that_ultralytics_reads_one_from(name: str) -> None:
+    assert bool(guess_model_scale(name)) == (name in WITH_SCALE)
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        *[(preset, name) for preset in ("yolov8n", "yolov9t") for name in (WITH_SCALE[0], WITH_SCALE[1], "best.yaml")],
+        *[("yolo11n", name) for name in WITHOUT_SCALE],
+        ("yolo26n", "best.yaml"),
+    ],
+)
+def test_the_name_of_the_file_does_not_change_the_net(preset: str, name: str, tmp_path: Path) -> None:
+    write_yaml(Design(load_preset(preset), ("one",), 96, "a test"), tmp_path / name)
+    expected = hook.build(hook.model_file(load_preset(preset), nc=1))
+    built = DetectionModel(str(tmp_path / name), verbose=False)
+    assert [(key, value.shape) for key, value in built.state_dict().items()] == [
+        (key, value.shape) for key, value in expected.state_dict().items()
+    ]
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolov9t", "yolo11n", "yolo26n"])
+def test_a_model_file_with_yolo11_s_head_has_a_scale_of_one(name: str) -> None:
+    model = hook.model_file(load_preset(name), nc=3)
+    if name in ("yolo11n", "yolo26n"):
+        assert (model["scales"], model["scale"]) == ({"n": [1.0, 1.0, MAX_WIDTH]}, "n")
+    else:
+        assert not {"scale", "scales"} & model.keys()
 
 
 # Elsewhere: an environment without nas-yolo, and other versions of Ultralytics
@@ -236,7 +282,12 @@ with torch.no_grad():
     image = torch.load("image.pt")
     single = model.model.eval()(image.float())[0]
     output = model.model.double()(image)[0]
-torch.save({"ours": found, "version": ultralytics.__version__, "output": output, "single": single}, "output.pt")
+    nms_free = None
+    if hasattr(model.model.model[-1], "one2one_cv2"):
+        model.model.end2end = True
+        nms_free = model.model(image)[0]
+found = {"ours": found, "names": model.names, "output": output, "single": single, "nms_free": nms_free}
+torch.save({**found, "version": ultralytics.__version__}, "output.pt")
 """
 
 
@@ -314,8 +365,8 @@ class Exported:
     network: DetectionModel
     image: Tensor
 
-    def expected(self) -> Tensor:
-        return output(self.network, self.image)
+    def expected(self, nms_free: bool = False) -> Tensor:
+        return output(self.network, self.image, nms_free)
 
 
 def export(architecture: Architecture, folder: Path) -> Exported:
@@ -331,12 +382,13 @@ def export(architecture: Architecture, folder: Path) -> Exported:
 def run_readme(exported: Exported, environment: Environment, **variables: str) -> dict[str, Any]:
     """Load the folder with the README's own lines, nothing else, and compute."""
     readme = (exported.folder / "README.md").read_text()
-    (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(snippet.splitlines()) == 3
-    (exported.folder / "snippet.py").write_text(snippet)
+    load, names = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert (len(load.splitlines()), len(names.splitlines())) == (3, 1)
+    (exported.folder / "snippet.py").write_text(load + names)
     done = environment.run(USE, exported.folder, **variables)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = torch.load(exported.folder / "output.pt", weights_only=True)
+    assert result["names"] == dict(enumerate(exported.design.names))
     return result
 
 
@@ -346,6 +398,10 @@ def test_a_stock_export_runs_where_nas_yolo_is_not_installed(name: str, plain: E
     result = run_readme(exported, plain)
     assert result["ours"] == []
     assert torch.equal(result["output"], exported.expected())
+    if name == "yolo26":
+        assert torch.equal(result["nms_free"], exported.expected(nms_free=True))
+    else:
+        assert result["nms_free"] is None
     if name == "backbone only":  # yolov8n-ghost: exact in single precision too
         assert torch.equal(result["single"], output(exported.network, exported.image.float()))
 
@@ -363,11 +419,11 @@ OLDER = ("8.3.40", "8.3.200")
 
 
 @pytest.mark.parametrize("version", OLDER)
-@pytest.mark.parametrize("name", ["yolov9", "yolov8", "yolo11"])
+@pytest.mark.parametrize("name", ["yolov9", "yolov8", "yolo11", "yolo11n"])  # YOLO26's head needs 8.4
 def test_a_stock_export_runs_on_an_older_ultralytics(
     version: str, name: str, older: Callable[[str], Environment], tmp_path: Path
 ) -> None:
-    exported = export(NETS[name], tmp_path / "folder")
+    exported = export(NETS[name] if name in NETS else load_preset(name), tmp_path / "folder")
     result = run_readme(exported, older(version))
     assert (result["version"], result["ours"]) == (version, [])
     assert torch.equal(result["output"], exported.expected())
@@ -383,3 +439,14 @@ def test_an_export_that_needs_nas_yolo_runs_on_an_older_ultralytics(
     assert result["version"] == version
     assert "search_spaces" in result["ours"]
     assert torch.equal(result["output"], exported.expected())
+
+
+@pytest.mark.parametrize(("version", "known"), [("8.3.40", False), ("8.3.200", True)])
+def test_a_block_that_an_older_ultralytics_lacks_is_not_registered(
+    version: str, known: bool, older: Callable[[str], Environment], tmp_path: Path
+) -> None:
+    code = "from search_spaces.registry import list_blocks; print(*list_blocks())"
+    done = older(version).run(code, tmp_path, PYTHONPATH=str(Path(__file__).parents[2]))
+    assert done.returncode == 0, done.stderr
+    found = set(done.stdout.splitlines()[-1].split())
+    assert found == {name for name in list_blocks() if known or name != "A2C2f"}
