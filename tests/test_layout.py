@@ -16,10 +16,14 @@ HEAVY = ("torch", "ultralytics", "ray", "optuna", "onnxruntime", "sklearn")
 MAY_IMPORT = {
     "ultralytics": (
         "search_spaces/hook.py",
+        "search_spaces/registry.py",
+        "search_spaces/contract.py",
+        "search_spaces/stock.py",
         "search_spaces/blocks/",
         "evaluators/accuracy/",
         "evaluators/export.py",
         "evaluators/complexity.py",
+        "nas_yolo/export.py",
         "nas_yolo/cli/search.py",
         "nas_yolo/cli/yolo.py",
     ),

@@ -282,7 +282,7 @@ def test_export_of_a_stock_design_as_yaml_or_as_a_folder(
     assert images.shape == [1, 3, 64, 64]
     readme = (folder / "README.md").read_text()
     assert "nas-yolo yolo" not in readme
-    assert "9. 9" in readme  # the classes by number
+    assert "8: '8', 9: '9'}" in readme  # the classes by number
     assert f"Train it with: yolo train model={folder / 'best.yaml'}" in invoke("export", "done", "-o", folder).output
 
 

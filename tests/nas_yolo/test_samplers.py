@@ -20,7 +20,13 @@ SPACE = SearchSpace(
         **{f"P{level}.block": ("C2f", "ShuffleV2") for level in range(2, 6)},
         **{f"P{level}.width": (32, 48, 96) for level in range(2, 6)},
         **{f"P{level}.depth": (1, 2) for level in range(2, 6)},
-        **{"neck.block": ("C2f",), "neck.depth": (1,)},
+        **{f"P{level}.widen": (1,) for level in range(2, 6)},
+        **{"attention": ("none",), "neck.downsample": ("Conv",)},
+        **{
+            f"neck.P{level}.{key}": values
+            for level in (3, 4, 5)
+            for key, values in (("block", ("C2f",)), ("depth", (1,)))
+        },
     },
 )
 
