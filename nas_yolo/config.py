@@ -41,7 +41,7 @@ class SearchConfig:
     epochs: int
     budgets: tuple[Budget, ...]
     limits: tuple[Limit, ...] = ()
-    sampler: str = "tpe"
+    sampler: str = "frontier"
     seed: int = 0
     training: dict[str, Any] = field(default_factory=dict)
     runner: str = "ray"

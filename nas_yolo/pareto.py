@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 
 def front(latencies_ms: Sequence[float], accuracies: Sequence[float]) -> list[int]:
     """Indices of the points that no other point beats, fastest first.
@@ -46,3 +49,27 @@ def regrets(latencies_ms: Sequence[float], accuracies: Sequence[float]) -> list[
             result[index] = best - accuracies[index]
         start = end
     return result
+
+
+def hypervolume(
+    latencies_ms: ArrayLike, accuracies: ArrayLike, reference_latency_ms: float, reference_accuracy: float
+) -> float:
+    """Area that points dominate between them and a reference, log-latency on one axis: 0 or more, higher is better.
+
+    Exact. Points that are no faster, or no more accurate, than the reference add nothing. One unit is a factor of e in
+    latency times one unit of accuracy.
+
+    Raises:
+        ValueError: If a value is not finite, a latency not positive, or the lengths differ.
+    """
+    latency, accuracy = np.asarray(latencies_ms, dtype=float), np.asarray(accuracies, dtype=float)
+    if latency.ndim != 1 or latency.shape != accuracy.shape:
+        raise ValueError(f"latencies {latency.shape} and accuracies {accuracy.shape} must be equally many")
+    if not (np.isfinite(latency).all() and np.isfinite(accuracy).all() and math.isfinite(reference_accuracy)):
+        raise ValueError("latencies, accuracies and the reference must be finite")
+    if (latency <= 0).any() or not 0 < reference_latency_ms < math.inf:
+        raise ValueError("latencies must be positive")
+    order = np.argsort(latency)
+    edges = np.log(np.append(np.minimum(latency[order], reference_latency_ms), reference_latency_ms))
+    best = np.maximum.accumulate(np.append(reference_accuracy, accuracy[order]))[1:]
+    return float(np.sum(np.diff(edges) * (best - reference_accuracy)))

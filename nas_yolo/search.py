@@ -26,8 +26,9 @@ from nas_yolo.budget import RESERVE, Purse
 from nas_yolo.config import SearchConfig
 from nas_yolo.objective import too_complex, too_slow
 from nas_yolo.runners import Event, Kind, Runner, Work
-from nas_yolo.samplers import Observation, get_sampler
-from nas_yolo.schedulers.asha import Standing, finalists, promotion, rungs
+from nas_yolo.samplers import Seen
+from nas_yolo.samplers._grid import Grid
+from nas_yolo.schedulers import get_strategy, rungs
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.registry import get_family
@@ -39,9 +40,7 @@ ATTEMPTS = 2  # a crash may be the machine's fault: once more, from the last che
 MAX_FAILURES = 5  # with nothing trained at all: something is wrong that more trials will not mend
 SAFETY = 1.1  # trainings are planned as that much longer than measured
 TICK_S = 1.0
-# Architectures looked at for one that is new and within the limits.
-BY_SAMPLER, BY_CHANCE, BY_WALK = 5, 50, 500
-FEW = 8  # observations from which a rung is worth learning from
+BY_CHANCE, BY_WALK = 50, 500  # architectures looked at for one that is new and within the limits
 
 Phase = Literal["preparing", "exploring", "finishing", "done"]
 
@@ -101,12 +100,18 @@ class SearchLoop:
         self.scratch = repository.run_folder(search) / "scratch"
         self.config = SearchConfig.from_document(search.config)
         self.levels = rungs(self.config.epochs)
+        self.grid = Grid(self.config.space.choices)
+        bounds = [limit.bound for limit in self.config.limits if limit.metric == "latency_ms"]
+        self.strategy = get_strategy(
+            self.config.sampler, self.grid, self.levels, self.config.seed, min(bounds, default=math.inf)
+        )
         self.threads, self.on_gpu = threads, on_gpu
         self.baseline = get_family(self.config.space.family).baseline
         self.trials: dict[int, Trial] = {}
         self.calibrations: dict[tuple[str, int], Calibration] = {}  # by target and image size
         self.phase: Phase = "preparing"
         self.exhausted_space = False
+        self._codes_of: dict[int, tuple[int, ...] | None] = {}
         self._jobs: dict[str, _Job] = {}
         self._ticked = 0.0
 
@@ -183,18 +188,20 @@ class SearchLoop:
         """The trial to train next, and until which epoch."""
         if self.phase == "exploring" and not self._may_explore(purse):
             self.phase = "finishing"
-        standings = [_standing(trial) for trial in self.trials.values() if trial.epochs and trial.latencies]
+        for trial in self.trials.values():  # stopped between its last epoch and its end: little is left to do
+            if trial.state == "paused" and len(trial.epochs) >= self.config.epochs:
+                return trial, self.config.epochs
+        seen, numbers = self._seen()
         if self.phase == "exploring":
             reserve = self._reserve(purse)
-            number = promotion(standings, self.levels)
-            if number is not None:
-                trial = self.trials[number]
+            last = self._cost_of_baseline()
+            for trial in [*self._outside(numbers), *(self.trials[numbers[i]] for i in self.strategy.order(seen))]:
                 until = next(level for level in self.levels if level > len(trial.epochs))
-                if purse.fits(self._cost(trial, until), reserve):
+                cost = self._cost(trial, until)
+                # A last rung may use what is kept for last rungs, all but what the stock model needs of it.
+                ends = until == self.levels[-1] and trial.preset != self.baseline
+                if purse.fits(cost + last) if ends else purse.fits(cost, reserve):
                     return trial, until
-            for trial in self.trials.values():
-                if self._below_first_rung(trial) and purse.fits(self._cost(trial, self.levels[0]), reserve):
-                    return trial, self.levels[0]
             return None
         order = [t for t in self.trials.values() if t.preset == self.baseline and t.state in ("ready", "paused")]
         if all(budget.kind == "trials" for budget in purse.budgets):
@@ -202,7 +209,7 @@ class SearchLoop:
             room = math.ceil(RESERVE * len(self.trials)) - complete
         else:
             room = len(self.trials)
-        order += [self.trials[number] for number in finalists(standings, self.levels)[: max(room, 0)]]
+        order += [self.trials[numbers[i]] for i in self.strategy.finalists(seen)[: max(room, 0)]]
         for trial in order:
             if purse.fits(self._cost(trial, self.config.epochs)):
                 return trial, self.config.epochs
@@ -227,8 +234,21 @@ class SearchLoop:
         return trial.state in ("ready", "paused") and len(trial.epochs) < self.levels[0]
 
     def _wants_trial(self, purse: Purse) -> bool:
-        ahead = sum(t.state in ("new", "measuring", "ready") for t in self.trials.values())
-        return ahead < self.runner.slots and purse.trials_left and not self.exhausted_space
+        if self.exhausted_space or not purse.trials_left:
+            return False
+        return self.strategy.wants(self._seen()[0], self.runner.slots)
+
+    def _outside(self, numbers: list[int]) -> list[Trial]:
+        """Known designs that are no points of the space and wait for their first rung."""
+        inside = set(numbers)
+        return [t for t in self.trials.values() if t.number not in inside and self._below_first_rung(t)]
+
+    def _cost_of_baseline(self) -> float:
+        """Expected seconds until the stock model is complete; 0 once it is being completed."""
+        for trial in self.trials.values():
+            if trial.preset == self.baseline and trial.state in ("new", "measuring", "ready", "paused"):
+                return self._cost(trial, self.levels[-1])
+        return 0.0
 
     def _reserve(self, purse: Purse) -> float:
         if len(self.levels) == 1:
@@ -267,12 +287,12 @@ class SearchLoop:
         Chance finds what is left sooner than a model that repeats itself. Under tight limits even chance fails: then
         one walks, a part at a time, from the smallest design through those that keep the limits.
         """
-        space, observations = self.config.space, self._observations()
-        for attempt in range(BY_SAMPLER + BY_CHANCE):
-            name = self.config.sampler if attempt < BY_SAMPLER else "random"
-            seed = int(np.random.SeedSequence((self.config.seed, number, attempt)).generate_state(1)[0])
-            yield get_sampler(name)(space, observations, seed), name
+        space = self.config.space
+        for codes in self.strategy.candidates(self._seen()[0]):
+            yield self.grid.values(codes), self.config.sampler
         rng = np.random.default_rng((self.config.seed, number))
+        for _ in range(BY_CHANCE):
+            yield space.sample(rng), "random"
         if (here := self._smallest()) is None or space.size == 1:
             return
         yield here, "walk"
@@ -302,24 +322,32 @@ class SearchLoop:
             return ""
         return too_complex(limits, size)
 
-    def _observations(self) -> list[Observation]:
-        """Accuracies at the highest rung that enough trials have reached; they are not comparable across rungs."""
-        reached = {level: sum(len(t.epochs) >= level for t in self.trials.values()) for level in self.levels}
-        rung = next((level for level in reversed(self.levels) if reached[level] >= FEW), self.levels[0])
-        observations = []
-        target = self.config.targets[0][0].name
+    def _seen(self) -> tuple[list[Seen], list[int]]:
+        """All trials that are points of the space, as decisions see them, and their numbers."""
+        targets = [target.name for target, _ in self.config.targets]
+        seen, numbers = [], []
         for trial in self.trials.values():
-            choices = self.config.space.choices_of(trial.architecture)
-            if choices is None:
+            if (codes := self._codes(trial)) is None:
                 continue
-            accuracy = trial.epochs[rung - 1].map50_95 if len(trial.epochs) >= rung else None
-            latency = trial.latencies.get(target)
-            observations.append(
-                Observation(
-                    choices, accuracy, latency.latency_ms if latency else None, trial.alive and accuracy is None
+            reached = tuple(trial.epochs[level - 1].map50_95 for level in self.levels if level <= len(trial.epochs))
+            measured = trial.state not in ("new", "measuring") and all(name in trial.latencies for name in targets)
+            seen.append(
+                Seen(
+                    codes=codes,
+                    latencies_ms=tuple(trial.latencies[name].latency_ms for name in targets) if measured else (),
+                    accuracies=reached,
+                    heading=min(len(reached), len(self.levels) - 1) if trial.state == "training" else None,
+                    over=not trial.alive or len(reached) == len(self.levels),
                 )
             )
-        return observations
+            numbers.append(trial.number)
+        return seen, numbers
+
+    def _codes(self, trial: Trial) -> tuple[int, ...] | None:
+        if trial.number not in self._codes_of:
+            choices = self.config.space.choices_of(trial.architecture)
+            self._codes_of[trial.number] = None if choices is None else self.grid.codes(choices)
+        return self._codes_of[trial.number]
 
     # Work -----------------------------------------------------------------------------------------------------------
 
@@ -523,12 +551,3 @@ class SearchLoop:
                 running=tuple((job.kind, job.trial) for job in self._jobs.values()),
             )
         )
-
-
-def _standing(trial: Trial) -> Standing:
-    return Standing(
-        number=trial.number,
-        latencies_ms=tuple(trial.latencies[name].latency_ms for name in sorted(trial.latencies)),
-        accuracies={epoch.epoch: epoch.map50_95 for epoch in trial.epochs},
-        idle=trial.state == "paused",
-    )

@@ -291,7 +291,7 @@ class Repository:
                 .order_by(LatencyRow.id)
             )
             for lat in session.scalars(measured):
-                if lat.imgsz == sizes[lat.architecture_key]:
+                if lat.imgsz == sizes.get(lat.architecture_key):  # of a trial that was added since, there is none
                     latencies.setdefault(lat.architecture_key, {})[targets[lat.fingerprint]] = _latency(lat)
             return [
                 Trial(

@@ -14,10 +14,48 @@ _home = os.environ.setdefault("NAS_YOLO_TEST_HOME", tempfile.mkdtemp(prefix="nas
 for _kind in ("CACHE", "CONFIG", "DATA"):
     os.environ[f"XDG_{_kind}_HOME"] = f"{_home}/{_kind.lower()}"
 os.environ.pop("NAS_YOLO_STORAGE", None)
+# Several test processes share the machine; before torch is imported, which reads these once.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 from nas_yolo.environment import ultralytics_environment  # noqa: E402
 
 os.environ.update(ultralytics_environment())
+
+
+# Two processes share the files, each taken as a whole: the longest first, so that none is left for the end.
+LONGEST = ("search", "crash", "stock", "training", "registry", "complexity", "cli", "block_contract", "presets")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # by the number of tests, as pytest-xdist would: the longest have the fewest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}.py": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+QUICK = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("probe", {probe!r})
+probe = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(probe)
+probe.WARM_UP_S = probe.MIN_S = 0.05
+probe.WARM_UP_LIMIT_S = probe.MAX_S = 0.3
+probe.MIN_BLOCKS = 2
+probe.TOO_WIDE = probe.TOO_MUCH_DRIFT = probe.TOO_MUCH_LOAD = float("inf")
+sys.exit(probe.main())
+"""
+
+
+@pytest.fixture
+def quick_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real probe, content with little time and with whatever else the machine does meanwhile."""
+    from evaluators import latency
+
+    path = tmp_path / "quick_probe.py"
+    path.write_text(QUICK.format(probe=str(latency.PROBE)))
+    monkeypatch.setattr(latency, "PROBE", path)
 
 
 @pytest.fixture(scope="session")

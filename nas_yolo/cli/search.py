@@ -51,7 +51,12 @@ EXAMPLES = """
 @click.option("--imgsz", default=640, show_default=True, help="Image size, pixels, a multiple of 32.")
 @click.option("--epochs", default=100, show_default=True, help="Of a full training.")
 @click.option("--limit", "limits", multiple=True, metavar="TEXT", help='E.g. "latency_ms<=12", "params_m<=3".')
-@click.option("--sampler", default="tpe", show_default=True, help="Who proposes: tpe or random.")
+@click.option(
+    "--sampler",
+    default="frontier",
+    show_default=True,
+    help="Who decides: frontier, or Optuna's tpe, nsga2, gp or random with successive halving.",
+)
 @click.option(
     "--train", "training", multiple=True, metavar="KEY=VALUE", help="Ultralytics training argument, e.g. batch=32."
 )
@@ -110,7 +115,7 @@ def make_config(
     imgsz: int = 640,
     epochs: int = 100,
     limits: tuple[str, ...] = (),
-    sampler: str = "tpe",
+    sampler: str = "frontier",
     training: tuple[str, ...] = (),
     workers: int | None = None,
     gpus_per_trial: float = 1.0,
@@ -128,7 +133,7 @@ def make_config(
     from nas_yolo.budget import parse_budget
     from nas_yolo.config import SearchConfig
     from nas_yolo.objective import check_feasible, parse_limit
-    from nas_yolo.samplers import get_sampler
+    from nas_yolo.samplers import check_sampler
     from search_spaces import UserError
     from search_spaces.registry import unknown
     from search_spaces.space_file import load_space
@@ -141,7 +146,7 @@ def make_config(
         raise UserError(unknown("runner", runner, ("ray", "local")))
     parsed_budgets = tuple(map(parse_budget, budgets))
     parsed_limits = tuple(map(parse_limit, limits))
-    get_sampler(sampler)
+    check_sampler(sampler)
     known_targets = tuple((target, fingerprint(target)) for target in map(get_target, dict.fromkeys(targets)))
     dataset: Dataset = load_dataset(data)
     loaded = load_space(space)

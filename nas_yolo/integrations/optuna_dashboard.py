@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_yolo.config import SearchConfig
-from nas_yolo.samplers._distributions import distributions
+from nas_yolo.samplers._optuna import distributions
 from storage import Repository, Search, Trial
 
 REFRESH_S = 5.0
@@ -101,6 +101,6 @@ def _frozen(trial: Trial, config: SearchConfig, targets: list[str]) -> FrozenTri
         state=ENDED[trial.state],
         values=values,
         params=dict(choices) if choices else {},
-        distributions=distributions(config.space) if choices else {},
+        distributions=distributions(config.space.choices) if choices else {},
         user_attrs=attributes,
     )

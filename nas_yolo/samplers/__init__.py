@@ -1,38 +1,62 @@
-"""One file per sampler: `ask(space, observations, seed)` proposes the choices of the next architecture.
+"""One file per sampler. Each proposes designs from all that is known, and keeps nothing a resumed search would miss.
 
-A sampler keeps nothing between calls: what it proposes follows from the observations and the seed, so a resumed search
-goes on as if it had never stopped.
+`frontier` is the engine of the product. The others are Optuna's own, each a function `ask(grid, seen, seed)` that
+returns the codes of one design.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from nas_yolo.samplers._grid import Grid
 from search_spaces.registry import UnknownNameError, unknown
-from search_spaces.space import Choices, SearchSpace
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What is known of one architecture.
+class Seen:
+    """What decisions know of one trial.
 
     Attributes:
-        choices: Its point in the space.
-        accuracy: mAP50-95 at the fidelity that all observations share; None if not known (yet).
-        latency_ms: On the first target; None if not known (yet).
-        running: Whether its accuracy is still to come.
+        codes: Its point, as positions of its choices among their alternatives.
+        latencies_ms: On each target; empty until measured.
+        accuracies: At each fidelity that it has reached, cheapest first.
+        heading: The fidelity that it is being trained to; None if it is not.
+        over: Nothing more will come of it: it is complete, failed or was rejected.
     """
 
-    choices: Choices
-    accuracy: float | None
-    latency_ms: float | None
-    running: bool
+    codes: tuple[int, ...]
+    latencies_ms: tuple[float, ...] = ()
+    accuracies: tuple[float, ...] = ()
+    heading: int | None = None
+    over: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it could be trained on now."""
+        return bool(self.latencies_ms) and self.heading is None and not self.over
 
 
-Ask = Callable[[SearchSpace, Sequence[Observation], int], Choices]
+Ask = Callable[[Grid, Sequence[Seen], int], tuple[int, ...]]
+
+
+class Strategy(Protocol):
+    """Decides what to propose and what to train, from all trials alone: the same trials, the same answer."""
+
+    def candidates(self, seen: Sequence[Seen]) -> Iterator[tuple[int, ...]]:
+        """Designs worth measuring, by their codes, best first; some may have been tried already."""
+
+    def order(self, seen: Sequence[Seen]) -> list[int]:
+        """Positions of the trials that may be trained on to their next fidelity now, the one worth most first."""
+
+    def finalists(self, seen: Sequence[Seen]) -> list[int]:
+        """Positions of paused trials, the one that deserves most to be trained to the end first."""
+
+    def wants(self, seen: Sequence[Seen], slots: int) -> bool:
+        """Whether another design should be measured now, for `slots` trainings at once."""
 
 
 def list_samplers() -> tuple[str, ...]:
@@ -41,13 +65,18 @@ def list_samplers() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.startswith("_")))
 
 
-def get_sampler(name: str) -> Ask:
-    """The sampler of that name.
+def check_sampler(name: str) -> None:
+    """Refuse a name that is not a sampler's.
 
     Raises:
-        UnknownNameError: If there is none; the message names the nearest.
+        UnknownNameError: With the nearest.
     """
     if name not in list_samplers():
         raise UnknownNameError(unknown("sampler", name, list_samplers()))
+
+
+def get_ask(name: str) -> Ask:
+    """One of Optuna's samplers."""
+    check_sampler(name)
     ask: Ask = importlib.import_module(f"{__name__}.{name}").ask
     return ask

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nas_yolo.samplers import Observation
-from search_spaces.space import Choices, SearchSpace
+from nas_yolo.samplers import Seen
+from nas_yolo.samplers._grid import Grid
 
 
-def ask(space: SearchSpace, observations: Sequence[Observation], seed: int) -> Choices:
-    """Draw from the space; the observations do not matter."""
-    return space.sample(np.random.default_rng(seed))
+def ask(grid: Grid, seen: Sequence[Seen], seed: int) -> tuple[int, ...]:
+    """Draw from the space; what was seen does not matter."""
+    return tuple(grid.draw(1, np.random.default_rng(seed))[0].tolist())

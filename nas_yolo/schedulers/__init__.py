@@ -1,1 +1,30 @@
-"""One file per scheduler: pure decisions about which paused trial to continue."""
+"""One file per scheduler: pure decisions about which trial to train on."""
+
+from __future__ import annotations
+
+import math
+
+from nas_yolo.samplers import Strategy, get_ask
+from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers.frontier import Frontier
+from nas_yolo.schedulers.asha import Halving, rungs
+
+__all__ = ["get_strategy", "rungs"]
+
+
+def get_strategy(sampler: str, grid: Grid, costs: tuple[int, ...], seed: int, limit_ms: float = math.inf) -> Strategy:
+    """What goes with a sampler: `frontier` decides on trainings too; designs of others are promoted by halving.
+
+    Args:
+        sampler: Its name.
+        grid: The space.
+        costs: Of training from nothing to each rung, ascending, in any unit.
+        seed: Of everything random.
+        limit_ms: Latency beyond which a design is of no use.
+
+    Raises:
+        UnknownNameError: If there is no such sampler.
+    """
+    if sampler == "frontier":
+        return Frontier(grid, costs, seed, limit_ms)
+    return Halving(get_ask(sampler), grid, len(costs), seed)

@@ -10,13 +10,18 @@ Paper: A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934 (
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from nas_yolo.pareto import regrets
+from nas_yolo.samplers import Ask, Seen
+from nas_yolo.samplers._grid import Grid
 
 ETA = 3
 MAX_RUNGS = 3
+ATTEMPTS = 5  # a sampler that repeats itself is not asked more often than this
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Standing:
     Attributes:
         number: Of the trial.
         latencies_ms: On each target of the search, in the same order for all.
-        accuracies: mAP50-95 by number of epochs, of all epochs so far.
+        accuracies: mAP50-95 by rung, of all rungs reached so far.
         idle: Whether it waits at a rung, so that it could go on now.
     """
 
@@ -77,7 +82,7 @@ def promotion(standings: Sequence[Standing], levels: Sequence[int]) -> int | Non
 
     Args:
         standings: All trials that were trained.
-        levels: The rungs, in epochs, ascending.
+        levels: The rungs, ascending.
     """
     idle = {standing.number: standing for standing in standings if standing.idle}
     for rung in reversed(levels[:-1]):
@@ -108,3 +113,44 @@ def finalists(standings: Sequence[Standing], levels: Sequence[int]) -> list[int]
             if standing.idle and _height(standing, levels) == rung:
                 merits.append((regret / best if best > 0 else 0.0, -height, position, number))
     return [number for *_, number in sorted(merits)]
+
+
+class Halving:
+    """Any sampler's designs, promoted by successive halving.
+
+    Args:
+        ask: The sampler.
+        grid: The space.
+        fidelities: Number of rungs.
+        seed: Of everything random.
+    """
+
+    def __init__(self, ask: Ask, grid: Grid, fidelities: int, seed: int):
+        self._ask, self._grid, self._levels, self._seed = ask, grid, range(fidelities), seed
+
+    def candidates(self, seen: Sequence[Seen]) -> Iterator[tuple[int, ...]]:
+        """What the sampler says, more than once if need be."""
+        for attempt in range(ATTEMPTS):
+            seed = int(np.random.SeedSequence((self._seed, len(seen), attempt)).generate_state(1)[0])
+            yield self._ask(self._grid, seen, seed)
+
+    def order(self, seen: Sequence[Seen]) -> list[int]:
+        """The promotion that is due, then the untrained by number."""
+        due = promotion(_standings(seen), self._levels)
+        return [*([] if due is None else [due]), *(i for i, one in enumerate(seen) if one.idle and not one.accuracies)]
+
+    def finalists(self, seen: Sequence[Seen]) -> list[int]:
+        """Paused trials, the one that deserves most to be trained to the end first."""
+        return finalists(_standings(seen), self._levels)
+
+    def wants(self, seen: Sequence[Seen], slots: int) -> bool:
+        """As long as fewer designs than slots wait, or are being measured, for their first rung."""
+        return sum(not one.accuracies and one.heading is None and not one.over for one in seen) < slots
+
+
+def _standings(seen: Sequence[Seen]) -> list[Standing]:
+    return [
+        Standing(number, one.latencies_ms, dict(enumerate(one.accuracies)), one.idle)
+        for number, one in enumerate(seen)
+        if one.latencies_ms and one.accuracies
+    ]

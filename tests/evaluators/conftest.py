@@ -12,15 +12,6 @@ from evaluators import latency
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
 
-QUICK = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("probe", {probe!r})
-probe = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(probe)
-probe.WARM_UP_S = probe.MIN_S = 0.05
-probe.WARM_UP_LIMIT_S = probe.MAX_S = 0.3
-sys.exit(probe.main())
-"""
 SCRIPTED = """
 import sys
 print("ready", flush=True)
@@ -31,14 +22,6 @@ FIGURES = {
     **{"ratio": 1.5, "ratio_low": 1.4, "ratio_high": 1.7, "median_ms": 3.0, "p90_ms": 3.5, "reference_ms": 2.0},
     **{"samples": 100, "drift": 0.01, "load": 0.0, "flags": [], "finite": True},
 }
-
-
-@pytest.fixture
-def quick_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real probe, content with little time."""
-    path = tmp_path / "quick_probe.py"
-    path.write_text(QUICK.format(probe=str(latency.PROBE)))
-    monkeypatch.setattr(latency, "PROBE", path)
 
 
 @pytest.fixture

@@ -168,6 +168,8 @@ def test_predicting_leaves_no_trace() -> None:
 def test_nothing_of_a_space_is_smaller_than_its_smallest(name: str, samples: int, metric: str) -> None:
     space = load_space(name)
     architecture = smallest(space, 10, 96, metric)
+    # Only the two least of all numbers: the small ones come up more often, and fewer different rows are counted.
+    small = replace(space, choices={name: v if isinstance(v[0], str) else v[:2] for name, v in space.choices.items()})
 
     def value(of: Architecture) -> float:
         return float(getattr(predict_size(of, 10, 96), metric))
@@ -175,7 +177,7 @@ def test_nothing_of_a_space_is_smaller_than_its_smallest(name: str, samples: int
     least = value(architecture)
     choices = space.choices_of(architecture)
     assert choices is not None  # it is one of them: the size is reached
-    assert all(value(other) >= least for other in drawn(space, seed=1, count=samples))
+    assert all(value(other) >= least for other in drawn(small, seed=1, count=samples))
     assert all(value(space.architecture(neighbour)) >= least for neighbour in space.neighbours(choices))
 
 

@@ -8,45 +8,78 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import psutil
 import pytest
 
+from evaluators.evaluation import Latency
+from evaluators.latency import Calibration, fingerprint
+from evaluators.target import get_target
+from search_spaces.space_file import load_preset, load_space
 from storage import Repository, Search, Trial
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 SPACE = Path(__file__).parent / "space.yaml"
+DEADLINE_S = 400  # ten times what it takes: a busy machine is no failure
 NAS_YOLO = [sys.executable, "-m", "nas_yolo"]
 
 
 @pytest.fixture
-def start(few_digits: Path, database: str) -> Callable[..., subprocess.Popen[str]]:
+def calibrated(database: str) -> Repository:
+    """The reference's time was measured before."""
+    repository = Repository(database)
+    repository.add_calibration(Calibration(fingerprint(get_target("cpu")), 64, 1.6, 0.01))
+    return repository
+
+
+@pytest.fixture
+def all_measured(calibrated: Repository) -> None:
+    """And so was the latency of whatever may be proposed: where a test is about trainings only."""
+    space = load_space(str(SPACE))
+    points = [dict(zip(space.choices, values, strict=True)) for values in product(*space.choices.values())]
+    mark = fingerprint(get_target("cpu"))
+    for index, design in enumerate([load_preset("yolov8n"), *map(space.architecture, points)]):
+        ms = 1 + index / len(points)
+        latency = Latency("cpu", mark, 64, ms, ms, ms, ms / 1.6, 1.6, ms, ms, 100, 0.0, 0.0, "good")
+        calibrated.add_latency(design, 10, latency)
+
+
+@pytest.fixture
+def start(few_digits: Path, database: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
     def start(budget: str = "4trials") -> subprocess.Popen[str]:
         command = [*NAS_YOLO, "search", "--name", "one", "--data", str(few_digits), "--target", "cpu"]
         command += ["--budget", budget, "--space", str(SPACE), "--imgsz", "64", "--epochs", "12", "--json"]
         command += ["--train", "batch=8", "--train", "nbs=8"]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:  # the test failed: its search must not disturb the next ones
+            process.kill()
+            process.communicate()
 
 
 def wait_for(process: subprocess.Popen[str], database: str, condition: Callable[[list[Trial]], bool]) -> list[Trial]:
     """The trials as soon as the condition holds."""
-    deadline = time.monotonic() + 120
+    repository = Repository(database)
+    deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise AssertionError(f"ended early: {process.communicate()}")
         time.sleep(0.05)
-        repository = Repository(database)
         searches = repository.searches()
         trials = repository.trials(searches[0]) if searches else []
-        repository.close()
         if condition(trials):
+            repository.close()
             return trials
-    raise AssertionError("did not happen in two minutes")
+    raise AssertionError(f"did not happen in {DEADLINE_S} s")
 
 
 def in_the_middle(trials: list[Trial]) -> bool:
@@ -76,6 +109,7 @@ def checkpoint_epochs(folder: Path, trial: Trial) -> list[int]:
     return [epoch["epoch"] for epoch in saved["history"]]
 
 
+@pytest.mark.usefixtures("all_measured")
 def test_kill_the_driver_and_resume(start: Callable[..., subprocess.Popen[str]], database: str, tmp_path: Path) -> None:
     process = start()
     before = wait_for(process, database, in_the_middle)
@@ -104,6 +138,7 @@ def test_kill_the_driver_and_resume(start: Callable[..., subprocess.Popen[str]],
     assert numbers
 
 
+@pytest.mark.usefixtures("calibrated")
 def test_kill_a_worker_and_the_search_goes_on(
     start: Callable[..., subprocess.Popen[str]], database: str, tmp_path: Path
 ) -> None:
@@ -117,7 +152,7 @@ def test_kill_a_worker_and_the_search_goes_on(
     assert busy
     victim = max(busy, key=lambda child: sum(child.cpu_times()[:2]))
     os.kill(victim.pid, signal.SIGKILL)
-    output, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, errors
 
     repository, search = the_search(database)
@@ -131,6 +166,7 @@ def test_kill_a_worker_and_the_search_goes_on(
     assert json.loads(output)["name"] == "one"
 
 
+@pytest.mark.usefixtures("all_measured")
 def test_a_second_process_on_the_same_search_is_refused_and_ctrl_c_says_how_to_go_on(
     start: Callable[..., subprocess.Popen[str]], database: str
 ) -> None:
@@ -141,7 +177,7 @@ def test_a_second_process_on_the_same_search_is_refused_and_ctrl_c_says_how_to_g
     assert second.stderr.startswith("Error: search 'one' is being worked on by process")
 
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
     assert output == ""
     assert "nas-yolo resume one" in errors
@@ -157,7 +193,7 @@ def test_a_budget_in_time_is_not_overrun(
     start: Callable[..., subprocess.Popen[str]], database: str, budget: str
 ) -> None:
     process = start(budget)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, errors
     assert json.loads(output)["budget"]["limit"] == 20
     repository, search = the_search(database)

@@ -20,6 +20,7 @@ from search_spaces import Architecture
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, Trial
 
+DEADLINE_S = 120  # a busy machine is no failure
 Get = Callable[[str], Any]
 
 
@@ -36,10 +37,10 @@ def process_and_get(finished: tuple[Repository, Search]) -> Iterator[tuple[subpr
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def get(path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=DEADLINE_S) as answer:
             return json.load(answer) if path.startswith("/api") else answer.status
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + DEADLINE_S
     while True:
         try:
             get("/api/studies")
@@ -79,7 +80,7 @@ def test_the_study_of_a_search_is_served_on_loopback_and_follows_it(
 
     (waiting,) = (trial for trial in repository.trials(search) if trial.state == "paused")
     repository.set_trial_state(waiting, "failed", "crash: for this test")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + DEADLINE_S
     while "Fail" not in {trial["state"] for trial in study["trials"]}:
         assert time.monotonic() < deadline
         time.sleep(0.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -53,15 +53,36 @@ def test_a_stock_model_is_ultralytics_own(name: str) -> None:
     assert [(layer.i, layer.f, layer.type) for layer in ours] == [(layer.i, layer.f, layer.type) for layer in stock]
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_stock_model_computes_what_ultralytics_own_does(name: str) -> None:
-    ours, stock = build_preset(name).eval(), DetectionModel(f"{name}.yaml", nc=80, verbose=False).eval()
+@dataclass(frozen=True)
+class Pair:
+    """Our network of a stock model and Ultralytics' own."""
+
+    name: str
+    ours: DetectionModel
+    stock: DetectionModel
+
+
+@pytest.fixture(scope="module")
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """Built once for both tests; only the last one changes it."""
+    name = request.param
+    return Pair(name, build_preset(name).eval(), DetectionModel(f"{name}.yaml", nc=80, verbose=False).eval())
+
+
+@pytest.mark.parametrize("pair", SMALL, indirect=True)
+def test_a_stock_model_costs_what_ultralytics_own_does(pair: Pair) -> None:
+    assert measure_complexity(pair.ours, 96) == measure_complexity(pair.stock, 96)
+
+
+@pytest.mark.parametrize("pair", SMALL, indirect=True)
+def test_a_stock_model_computes_what_ultralytics_own_does(pair: Pair) -> None:
+    ours, stock = pair.ours, pair.stock
     assert [type(module) for module in ours.modules()] == [type(module) for module in stock.modules()]
     assert ours.stride.tolist() == stock.stride.tolist() == [8, 16, 32]
     image = torch.rand(2, 3, 96, 64)
     spread_activations(stock, image)
     ours.load_state_dict(stock.state_dict())
-    assert ours.end2end == name.startswith("yolo26")
+    assert ours.end2end == pair.name.startswith("yolo26")
     assert not stock.end2end  # unless it is told, Ultralytics infers with the half that needs NMS
     ours.end2end = False
     assert ours(image)[0].shape == (2, 4 + 80, 12 * 8 + 6 * 4 + 3 * 2)
@@ -108,12 +129,6 @@ def spread_activations(network: nn.Module, image: Tensor) -> None:
     with torch.no_grad():
         network.train()(image)
     network.eval()
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_stock_model_costs_what_ultralytics_own_does(name: str) -> None:
-    ours, stock = build_preset(name), DetectionModel(f"{name}.yaml", nc=80, verbose=False)
-    assert measure_complexity(ours, 320) == measure_complexity(stock, 320)
 
 
 def test_published_sizes_of_yolov8n_and_its_ghost() -> None:

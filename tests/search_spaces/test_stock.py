@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,14 @@ def trained(model: dict[str, Any]) -> DetectionModel:
     return network.eval()
 
 
+@cache
+def trained_net(name: str) -> tuple[dict[str, Any], DetectionModel, DetectionModel]:
+    """One of `NETS`: its rows, the network and its stock form, made once and not to be changed."""
+    model = hook.model_file(NETS[name], nc=3)
+    network = trained(model)
+    return model, network, stock_network(network, model)
+
+
 def output(network: nn.Module, image: Tensor, nms_free: bool | None = None) -> Tensor:
     """What it computes, by one thread, in the image's precision; with that half of its head, if given."""
     threads = torch.get_num_threads()
@@ -103,10 +113,8 @@ def count(network: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", NETS)
 def test_the_stock_form_is_the_same_net(name: str) -> None:
-    model = hook.model_file(NETS[name], nc=3)
+    model, network, stock = trained_net(name)
     assert any(row[2] == "C2fGhost" for row in model["backbone"] + model["head"])
-    network = trained(model)
-    stock = stock_network(network, model)
     one, other = torch.rand(2, *IMAGE, dtype=torch.float64)
     expected = output(network, one)
     assert (output(network, other) - expected).abs().max() > 1  # pixel
@@ -121,12 +129,13 @@ def test_the_stock_form_is_the_same_net(name: str) -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_in_single_precision_it_differs_by_rounding_at_most(name: str) -> None:
     """By nothing where a half has a multiple of 16 channels; else the CPU's kernels sum up in another order."""
-    model = hook.model_file(NETS[name], nc=3)
-    network, image = trained(model), torch.rand(IMAGE)
-    expected, stock = output(network, image), output(stock_network(network, model), image)
-    assert (stock - expected).abs().max() < 1e-2  # pixel
+    _, network, stock = trained_net(name)
+    torch.manual_seed(1)
+    image = torch.rand(IMAGE)
+    expected, found = output(network, image), output(stock, image)
+    assert (found - expected).abs().max() < 1e-2  # pixel
     if name in ("backbone only", "yolov8 by 32"):
-        assert torch.equal(stock, expected)
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -207,10 +216,9 @@ def test_which_designs_are_stock() -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_the_written_file_builds_the_same_net_without_our_hook(name: str, tmp_path: Path) -> None:
     write_yaml(Design(NETS[name], ("one", "two", "three"), 96, "a test"), tmp_path / "best.yaml")
-    model = hook.model_file(NETS[name], nc=3)
-    network = trained(model)
+    _, network, stock = trained_net(name)
     loaded = DetectionModel(str(tmp_path / "best.yaml"), verbose=False)
-    loaded.load_state_dict(stock_network(network, model).state_dict())
+    loaded.load_state_dict(stock.state_dict())
     image = torch.rand(IMAGE, dtype=torch.float64)
     # Ultralytics leaves the half of YOLO26's head that needs no NMS unused unless it is told.
     assert torch.equal(output(loaded, image, nms_free=network.end2end), output(network, image))
@@ -264,30 +272,45 @@ def test_a_model_file_with_yolo11_s_head_has_a_scale_of_one(name: str) -> None:
 
 # Elsewhere: an environment without nas-yolo, and other versions of Ultralytics
 
+# Importing torch and Ultralytics takes longer than all the rest: one process for many folders.
 USE = """
-import importlib, sys
+import importlib, os, sys, traceback
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import ultralytics
-found = []
+
+ours = []
 for name in ("search_spaces", "nas_yolo", "evaluators", "storage"):
     try:
         importlib.import_module(name)
-        found.append(name)
+        ours.append(name)
     except ImportError:
         pass
-exec(Path("snippet.py").read_text())
-with torch.no_grad():
-    image = torch.load("image.pt")
-    single = model.model.eval()(image.float())[0]
-    output = model.model.double()(image)[0]
-    nms_free = None
-    if hasattr(model.model.model[-1], "one2one_cv2"):
-        model.model.end2end = True
-        nms_free = model.model(image)[0]
-found = {"ours": found, "names": model.names, "output": output, "single": single, "nms_free": nms_free}
-torch.save({**found, "version": ultralytics.__version__}, "output.pt")
+
+
+def use():
+    names = {}
+    exec(Path("snippet.py").read_text(), names)
+    model = names["model"]
+    with torch.no_grad():
+        image = torch.load("image.pt")
+        single = model.model.eval()(image.float())[0]
+        output = model.model.double()(image)[0]
+        nms_free = None
+        if hasattr(model.model.model[-1], "one2one_cv2"):
+            model.model.end2end = True
+            nms_free = model.model(image)[0]
+    found = {"ours": ours, "names": model.names, "output": output, "single": single, "nms_free": nms_free}
+    torch.save({**found, "version": ultralytics.__version__}, "output.pt")
+
+
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    try:
+        use()
+    except Exception:
+        Path("errors.txt").write_text(traceback.format_exc())
 """
 
 
@@ -298,13 +321,13 @@ class Environment:
     python: Path
     scratch: Path
 
-    def run(self, code: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(self, code: str, *arguments: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
         # Other versions of Ultralytics would rewrite the settings of this one.
         variables = {"XDG_CONFIG_HOME": str(self.scratch), "YOLO_CONFIG_DIR": str(self.scratch)} | variables
         return subprocess.run(
-            [self.python, "-c", code],
-            cwd=folder,
+            [self.python, "-c", code, *arguments],
+            cwd=self.scratch,
             env=kept | variables,
             capture_output=True,
             text=True,
@@ -339,8 +362,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 @pytest.fixture(scope="session")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Environment]:
-    """Environments with another Ultralytics, each made once."""
-    made: dict[str, Environment] = {}
+    """Environments with another Ultralytics, each made, or found impossible, once."""
+    made: dict[str, Environment | str] = {}
 
     def make(version: str) -> Environment:
         if version not in made:
@@ -349,9 +372,13 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Environme
             command += ["--disable-pip-version-check", "--target", str(folder / "lib"), f"ultralytics=={version}"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                pytest.skip(f"pip cannot install ultralytics {version}: {done.stderr.strip().splitlines()[-1]}")
-            made[version] = make_environment(folder / "venv", folder / "lib")
-        return made[version]
+                made[version] = f"pip cannot install ultralytics {version}: {done.stderr.strip().splitlines()[-1]}"
+            else:
+                made[version] = make_environment(folder / "venv", folder / "lib")
+        found = made[version]
+        if isinstance(found, str):
+            pytest.skip(found)
+        return found
 
     return make
 
@@ -369,33 +396,80 @@ class Exported:
         return output(self.network, self.image, nms_free)
 
 
-def export(architecture: Architecture, folder: Path) -> Exported:
-    design = Design(architecture, ("one", "two", "three"), 96, "a test")
-    network = trained(hook.model_file(architecture, nc=3))
-    write_folder(design, network.state_dict(), folder)
-    torch.manual_seed(1)
-    image = torch.rand(IMAGE, dtype=torch.float64)
-    torch.save(image, folder / "image.pt")
-    return Exported(folder, design, network, image)
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """One of `NETS` or of the library, each made once and not to be changed."""
+
+    @cache
+    def make(name: str) -> Exported:
+        design = Design(NETS[name] if name in NETS else load_preset(name), ("one", "two", "three"), 96, "a test")
+        network = trained_net(name)[1] if name in NETS else trained(hook.model_file(design.architecture, nc=3))
+        folder = tmp_path_factory.mktemp("export")
+        write_folder(design, network.state_dict(), folder)
+        torch.manual_seed(1)
+        image = torch.rand(IMAGE, dtype=torch.float64)
+        torch.save(image, folder / "image.pt")
+        return Exported(folder, design, network, image)
+
+    return make
 
 
-def run_readme(exported: Exported, environment: Environment, **variables: str) -> dict[str, Any]:
-    """Load the folder with the README's own lines, nothing else, and compute."""
-    readme = (exported.folder / "README.md").read_text()
-    load, names = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert (len(load.splitlines()), len(names.splitlines())) == (3, 1)
-    (exported.folder / "snippet.py").write_text(load + names)
-    done = environment.run(USE, exported.folder, **variables)
+def run_readmes(exported: Iterable[Exported], environment: Environment, folder: Path, **variables: str) -> list[Path]:
+    """Load copies of the folders with their READMEs' own lines, nothing else, and compute."""
+    copies = []
+    for index, one in enumerate(exported):
+        copies.append(shutil.copytree(one.folder, folder / str(index)))
+        readme = (copies[-1] / "README.md").read_text()
+        load, names = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+        assert (len(load.splitlines()), len(names.splitlines())) == (3, 1)
+        (copies[-1] / "snippet.py").write_text(load + names)
+    done = environment.run(USE, *copies, **variables)
     assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = torch.load(exported.folder / "output.pt", weights_only=True)
+    return copies
+
+
+def result_of(exported: Exported, copy: Path) -> dict[str, Any]:
+    """What was computed there."""
+    errors = copy / "errors.txt"
+    assert not errors.exists(), errors.read_text()
+    result: dict[str, Any] = torch.load(copy / "output.pt", weights_only=True)
     assert result["names"] == dict(enumerate(exported.design.names))
     return result
 
 
-@pytest.mark.parametrize("name", ["yolov8", "yolov9", "yolo11", "yolo26", "backbone only"])
-def test_a_stock_export_runs_where_nas_yolo_is_not_installed(name: str, plain: Environment, tmp_path: Path) -> None:
-    exported = export(NETS[name], tmp_path / "folder")
-    result = run_readme(exported, plain)
+STOCK_NETS = ("yolov8", "yolov9", "yolo11", "yolo26", "backbone only")
+OLDER = ("8.3.40", "8.3.200")
+OLDER_NETS = ("yolov9", "yolov8", "yolo11", "yolo11n")  # YOLO26's head needs 8.4
+OUR_NETS = ("yolov9t-focal", "yolov8n-convnext")
+HERE = str(Path(__file__).parents[2])
+
+
+@pytest.fixture(scope="session")
+def ran(
+    plain: Environment,
+    older: Callable[[str], Environment],
+    export: Callable[[str], Exported],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., dict[str, Any]]:
+    """What one of `names` computes in an environment, "plain" or a version; all of them run at once, and once."""
+
+    @cache
+    def run(names: tuple[str, ...], where: str, variables: tuple[tuple[str, str], ...]) -> list[Path]:
+        environment = plain if where == "plain" else older(where)
+        return run_readmes(map(export, names), environment, tmp_path_factory.mktemp("ran"), **dict(variables))
+
+    def result(name: str, names: tuple[str, ...], where: str, **variables: str) -> dict[str, Any]:
+        copies = run(names, where, tuple(variables.items()))
+        return result_of(export(name), copies[names.index(name)])
+
+    return result
+
+
+@pytest.mark.parametrize("name", STOCK_NETS)
+def test_a_stock_export_runs_where_nas_yolo_is_not_installed(
+    name: str, ran: Callable[..., dict[str, Any]], export: Callable[[str], Exported]
+) -> None:
+    exported, result = export(name), ran(name, STOCK_NETS, "plain")
     assert result["ours"] == []
     assert torch.equal(result["output"], exported.expected())
     if name == "yolo26":
@@ -406,47 +480,43 @@ def test_a_stock_export_runs_where_nas_yolo_is_not_installed(name: str, plain: E
         assert torch.equal(result["single"], output(exported.network, exported.image.float()))
 
 
-def test_an_export_that_needs_nas_yolo_does_not_load_without_it(plain: Environment, tmp_path: Path) -> None:
-    exported = export(load_preset("yolov8n-convnext"), tmp_path / "folder")
-    assert exported.design.needs == ("ConvNeXtStem", "ConvNeXtDown", "ConvNeXt")
+def test_an_export_that_needs_nas_yolo_does_not_load_without_it(
+    ran: Callable[..., dict[str, Any]], export: Callable[[str], Exported]
+) -> None:
+    name = "yolov8n-convnext"
+    assert export(name).design.needs == ("ConvNeXtStem", "ConvNeXtDown", "ConvNeXt")
     with pytest.raises(AssertionError, match="No module named 'search_spaces'"):
-        run_readme(exported, plain)
-    result = run_readme(exported, plain, PYTHONPATH=str(Path(__file__).parents[2]))
-    assert torch.equal(result["output"], exported.expected())
-
-
-OLDER = ("8.3.40", "8.3.200")
+        ran(name, (name,), "plain")
+    assert torch.equal(ran(name, (name,), "plain", PYTHONPATH=HERE)["output"], export(name).expected())
 
 
 @pytest.mark.parametrize("version", OLDER)
-@pytest.mark.parametrize("name", ["yolov9", "yolov8", "yolo11", "yolo11n"])  # YOLO26's head needs 8.4
+@pytest.mark.parametrize("name", OLDER_NETS)
 def test_a_stock_export_runs_on_an_older_ultralytics(
-    version: str, name: str, older: Callable[[str], Environment], tmp_path: Path
+    version: str, name: str, ran: Callable[..., dict[str, Any]], export: Callable[[str], Exported]
 ) -> None:
-    exported = export(NETS[name] if name in NETS else load_preset(name), tmp_path / "folder")
-    result = run_readme(exported, older(version))
+    result = ran(name, OLDER_NETS, version)
     assert (result["version"], result["ours"]) == (version, [])
-    assert torch.equal(result["output"], exported.expected())
+    assert torch.equal(result["output"], export(name).expected())
 
 
 @pytest.mark.parametrize("version", OLDER)
-@pytest.mark.parametrize("name", ["yolov9t-focal", "yolov8n-convnext"])
+@pytest.mark.parametrize("name", OUR_NETS)
 def test_an_export_that_needs_nas_yolo_runs_on_an_older_ultralytics(
-    version: str, name: str, older: Callable[[str], Environment], tmp_path: Path
+    version: str, name: str, ran: Callable[..., dict[str, Any]], export: Callable[[str], Exported]
 ) -> None:
-    exported = export(load_preset(name), tmp_path / "folder")
-    result = run_readme(exported, older(version), PYTHONPATH=str(Path(__file__).parents[2]))
+    result = ran(name, OUR_NETS, version, PYTHONPATH=HERE)
     assert result["version"] == version
     assert "search_spaces" in result["ours"]
-    assert torch.equal(result["output"], exported.expected())
+    assert torch.equal(result["output"], export(name).expected())
 
 
 @pytest.mark.parametrize(("version", "known"), [("8.3.40", False), ("8.3.200", True)])
 def test_a_block_that_an_older_ultralytics_lacks_is_not_registered(
-    version: str, known: bool, older: Callable[[str], Environment], tmp_path: Path
+    version: str, known: bool, older: Callable[[str], Environment]
 ) -> None:
     code = "from search_spaces.registry import list_blocks; print(*list_blocks())"
-    done = older(version).run(code, tmp_path, PYTHONPATH=str(Path(__file__).parents[2]))
+    done = older(version).run(code, PYTHONPATH=HERE)
     assert done.returncode == 0, done.stderr
     found = set(done.stdout.splitlines()[-1].split())
     assert found == {name for name in list_blocks() if known or name != "A2C2f"}

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,19 +43,23 @@ NMS_FREE = Architecture(
 TRAINING = {"batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.003}
 
 
-@pytest.fixture
-def request_for(few_digits: Path, tmp_path: Path) -> Callable[..., TrainingRequest]:
-    base = TrainingRequest(
+def base_request(few_digits: Path, folder: Path) -> TrainingRequest:
+    return TrainingRequest(
         architecture=SMALL,
         dataset=load_dataset(few_digits),
         imgsz=64,
         epochs=4,
         until=4,
         seed=3,
-        checkpoint=tmp_path / "checkpoint.pt",
-        scratch=tmp_path / "scratch",
+        checkpoint=folder / "checkpoint.pt",
+        scratch=folder / "scratch",
         arguments=TRAINING,
     )
+
+
+@pytest.fixture
+def request_for(few_digits: Path, tmp_path: Path) -> Callable[..., TrainingRequest]:
+    base = base_request(few_digits, tmp_path)
 
     def make(**changes: Any) -> TrainingRequest:
         return replace(base, **changes)
@@ -83,26 +89,6 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_paused_and_continued_equals_uninterrupted_to_the_bit(
-    name: str, request_for: Callable[..., TrainingRequest], tmp_path: Path
-) -> None:
-    straight = epochs(request_for(architecture=NETS[name]))
-    pieces = tmp_path / "pieces.pt"
-    first = epochs(request_for(architecture=NETS[name], checkpoint=pieces, until=1))
-    second = epochs(request_for(architecture=NETS[name], checkpoint=pieces, until=3, known=1))
-    third = epochs(request_for(architecture=NETS[name], checkpoint=pieces, until=4, known=3))
-
-    assert [e.epoch for e in straight] == [1, 2, 3, 4]
-    assert [len(first), len(second), len(third)] == [1, 2, 1]
-    assert len({e.loss for e in straight}) == 4
-    measured = [(e.epoch, e.map50_95, e.map50, e.loss) for e in straight]
-    assert [(e.epoch, e.map50_95, e.map50, e.loss) for e in first + second + third] == measured
-    one, other = weights(tmp_path / "checkpoint.pt"), weights(pieces)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
 class Weighed(NamedTuple):
     """The weights of the one-to-many and the one-to-one loss, and how often they were changed before."""
 
@@ -112,37 +98,63 @@ class Weighed(NamedTuple):
     one_to_one: float
 
 
-@pytest.fixture
-def weighed(monkeypatch: pytest.MonkeyPatch) -> list[Weighed]:
-    """What the loss of each training batch was weighed with."""
+@dataclass(frozen=True)
+class Trained:
+    """A training's epochs, by piece, its last weights, and what the loss of each batch was weighed with."""
+
+    pieces: list[list[Epoch]]
+    weights: dict[str, torch.Tensor]
+    weighed: list[Weighed]
+
+
+@pytest.fixture(scope="module")
+def training_of(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Trained]:
+    """Trains one of `NETS` in pieces that end with these epochs; once, for all tests."""
     from evaluators.accuracy.trainer import ProxyTrainer
 
-    found: list[Weighed] = []
     end_batch = ProxyTrainer._end_batch
 
-    def note(self: ProxyTrainer) -> None:
-        criterion = self.model.criterion
-        found.append(Weighed(self.epoch, criterion.updates, criterion.o2m, criterion.o2o))
-        end_batch(self)
+    @cache
+    def train_in(name: str, *ends: int) -> Trained:
+        weighed: list[Weighed] = []
 
-    monkeypatch.setattr(ProxyTrainer, "_end_batch", note)
-    return found
+        def note(self: ProxyTrainer) -> None:
+            criterion = self.model.criterion
+            if hasattr(criterion, "o2m"):
+                weighed.append(Weighed(self.epoch, criterion.updates, criterion.o2m, criterion.o2o))
+            end_batch(self)
+
+        base = replace(base_request(few_digits, tmp_path_factory.mktemp("training")), architecture=NETS[name])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ProxyTrainer, "_end_batch", note)
+            pieces = [epochs(replace(base, known=known, until=until)) for known, until in pairwise((0, *ends))]
+        return Trained(pieces, weights(base.checkpoint), weighed)
+
+    return train_in
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_paused_and_continued_equals_uninterrupted_to_the_bit(name: str, training_of: Callable[..., Trained]) -> None:
+    straight, paused = training_of(name, 4), training_of(name, 1, 3, 4)
+    (uninterrupted,) = straight.pieces
+    assert [e.epoch for e in uninterrupted] == [1, 2, 3, 4]
+    assert [len(piece) for piece in paused.pieces] == [1, 2, 1]
+    assert len({e.loss for e in uninterrupted}) == 4
+    measured = [(e.epoch, e.map50_95, e.map50, e.loss) for e in uninterrupted]
+    assert [(e.epoch, e.map50_95, e.map50, e.loss) for piece in paused.pieces for e in piece] == measured
+    one, other = straight.weights, paused.weights
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_continued_nms_free_training_weighs_its_losses_as_an_uninterrupted_one(
-    request_for: Callable[..., TrainingRequest], weighed: list[Weighed], tmp_path: Path
+    training_of: Callable[..., Trained],
 ) -> None:
-    epochs(request_for(architecture=NMS_FREE))
-    straight = weighed.copy()
+    straight = training_of("yolo26", 4).weighed
     assert [one.updates for one in straight] == [one.epoch for one in straight]
     assert [one.one_to_many for one in straight[::4]] == pytest.approx([0.8, 0.8 - 0.7 / 3, 0.8 - 1.4 / 3, 0.1])
     assert all(one.one_to_many + one.one_to_one == pytest.approx(1) for one in straight)
-
-    weighed.clear()
-    pieces = tmp_path / "pieces.pt"
-    for known, until in enumerate(range(1, 5)):
-        epochs(request_for(architecture=NMS_FREE, checkpoint=pieces, known=known, until=until))
-    assert weighed == straight
+    assert training_of("yolo26", 1, 2, 3, 4).weighed == straight
 
 
 @pytest.mark.parametrize(("architecture", "nms_free"), [(SMALL, False), (NMS_FREE, True)], ids=["yolov8", "yolo26"])

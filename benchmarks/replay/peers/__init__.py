@@ -1,0 +1,1 @@
+"""Other people's searches, each in one file with a function `new` that makes it."""

@@ -1,0 +1,105 @@
+"""A method, a table and a simulated clock."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.replay.table import Table
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train one architecture on to a fidelity; what it was trained before is not paid again.
+
+    Attributes:
+        row: Of the table.
+        fidelity: Column of its accuracies to be reached.
+    """
+
+    row: int
+    fidelity: int
+
+
+class Method(Protocol):
+    """Decides what to train. It sees latencies and sizes of what it proposes, and accuracies once they are paid."""
+
+    def ask(self, left: float) -> Job | None:
+        """What a free worker should train; None: nothing until something else ends.
+
+        Never twice the same architecture at the same fidelity, nor one that is being trained.
+
+        Args:
+            left: Budget that neither was spent nor is promised to running jobs, in full trainings.
+        """
+
+    def tell(self, job: Job, accuracy: float) -> None:
+        """The accuracy (percent) that a job came to."""
+
+
+NewMethod = Callable[[Table, int, float, int], Method]
+"""Makes a method from a table, a seed, a budget (full trainings) and the number of workers."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How one run went.
+
+    Attributes:
+        curve: Normalised hypervolume of what was trained in full once jobs that cost 1, 2, .. budget had ended.
+        seconds_per_ask: Mean wall-clock time of a decision.
+        jobs: By fidelity, how many were trained to it.
+        busy: Share of the workers' simulated time that they trained, until no more work was given.
+    """
+
+    curve: NDArray[np.float64]
+    seconds_per_ask: float
+    jobs: tuple[int, ...]
+    busy: float
+
+
+def replay(table: Table, new_method: NewMethod, seed: int, budget: int, workers: int = 1) -> Replay:
+    """Let a method spend a budget on a table."""
+    method = new_method(table, seed, float(budget), workers)
+    clock, promised, ended, asked = 0.0, 0.0, 0.0, 0.0
+    asks = 0
+    reached: dict[int, int] = {}  # the fidelity to which each row was trained, or is being trained
+    running: list[tuple[float, int, Job, float]] = []
+    done: list[tuple[float, int]] = []  # cost of all that had ended, row
+    counts = [0] * len(table.costs)
+    training_time = 0.0
+    while True:
+        while len(running) < workers:
+            before = time.perf_counter()
+            job = method.ask(budget - promised)
+            asked += time.perf_counter() - before
+            asks += 1
+            if job is None:
+                break
+            start = reached.get(job.row, -1)
+            if start >= job.fidelity or any(job.row == other.row for *_, other, _ in running):
+                raise RuntimeError(f"{job} was asked for twice")
+            cost = float(table.costs[job.fidelity] - (table.costs[start] if start >= 0 else 0.0))
+            if cost > budget - promised + 1e-9:
+                break  # a method that spends beyond its budget is done
+            reached[job.row] = job.fidelity
+            promised += cost
+            heapq.heappush(running, (clock + cost, asks, job, cost))
+        if not running:
+            break
+        clock, _, job, cost = heapq.heappop(running)
+        ended += cost
+        training_time += cost
+        counts[job.fidelity] += 1
+        if job.fidelity == len(table.costs) - 1:
+            done.append((ended, job.row))
+        method.tell(job, float(table.accuracy[job.row, job.fidelity]))
+    curve = [table.hypervolume([row for cost, row in done if cost <= b + 1e-6]) for b in range(1, budget + 1)]
+    busy = training_time / (clock * workers) if clock else 0.0
+    return Replay(np.array(curve), asked / max(asks, 1), tuple(counts), busy)

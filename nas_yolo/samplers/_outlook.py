@@ -1,0 +1,328 @@
+"""What the frontier engine believes at one moment, and what it would do next: the same trials, the same answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from nas_yolo.pareto import front, regrets
+from nas_yolo.samplers import Seen
+from nas_yolo.samplers._grid import Codes, Grid
+from nas_yolo.samplers._surrogate import Belief, Surrogate
+from nas_yolo.samplers._worth import Front, step_front, worth
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+POOL = 600  # points drawn, and as many children of the best
+SAMPLE = 256  # points that stand for the whole space
+MIN_MEASURED = 4  # from which latency is modelled
+LATENCY_FIT, LATENCY_MAX = 100, 300  # measurements for lengths and noise, and in all
+FIT_MAX, MAX_OBSERVATIONS = 160, 700  # likewise of accuracies
+GROWTH = 1.2  # how much more must be known before lengths and noise are found anew
+REFERENCE_LATENCY, REFERENCE_ACCURACY = 0.99, 0.25  # quantiles of the space beyond which nothing counts
+
+
+def first_designs(costs: Array) -> int:
+    """How many designs are trained to the first fidelity before a model is asked: 6 to 24, for 1.5 full trainings."""
+    return int(np.clip(math.ceil(1.5 / costs[0]), 6, 24))
+
+
+def enough(seen: Sequence[Seen], costs: Array) -> bool:
+    """Whether a model has something to learn from."""
+    return sum(bool(one.accuracies) for one in seen) >= first_designs(costs)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From an accuracy to about a standard normal value, and back."""
+
+    centre: float
+    deviation: float
+    floor: float
+
+
+class Lengths:
+    """Fitted surrogates by what they were fitted to, so that nothing is fitted twice in a row."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[bytes, Surrogate]] = {}
+
+    def fitted(self, name: str, groups: Sequence[Array], fidelity: Indices, values: Array, count: int) -> Surrogate:
+        """A surrogate with the most probable lengths for these values."""
+        key = b"".join(array.tobytes() for array in (*groups, fidelity, values))
+        if name not in self._last or self._last[name][0] != key:
+            surrogate = Surrogate(len(groups), count)
+            surrogate.fit(groups, fidelity, values)
+            self._last[name] = key, surrogate
+        return copy(self._last[name][1])
+
+
+class Latencies:
+    """Latency of points that were not measured, from those that were.
+
+    Args:
+        grid: The space.
+        seen: Measured trials, at least one.
+        lengths: Kept between calls.
+    """
+
+    def __init__(self, grid: Grid, seen: Sequence[Seen], lengths: Lengths):
+        self._grid = grid
+        codes = np.array([one.codes for one in seen])
+        self.measured = np.log([one.latencies_ms for one in seen]).T  # (targets, n)
+        # As they were at the last step of growth, so that features and lengths change rarely.
+        early = self.measured[:, : _step_below(len(seen))]
+        self.centre, self.spread = early.mean(axis=1), np.maximum(early.std(axis=1), 1e-6)
+        self._models = []
+        if len(seen) >= MIN_MEASURED:
+            known, base = _spread_out(len(seen), LATENCY_MAX), _spread_out(early.shape[1], LATENCY_FIT)
+            features = grid.features(codes)
+            for target, values in enumerate((self.measured - self.centre[:, None]) / self.spread[:, None]):
+                zeros = np.zeros(len(seen), dtype=np.int64)
+                model = lengths.fitted(
+                    f"latency {target}", [group[base] for group in features], zeros[base], values[base], 1
+                )
+                model.condition([group[known] for group in features], zeros[known], values[known])
+                self._models.append(model)
+
+    def predict(self, codes: Codes) -> Array:
+        """Log-latency on each target, (targets, N)."""
+        if not self._models:
+            return np.repeat(self.centre[:, None], len(codes), axis=1)
+        features = self._grid.features(codes)
+        standard = np.stack([model.predict(features).mean[0] for model in self._models])
+        latencies: Array = standard * self.spread[:, None] + self.centre[:, None]
+        return latencies
+
+
+class Outlook:
+    """Beliefs about all points of a space, from trials.
+
+    Args:
+        grid: The space.
+        seen: All trials, by number.
+        costs: Of training from nothing to each fidelity, ascending, in full trainings.
+        seed: Of everything random.
+        limit_ms: Latency beyond which a design is of no use.
+        lengths: Kept between outlooks, to save time; changes nothing.
+
+    Raises:
+        ValueError: If no trial was measured and trained.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        seen: Sequence[Seen],
+        costs: Array,
+        seed: int,
+        limit_ms: float = math.inf,
+        lengths: Lengths | None = None,
+    ):
+        self._grid, self._costs, self._seed, self._count = grid, costs, seed, len(seen)
+        lengths = lengths or Lengths()
+        self._seen = [one for one in seen if one.latencies_ms]
+        if not any(one.accuracies for one in self._seen):
+            raise ValueError("nothing was measured and trained yet")
+        self._codes = np.array([one.codes for one in self._seen])
+        self.latencies = Latencies(grid, self._seen, lengths)
+        self._measured = self.latencies.measured
+        sample = grid.draw(SAMPLE, np.random.default_rng(seed))
+        sample_latency = self.latencies.predict(sample)
+        self._learn_accuracy(lengths)
+        accuracy = self.believe(sample, sample_latency).mean[-1]
+        floor = float(np.quantile(accuracy, REFERENCE_ACCURACY))
+        edges = np.minimum(np.quantile(sample_latency, REFERENCE_LATENCY, axis=1), math.log(limit_ms))
+        self.references = [(float(edge), floor) for edge in edges]
+        self.fronts = [self._front(target) for target in range(len(self._measured))]
+
+    # Beliefs --------------------------------------------------------------------------------------------------------
+
+    def believe(self, codes: Codes, log_latencies: Array) -> Belief:
+        """About accuracy at each fidelity; the last one in its own unit."""
+        belief = self._accuracy.predict(self._features(codes, log_latencies))
+        unit = np.ones(len(self._costs))
+        unit[-1] = self._scale.deviation
+        mean = belief.mean * unit[:, None]
+        mean[-1] += self._scale.centre
+        return Belief(mean, belief.covariance * unit[:, None, None] * unit[:, None], belief.noise * unit**2)
+
+    def _features(self, codes: Codes, log_latencies: Array) -> tuple[Array, ...]:
+        standard = ((log_latencies.T - self.latencies.centre) / self.latencies.spread) / math.sqrt(
+            2 * len(log_latencies)
+        )
+        return (*self._grid.features(codes), standard)
+
+    def _learn_accuracy(self, lengths: Lengths) -> None:
+        levels = len(self._costs)
+        reached = [
+            np.array([i for i, one in enumerate(self._seen) if len(one.accuracies) > level], dtype=np.int64)
+            for level in range(levels)
+        ]
+        raw = [np.array([self._seen[i].accuracies[level] for i in here]) for level, here in enumerate(reached)]
+        self._scale = _final_scale(raw)
+        features = self._features(self._codes, self._measured)
+        # Lengths and noise are found for things as they were at the last step of growth.
+        early = [values[: _step_below(len(values))] for values in raw]
+        base = [_spread_out(len(values), FIT_MAX // levels) for values in early]
+        surrogate = lengths.fitted(
+            "accuracy",
+            [
+                group[np.concatenate([here[chosen] for here, chosen in zip(reached, base, strict=True)])]
+                for group in features
+            ],
+            _repeated([len(chosen) for chosen in base]),
+            np.concatenate([v[chosen] for v, chosen in zip(_standard(early, _final_scale(early)), base, strict=True)]),
+            levels,
+        )
+        kept = [self._kept(here, values, MAX_OBSERVATIONS // levels) for here, values in zip(reached, raw, strict=True)]
+        known = np.concatenate([here[chosen] for here, chosen in zip(reached, kept, strict=True)])
+        fidelity = _repeated([len(chosen) for chosen in kept])
+        values = np.concatenate([v[chosen] for v, chosen in zip(_standard(raw, self._scale), kept, strict=True)])
+        surrogate.condition([group[known] for group in features], fidelity, values)
+        running = [(i, one.heading) for i, one in enumerate(self._seen) if one.heading is not None]
+        if running:
+            # Results that are on their way: as expected, so that nothing is learned from them but that they come.
+            coming, heading = np.array(running, dtype=np.int64).T
+            expected = surrogate.predict([group[coming] for group in features]).mean[heading, np.arange(len(coming))]
+            known = np.concatenate([known, coming])
+            surrogate.condition(
+                [group[known] for group in features],
+                np.concatenate([fidelity, heading]),
+                np.concatenate([values, expected]),
+            )
+        self._accuracy = surrogate
+
+    def _kept(self, here: Indices, accuracy: Array, most: int) -> Indices:
+        """Which observations of a fidelity to keep: the best at their latency, and others spread over time."""
+        if len(here) <= most:
+            return np.arange(len(here))
+        best = np.argsort(regrets(self._measured[0, here].tolist(), accuracy.tolist()), kind="stable")[: most // 2]
+        others = np.setdiff1d(np.arange(len(here)), best)
+        return np.sort(np.concatenate([best, others[_spread_out(len(others), most - len(best))]]))
+
+    def _front(self, target: int) -> Front:
+        """Of complete trials, and of those on their way to completion as expected."""
+        last = len(self._costs) - 1
+        done = [i for i, one in enumerate(self._seen) if len(one.accuracies) > last]
+        coming = [i for i, one in enumerate(self._seen) if one.heading == last]
+        accuracy = np.array([self._seen[i].accuracies[last] for i in done])
+        if coming:
+            expected = self.believe(self._codes[coming], self._measured[:, coming]).mean[-1]
+            accuracy = np.concatenate([accuracy, expected])
+        return step_front(self._measured[target, done + coming], accuracy, self.references[target])
+
+    # Decisions ------------------------------------------------------------------------------------------------------
+
+    def worth_of(self, seen: Sequence[Seen]) -> list[float]:
+        """What it is worth to train each of these measured trials on; comparable to each other and to `candidates`."""
+        result = [0.0] * len(seen)
+        for reached in {len(one.accuracies) - 1 for one in seen}:
+            here = [i for i, one in enumerate(seen) if len(one.accuracies) - 1 == reached]
+            codes = np.array([seen[i].codes for i in here])
+            latencies = np.log([seen[i].latencies_ms for i in here]).T
+            for i, value in zip(here, self._worth(codes, latencies, reached), strict=True):
+                result[i] = float(value)
+        return result
+
+    @cached_property
+    def candidates(self) -> list[tuple[tuple[int, ...], float]]:
+        """New points and what they are worth, best first; their latencies are predicted."""
+        rng = np.random.default_rng((self._seed, self._count))
+        drawn = self._grid.draw(POOL, rng)
+        pool = np.unique(np.concatenate([drawn, self._grid.vary(self._parents, POOL, rng)]), axis=0)
+        values = self._worth(pool, self.latencies.predict(pool), -1)
+        order = np.argsort(-values, kind="stable")
+        found = zip(map(tuple, pool[order].tolist()), values[order].tolist(), strict=True)
+        known = {one.codes for one in self._seen}
+        return [(codes, value) for codes, value in found if codes not in known]
+
+    def _worth(self, codes: Codes, log_latencies: Array, reached: int) -> Array:
+        return worth(self.fronts, log_latencies, self.believe(codes, log_latencies), reached, self._costs)
+
+    @cached_property
+    def _parents(self) -> Codes:
+        """The fronts of what is complete, and of what may be expected of everything trained."""
+        trained = [i for i, one in enumerate(self._seen) if one.accuracies]
+        expected = self.believe(self._codes[trained], self._measured[:, trained]).mean[-1]
+        chosen = set()
+        for latency in self._measured:
+            chosen |= {trained[i] for i in front(latency[trained].tolist(), expected.tolist())}
+            done = [i for i in trained if len(self._seen[i].accuracies) == len(self._costs)]
+            final = [self._seen[i].accuracies[-1] for i in done]
+            chosen |= {done[i] for i in front(latency[done].tolist(), final)}
+        return self._codes[sorted(chosen)]
+
+
+def spread_design(
+    grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, lengths: Lengths
+) -> Iterator[tuple[int, ...]]:
+    """Points for the first trainings, best first: as far as possible, in latency, from all that were measured.
+
+    Random ones until latency can be predicted.
+    """
+    points = grid.draw(SAMPLE, rng)
+    measured = [one for one in seen if one.latencies_ms]
+    if len(measured) >= MIN_MEASURED:
+        latencies = Latencies(grid, measured, lengths)
+        predicted = latencies.predict(points)[0]
+        gaps = np.abs(predicted[:, None] - latencies.measured[0]).min(axis=1)
+        inside = (predicted >= np.quantile(predicted, 0.02)) & (predicted <= np.quantile(predicted, 0.98))
+        points = points[np.argsort(-gaps * inside, kind="stable")]
+    return (tuple(point) for point in points.tolist())
+
+
+def _final_scale(raw: Sequence[Array]) -> _Scale:
+    final, early = raw[-1], raw[0]
+    if len(final) < MIN_MEASURED:
+        deviation = max(0.5 * float(early.std()), float(final.std()) if len(final) else 0.0, 1e-6)
+        return _Scale(float(final.mean()) if len(final) else 0.0, deviation, -math.inf)
+    # What lies far below the reference counts for nothing and would only widen the scale.
+    low, high = np.quantile(final, [REFERENCE_ACCURACY, 0.9])
+    floor = float(2 * low - high)
+    clipped = np.maximum(final, floor)
+    return _Scale(float(clipped.mean()), float(clipped.std()) + 1e-6, floor)
+
+
+def _standard(raw: Sequence[Array], scale: _Scale) -> list[Array]:
+    """Accuracies of each fidelity as about standard normal values.
+
+    Early accuracies crowd at the bottom: what counts is their order. Final ones keep their distances, in which
+    improvements are counted.
+    """
+    return [*map(_normal_ranks, raw[:-1]), (np.maximum(raw[-1], scale.floor) - scale.centre) / scale.deviation]
+
+
+def _normal_ranks(values: Array) -> Array:
+    """Each value's rank as a quantile of the standard normal distribution; equal values share one."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - counts / 2
+    quantiles: Array = ndtri(middle[inverse] / max(len(values), 1))
+    return quantiles
+
+
+def _repeated(counts: Sequence[int]) -> Indices:
+    return np.repeat(np.arange(len(counts)), counts)
+
+
+def _step_below(count: int) -> int:
+    """The largest step of a geometric ladder that is not above `count`; all of the first ten."""
+    step = min(count, 10)
+    while math.ceil(step * GROWTH) <= count and step:
+        step = math.ceil(step * GROWTH)
+    return step
+
+
+def _spread_out(count: int, most: int) -> Indices:
+    """Up to `most` indices below `count`, evenly spread."""
+    if count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).astype(np.int64)

@@ -1,0 +1,97 @@
+"""The engine of the search: latency known early, accuracy at several fidelities, hypervolume per unit of cost.
+
+Every free slot goes to whatever is expected to add most hypervolume per second of training: a new design's first rung,
+or a paused one's next. A model of accuracy over choices, latency and fidelity tells what to expect; see `_worth.py` for
+how that becomes a number and `_surrogate.py` for the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nas_yolo.samplers import Seen
+from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers._outlook import Lengths, Outlook, enough, spread_design
+
+AHEAD = 4  # designs measured, for each slot, since the last of them was trained
+
+
+class Frontier:
+    """Decides what to propose and what to train, from all trials alone: the same trials, the same answer.
+
+    Args:
+        grid: The space.
+        costs: Of training from nothing to each fidelity, ascending, in any unit.
+        seed: Of everything random.
+        limit_ms: Latency beyond which a design is of no use.
+    """
+
+    def __init__(self, grid: Grid, costs: ArrayLike, seed: int, limit_ms: float = math.inf):
+        self._grid, self._seed, self._limit_ms = grid, seed, limit_ms
+        costs = np.asarray(costs, dtype=float)
+        self._costs = costs / costs[-1]
+        self._lengths = Lengths()
+        self._last: tuple[list[Seen], Outlook] | None = None
+
+    def candidates(self, seen: Sequence[Seen]) -> Iterator[tuple[int, ...]]:
+        """Designs worth measuring, by their codes, best first; some may have been tried already.
+
+        Args:
+            seen: All trials, by number.
+        """
+        if enough(seen, self._costs):
+            return (codes for codes, _ in self._outlook(seen).candidates)
+        rng = np.random.default_rng((self._seed, len(seen)))
+        return spread_design(self._grid, seen, rng, self._lengths)
+
+    def order(self, seen: Sequence[Seen]) -> list[int]:
+        """Positions of the trials that may be trained on now, the one worth most first."""
+        idle = [i for i, one in enumerate(seen) if one.idle]
+        if not enough(seen, self._costs):
+            return [i for i in idle if not seen[i].accuracies]
+        return self._by_worth(seen, idle)
+
+    def finalists(self, seen: Sequence[Seen]) -> list[int]:
+        """Positions of paused trials, the one worth most first."""
+        return self._by_worth(seen, [i for i, one in enumerate(seen) if one.idle and one.accuracies])
+
+    def wants(self, seen: Sequence[Seen], slots: int) -> bool:
+        """As long as fewer designs wait than there are slots that are worth as much as the best that could be measured.
+
+        What is measured only shows how fast a design is; `AHEAD` for each slot without a training is enough.
+        """
+        measuring = sum(not one.latencies_ms and not one.over for one in seen)
+        new = [one for one in seen if one.idle and not one.accuracies]
+        if measuring >= slots or not new:
+            return measuring < slots
+        if not enough(seen, self._costs):
+            return measuring + len(new) < slots
+        last = max(i for i, one in enumerate(seen) if one.accuracies or one.heading is not None)
+        if len(seen) - 1 - last >= AHEAD * slots:
+            return False
+        outlook = self._outlook(seen)
+        best = outlook.candidates[0][1] if outlook.candidates else 0.0
+        return measuring + sum(value >= best for value in outlook.worth_of(new)) < slots
+
+    def ranked(self, seen: Sequence[Seen], designs: Sequence[Seen]) -> list[int]:
+        """Positions of measured designs, the one worth most first; as they are while little is known."""
+        if not enough(seen, self._costs):
+            return list(range(len(designs)))
+        values = self._outlook(seen).worth_of(designs)
+        return sorted(range(len(designs)), key=lambda i: -values[i])
+
+    def _by_worth(self, seen: Sequence[Seen], positions: list[int]) -> list[int]:
+        if not positions:
+            return []
+        values = self._outlook(seen).worth_of([seen[i] for i in positions])
+        return [i for _, i in sorted(zip([-value for value in values], positions, strict=True))]
+
+    def _outlook(self, seen: Sequence[Seen]) -> Outlook:
+        if self._last is None or self._last[0] != list(seen):
+            outlook = Outlook(self._grid, seen, self._costs, self._seed, self._limit_ms, self._lengths)
+            self._last = list(seen), outlook
+        return self._last[1]
