@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import front
+from nas_yolo.schedulers.asha import rungs
+from nas_yolo.trust import RankCorrelation, iso_latency_correlation
 from search_spaces.errors import UserError
 from search_spaces.registry import get_family
 from storage import Search, Spent, Trial
@@ -97,8 +100,46 @@ def front_document(search: Search, config: SearchConfig, trials: Sequence[Trial]
         "budget": budget_document(config, spent, len(trials)),
         "front": [trial_document(trial) for trial in members],
         "baselines": [trial_document(trial) for trial in baselines(trials, config)],
-        "trust": {"verdict": verdict(trials, config), "noise_map50_95": None},
+        "trust": trust_document(trials, config),
     }
+
+
+def trust_document(trials: Sequence[Trial], config: SearchConfig) -> dict[str, Any]:
+    """How far the results can be trusted: the verdict, and how well each rung tells the end of it."""
+    return {
+        "verdict": verdict(trials, config),
+        "rung_correlation": {
+            str(rung): None if found is None else asdict(found)
+            for rung, found in rung_correlations(trials, config).items()
+        },
+        "noise_map50_95": None,
+    }
+
+
+def rung_correlations(trials: Sequence[Trial], config: SearchConfig) -> dict[int, RankCorrelation | None]:
+    """For each rung below the last, of complete trials: is the better of two equally fast ones known by then?"""
+    target = config.targets[0][0].name
+    done = [trial for trial in complete(trials, target) if trial.map50_95 is not None]
+    latencies = [trial.latencies[target].latency_ms for trial in done]
+    final = [trial.map50_95 or 0.0 for trial in done]
+    return {
+        rung: iso_latency_correlation(latencies, [trial.epochs[rung - 1].map50_95 for trial in done], final)
+        for rung in rungs(config.epochs)[:-1]
+    }
+
+
+def trust_text(trials: Sequence[Trial], config: SearchConfig) -> str:
+    """The verdict, and a line on how well the rungs told the end, if enough trials are complete to say."""
+    lines = [verdict(trials, config)]
+    known = {rung: found for rung, found in rung_correlations(trials, config).items() if found is not None}
+    if known:
+        parts = [f"{found.tau:.2f} ({found.low:.2f} to {found.high:.2f}) at {rung}" for rung, found in known.items()]
+        pairs = next(iter(known.values())).pairs
+        lines.append(
+            f"Rank correlation with {config.epochs} epochs, {pairs} pairs of trials of equal latency: "
+            f"{', '.join(parts)} epochs; 0 is chance."
+        )
+    return "\n".join(lines)
 
 
 def budget_document(config: SearchConfig, spent: Spent, trials: int) -> dict[str, float | str]:

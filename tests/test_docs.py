@@ -31,6 +31,12 @@ def test_the_space_of_the_docs_loads(tmp_path: Path) -> None:
     assert (space.family, space.choices["imgsz"]) == ("yolo11", (320, 416))
 
 
+def test_the_optuna_study_of_the_docs_runs() -> None:
+    names: dict[str, object] = {}
+    exec(code_blocks("engine.md", "python")[0], names)
+    assert len(names["study"].trials) == 30  # type: ignore[attr-defined]
+
+
 def test_the_code_of_the_docs_runs() -> None:
     names: dict[str, object] = {}
     exec(code_blocks("search-space.md", "python")[0], names)

@@ -64,7 +64,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
 
     from nas_yolo.config import SearchConfig
     from nas_yolo.report.tables import latency_text, origin_text
-    from nas_yolo.results import budget_document, trial_document, verdict
+    from nas_yolo.results import budget_document, trial_document, trust_document, trust_text
 
     repository = open_repository(url)
     search = repository.search(name)
@@ -95,7 +95,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
                     "cpu_seconds": spent.cpu_seconds,
                 },
                 "trials": documents,
-                "trust": {"verdict": verdict(trials, config), "noise_map50_95": None},
+                "trust": trust_document(trials, config),
             }
         )
     screen = console()
@@ -118,7 +118,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
             f"{origin_text(trial)}\n{trial.reason}".strip(),
         )
     screen.print(table)
-    screen.print(verdict(trials, config), soft_wrap=True)
+    screen.print(trust_text(trials, config), soft_wrap=True)
     if not worked_on and search.state != "done":
         screen.print(f"Go on with: nas-yolo resume {name}", soft_wrap=True)
     return None
@@ -132,7 +132,7 @@ def front_command(name: str, url: str | None, as_json: bool) -> None:
     """Show the Pareto front of a search, and the stock model beside it."""
     from nas_yolo.config import SearchConfig
     from nas_yolo.report.tables import front_table
-    from nas_yolo.results import front_document, verdict
+    from nas_yolo.results import front_document, trust_text
 
     repository = open_repository(url)
     search = repository.search(name)
@@ -143,7 +143,7 @@ def front_command(name: str, url: str | None, as_json: bool) -> None:
     screen = console()
     for target, _ in config.targets:
         screen.print(front_table(trials, config, target.name))
-    screen.print(verdict(trials, config), soft_wrap=True)
+    screen.print(trust_text(trials, config), soft_wrap=True)
     return None
 
 

@@ -342,14 +342,14 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
     from nas_yolo.config import SearchConfig
     from nas_yolo.export import design_of, write_yaml
     from nas_yolo.report.tables import front_table
-    from nas_yolo.results import NoSuchTrialError, best_trial, front_document, verdict
+    from nas_yolo.results import NoSuchTrialError, best_trial, front_document, trust_text
 
     config = SearchConfig.from_document(search.config)
     trials = repository.trials(search)
     screen = console(as_json)
     for target, _ in config.targets:
         screen.print(front_table(trials, config, target.name))
-    screen.print(verdict(trials, config), soft_wrap=True)
+    screen.print(trust_text(trials, config), soft_wrap=True)
     trained, ended = sum(bool(trial.epochs) for trial in trials), sum(trial.state == "complete" for trial in trials)
     tried = f"{len(trials)} architectures measured, {trained} of them trained, {ended} to the end."
     screen.print(tried, soft_wrap=True)

@@ -28,6 +28,7 @@ RATIO = (0.75, 0.25)
 LOG_OWN = (math.log(0.6), 0.5)
 LOG_NOISE = (math.log(0.15), 0.6)
 JITTER = 1e-6
+BOUND = 4.0  # deviations from a prior's mean, beyond which nothing is looked for
 ITERATIONS = 30
 
 
@@ -106,7 +107,11 @@ class Surrogate:
             value = 0.5 * values @ weights + np.log(np.diag(factor)).sum() + 0.5 * z @ z
             return float(value), gradient + z / self._prior_deviation
 
-        found = minimize(cost, self._prior_mean, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
+        reach = BOUND * self._prior_deviation
+        bounds = list(zip(self._prior_mean - reach, self._prior_mean + reach, strict=True))
+        found = minimize(
+            cost, self._prior_mean, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS}
+        )
         if np.isfinite(found.fun):
             self._theta = found.x
 

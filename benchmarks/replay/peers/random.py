@@ -1,4 +1,7 @@
-"""Random search without repetition (Bergstra and Bengio, JMLR 2012), every architecture trained in full."""
+"""Random search without repetition, every architecture trained in full.
+
+Paper: Random Search for Hyper-Parameter Optimization, Journal of Machine Learning Research 13 (2012).
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,7 @@ class RandomSearch:
 
     def ask(self, left: float) -> Job | None:
         """A row that was not trained yet."""
-        if left < 1.0 - ROUNDING:
-            return None
-        row = self._rows.draw()
+        row = self._rows.draw() if left >= 1.0 - ROUNDING else None
         return None if row is None else Job(row, self._full)
 
     def tell(self, job: Job, accuracy: float) -> None:

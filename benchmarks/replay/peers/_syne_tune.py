@@ -1,0 +1,76 @@
+"""What the searches of Syne Tune share.
+
+Source: https://github.com/syne-tune/syne-tune (0.16).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.replay.table import Table
+
+
+class MissingPackageError(ModuleNotFoundError):
+    """A peer's package is not installed."""
+
+
+def library(name: str) -> Any:
+    """A module of a package that only benchmarks need.
+
+    Raises:
+        MissingPackageError: If it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        message = f"this peer needs the package {error.name}: pip install 'nas-yolo[bench]'"
+        raise MissingPackageError(message, name=error.name) from error
+
+
+class OwnRandom:
+    """Generators of NumPy and PyTorch for code that draws from the global ones."""
+
+    def __init__(self, seed: int) -> None:
+        self._numpy: Any = np.random.RandomState(seed).get_state()
+        self._torch = torch.Generator().manual_seed(seed).get_state()
+
+    @contextmanager
+    def as_global(self) -> Iterator[None]:
+        """Put them in the place of the global ones."""
+        theirs: Any = np.random.get_state()
+        with torch.random.fork_rng(devices=[]):
+            np.random.set_state(self._numpy)
+            torch.set_rng_state(self._torch)
+            try:
+                yield
+            finally:
+                self._numpy, self._torch = np.random.get_state(), torch.get_rng_state()
+                np.random.set_state(theirs)
+
+
+class Space:
+    """The choices of a table in Syne Tune's words: categorical, as a table does not say which have an order."""
+
+    def __init__(self, table: Table) -> None:
+        choice = library("syne_tune.config_space").choice
+        self.domains = {f"choice{i}": choice(list(range(n))) for i, n in enumerate(table.cardinality.tolist())}
+
+    def named(self, config: Sequence[int]) -> dict[str, int]:
+        """A configuration of a table as Syne Tune has it."""
+        return dict(zip(self.domains, config, strict=True))
+
+    def plain(self, config: dict[str, Any]) -> list[int]:
+        """And back."""
+        return [int(config[name]) for name in self.domains]
+
+
+def trial(number: int, config: dict[str, int]) -> Any:
+    """A trial that a scheduler is told about."""
+    return library("syne_tune.backend.trial_status").Trial(number, config, datetime.now(timezone.utc))
