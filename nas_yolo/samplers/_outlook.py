@@ -16,7 +16,7 @@ from nas_yolo.pareto import front, regrets
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers._grid import Codes, Grid
 from nas_yolo.samplers._surrogate import Belief, Surrogate
-from nas_yolo.samplers._worth import Front, step_front, worth
+from nas_yolo.samplers._worth import Front, expected_improvement, step_front, worth
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -25,7 +25,8 @@ POOL = 600  # points drawn, and as many children of the best
 SAMPLE = 256  # points that stand for the whole space
 MIN_MEASURED = 4  # from which latency is modelled
 LATENCY_FIT, LATENCY_MAX = 100, 300  # measurements for lengths and noise, and in all
-FIT_MAX, MAX_OBSERVATIONS = 160, 700  # likewise of accuracies
+FIT_MAX, MAX_OBSERVATIONS = 160, 480  # likewise of accuracies
+MAX_COMPARED = 200  # trials whose worth is computed exactly
 GROWTH = 1.2  # how much more must be known before lengths and noise are found anew
 REFERENCE_LATENCY, REFERENCE_ACCURACY = 0.99, 0.25  # quantiles of the space beyond which nothing counts
 
@@ -138,8 +139,9 @@ class Outlook:
         sample = grid.draw(SAMPLE, np.random.default_rng(seed))
         sample_latency = self.latencies.predict(sample)
         self._learn_accuracy(lengths)
-        accuracy = self.believe(sample, sample_latency).mean[-1]
-        floor = float(np.quantile(accuracy, REFERENCE_ACCURACY))
+        typical = self.believe(sample, sample_latency)
+        self._typical_deviation = float(np.sqrt(np.maximum(typical.covariance[-1, -1], 0.0)).mean()) + 1e-12
+        floor = float(np.quantile(typical.mean[-1], REFERENCE_ACCURACY))
         edges = np.minimum(np.quantile(sample_latency, REFERENCE_LATENCY, axis=1), math.log(limit_ms))
         self.references = [(float(edge), floor) for edge in edges]
         self.fronts = [self._front(target) for target in range(len(self._measured))]
@@ -169,7 +171,7 @@ class Outlook:
         ]
         raw = [np.array([self._seen[i].accuracies[level] for i in here]) for level, here in enumerate(reached)]
         self._scale = _final_scale(raw)
-        features = self._features(self._codes, self._measured)
+        self._known_features = features = self._features(self._codes, self._measured)
         # Lengths and noise are found for things as they were at the last step of growth.
         early = [values[: _step_below(len(values))] for values in raw]
         base = [_spread_out(len(values), FIT_MAX // levels) for values in early]
@@ -192,7 +194,7 @@ class Outlook:
         if running:
             # Results that are on their way: as expected, so that nothing is learned from them but that they come.
             coming, heading = np.array(running, dtype=np.int64).T
-            expected = surrogate.predict([group[coming] for group in features]).mean[heading, np.arange(len(coming))]
+            expected = surrogate.expect([group[coming] for group in features])[heading, np.arange(len(coming))]
             known = np.concatenate([known, coming])
             surrogate.condition(
                 [group[known] for group in features],
@@ -209,6 +211,12 @@ class Outlook:
         others = np.setdiff1d(np.arange(len(here)), best)
         return np.sort(np.concatenate([best, others[_spread_out(len(others), most - len(best))]]))
 
+    def _expected_end(self, which: Sequence[int]) -> Array:
+        """Final accuracy to be expected of known trials."""
+        means = self._accuracy.expect([group[which] for group in self._known_features])[-1]
+        end: Array = means * self._scale.deviation + self._scale.centre
+        return end
+
     def _front(self, target: int) -> Front:
         """Of complete trials, and of those on their way to completion as expected."""
         last = len(self._costs) - 1
@@ -216,7 +224,7 @@ class Outlook:
         coming = [i for i, one in enumerate(self._seen) if one.heading == last]
         accuracy = np.array([self._seen[i].accuracies[last] for i in done])
         if coming:
-            expected = self.believe(self._codes[coming], self._measured[:, coming]).mean[-1]
+            expected = self._expected_end(coming)
             accuracy = np.concatenate([accuracy, expected])
         return step_front(self._measured[target, done + coming], accuracy, self.references[target])
 
@@ -224,14 +232,28 @@ class Outlook:
 
     def worth_of(self, seen: Sequence[Seen]) -> list[float]:
         """What it is worth to train each of these measured trials on; comparable to each other and to `candidates`."""
-        result = [0.0] * len(seen)
-        for reached in {len(one.accuracies) - 1 for one in seen}:
-            here = [i for i, one in enumerate(seen) if len(one.accuracies) - 1 == reached]
-            codes = np.array([seen[i].codes for i in here])
-            latencies = np.log([seen[i].latencies_ms for i in here]).T
-            for i, value in zip(here, self._worth(codes, latencies, reached), strict=True):
-                result[i] = float(value)
-        return result
+        codes = np.array([one.codes for one in seen])
+        latencies = np.log([one.latencies_ms for one in seen]).T
+        reached = np.array([len(one.accuracies) - 1 for one in seen])
+        result = np.zeros(len(seen))
+        compared = np.arange(len(seen))
+        if len(seen) > MAX_COMPARED:
+            # The others only come after these: by what they would add if all were equally uncertain.
+            means = self._accuracy.expect(self._features(codes, latencies))[-1]
+            means = means * self._scale.deviation + self._scale.centre
+            rough = np.sum(
+                [
+                    expected_improvement(front, latency, means, np.full_like(means, self._typical_deviation))
+                    for front, latency in zip(self.fronts, latencies, strict=True)
+                ],
+                axis=0,
+            )
+            compared = np.argsort(-rough, kind="stable")[:MAX_COMPARED]
+            result = -np.argsort(np.argsort(-rough, kind="stable"), kind="stable").astype(float)
+        for level in np.unique(reached[compared]):
+            here = compared[reached[compared] == level]
+            result[here] = self._worth(codes[here], latencies[:, here], int(level))
+        return [float(value) for value in result]
 
     @cached_property
     def candidates(self) -> list[tuple[tuple[int, ...], float]]:
@@ -252,7 +274,7 @@ class Outlook:
     def _parents(self) -> Codes:
         """The fronts of what is complete, and of what may be expected of everything trained."""
         trained = [i for i, one in enumerate(self._seen) if one.accuracies]
-        expected = self.believe(self._codes[trained], self._measured[:, trained]).mean[-1]
+        expected = self._expected_end(trained)
         chosen = set()
         for latency in self._measured:
             chosen |= {trained[i] for i in front(latency[trained].tolist(), expected.tolist())}

@@ -124,6 +124,15 @@ class Surrogate:
         self._factor = np.linalg.cholesky(covariance)
         self._white = solve_triangular(self._factor, values, lower=True, check_finite=False)
 
+    def expect(self, features: Sequence[Array]) -> Array:
+        """Means alone, (F, N): many times faster than `predict`."""
+        lengths, own, _ = self._read(self._theta)
+        mix = own @ own.T
+        weights = solve_triangular(self._factor, self._white, lower=True, trans="T", check_finite=False)
+        kernel = _matern(self._scaled(features, lengths), self._points)
+        means: Array = (kernel @ (mix[self._fidelity] * weights[:, None])).T
+        return means
+
     def predict(self, features: Sequence[Array]) -> Belief:
         """Beliefs about other points, given what was conditioned on."""
         lengths, own, noise = self._read(self._theta)
