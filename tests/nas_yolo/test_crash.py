@@ -170,7 +170,7 @@ def test_kill_a_worker_and_the_search_goes_on(
 def test_a_second_process_on_the_same_search_is_refused_and_ctrl_c_says_how_to_go_on(
     start: Callable[..., subprocess.Popen[str]], database: str
 ) -> None:
-    process = start()
+    process = start("30trials")  # still at work when the second one has come and gone
     wait_for(process, database, in_the_middle)
     second = subprocess.run([*NAS_YOLO, "resume", "one"], capture_output=True, text=True, check=False)
     assert second.returncode == 1

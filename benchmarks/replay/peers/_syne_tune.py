@@ -35,7 +35,7 @@ def library(name: str) -> Any:
 
 
 class OwnRandom:
-    """Generators of NumPy and PyTorch for code that draws from the global ones."""
+    """Generators of NumPy and PyTorch, and double precision, for code that uses the global ones."""
 
     def __init__(self, seed: int) -> None:
         self._numpy: Any = np.random.RandomState(seed).get_state()
@@ -45,14 +45,17 @@ class OwnRandom:
     def as_global(self) -> Iterator[None]:
         """Put them in the place of the global ones."""
         theirs: Any = np.random.get_state()
+        precision = torch.get_default_dtype()
         with torch.random.fork_rng(devices=[]):
             np.random.set_state(self._numpy)
             torch.set_rng_state(self._torch)
+            torch.set_default_dtype(torch.float64)
             try:
                 yield
             finally:
                 self._numpy, self._torch = np.random.get_state(), torch.get_rng_state()
                 np.random.set_state(theirs)
+                torch.set_default_dtype(precision)
 
 
 class Space:
