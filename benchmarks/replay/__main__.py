@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import pkgutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ from benchmarks.replay.table import Table, TableError, load_table
 from nas_yolo.environment import count_cores
 
 CHECKPOINTS = (10, 20, 30, 50, 75, 100)  # percent of the budget
+WIDTH = 120  # columns that the table needs
 METHODS = "frontier,tpe,nsga2,gp,moasha,random"
 
 EXAMPLES = """
@@ -96,7 +96,7 @@ def show(document: dict[str, Any]) -> None:
         errors = [document["std"][name][cost - 1] / document["seeds"] ** 0.5 for cost in costs]
         cells = [f"{curve[cost - 1]:.3f} ± {error:.3f}" for cost, error in zip(costs, errors, strict=True)]
         shown.add_row(name, *cells, f"{document['seconds_per_ask'][name]:.4f}")
-    console = Console()
+    console = Console(width=max(Console().width, WIDTH))
     console.print(shown)
     if "frontier" in document["curves"] and len(document["curves"]) > 1:
         cost, peer, value = cost_to_reach(document)
@@ -155,7 +155,6 @@ def main(
         tables = [load_table(path, device) for device in devices or (None,)]
     except (TableError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # one core for each replay
     documents = []
     with ProcessPoolExecutor(count_cores()) as pool:
         jobs = {

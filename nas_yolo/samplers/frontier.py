@@ -8,16 +8,27 @@ how that becomes a number and `_surrogate.py` for the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from threadpoolctl import ThreadpoolController
 
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers._grid import Grid
 from nas_yolo.samplers._outlook import Lengths, Outlook, enough, spread_design
 
 AHEAD = 4  # designs measured, for each slot, since the last of them was trained
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def one_thread(method: Callable[P, R]) -> Callable[P, R]:
+    """The matrices are small: more threads would wait for each other, and for the trainings on the same cores."""
+    limited: Callable[P, R] = ThreadpoolController().wrap(limits=1, user_api="blas")(method)
+    return limited
 
 
 class Frontier:
@@ -37,6 +48,7 @@ class Frontier:
         self._lengths = Lengths()
         self._last: tuple[list[Seen], Outlook] | None = None
 
+    @one_thread
     def candidates(self, seen: Sequence[Seen]) -> Iterator[tuple[int, ...]]:
         """Designs worth measuring, by their codes, best first; some may have been tried already.
 
@@ -44,10 +56,11 @@ class Frontier:
             seen: All trials, by number.
         """
         if enough(seen, self._costs):
-            return (codes for codes, _ in self._outlook(seen).candidates)
+            return iter([codes for codes, _ in self._outlook(seen).candidates])
         rng = np.random.default_rng((self._seed, len(seen)))
         return spread_design(self._grid, seen, rng, self._lengths)
 
+    @one_thread
     def order(self, seen: Sequence[Seen]) -> list[int]:
         """Positions of the trials that may be trained on now, the one worth most first."""
         idle = [i for i, one in enumerate(seen) if one.idle]
@@ -55,10 +68,12 @@ class Frontier:
             return [i for i in idle if not seen[i].accuracies]
         return self._by_worth(seen, idle)
 
+    @one_thread
     def finalists(self, seen: Sequence[Seen]) -> list[int]:
         """Positions of paused trials, the one worth most first."""
         return self._by_worth(seen, [i for i, one in enumerate(seen) if one.idle and one.accuracies])
 
+    @one_thread
     def wants(self, seen: Sequence[Seen], slots: int) -> bool:
         """As long as fewer designs wait than there are slots that are worth as much as the best that could be measured.
 
@@ -77,6 +92,7 @@ class Frontier:
         best = outlook.candidates[0][1] if outlook.candidates else 0.0
         return measuring + sum(value >= best for value in outlook.worth_of(new)) < slots
 
+    @one_thread
     def ranked(self, seen: Sequence[Seen], designs: Sequence[Seen]) -> list[int]:
         """Positions of measured designs, the one worth most first; as they are while little is known."""
         if not enough(seen, self._costs):
