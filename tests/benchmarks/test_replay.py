@@ -1,0 +1,115 @@
+"""The replay as a command, on a small table."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.replay.frontier import new
+from benchmarks.replay.simulation import replay
+from benchmarks.replay.table import TableError, load_table
+
+ROOT = Path(__file__).parents[2]
+
+
+def columns(costs: tuple[int, ...], share: float) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    configs = np.array(list(itertools.product(range(4), repeat=5)))
+    configs = configs[rng.random(len(configs)) < share]
+    size = 1.0 + configs @ np.array([1.0, 2.0, 0.5, 3.0, 1.0])
+    final = 90.0 - 40.0 / size + 3.0 * np.sin(configs @ np.array([1.0, 2.0, 3.0, 1.0, 2.0]))
+    accuracy = [final + rng.normal(0, 3.0 * (1 - cost / costs[-1]), len(configs)) for cost in costs]
+    return {
+        "configs": configs.astype(np.uint8),
+        "cardinality": np.full(5, 4, np.uint8),
+        "epochs": np.array(costs),
+        "accuracy": np.stack(accuracy, axis=1).astype(np.float32),
+        "latency_ms": np.stack([size, size**0.5], axis=1).astype(np.float32),
+        "devices": np.array(["cpu", "gpu"]),
+        "chance": np.float32(10),
+    }
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "table.npz", **columns((2, 20), 0.9))
+    return tmp_path / "table.npz"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.replay", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_the_command_writes_its_curves(table: Path, tmp_path: Path) -> None:
+    file, picture = tmp_path / "out.json", tmp_path / "out.svg"
+    done = run(
+        table, "--device", "gpu", "--budget", 12, "--seeds", 2, "--methods", "frontier,moasha,random", "--json", file,
+        "--plot", picture,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "frontier reaches what the best peer" in done.stdout
+    document = json.loads(file.read_text())
+    assert {key: document[key] for key in ("table", "device", "seeds", "budget", "workers")} == {
+        "table": "table.npz", "device": "gpu", "seeds": 2, "budget": 12, "workers": 1,
+    }  # fmt: skip
+    for name in ("frontier", "moasha", "random"):
+        curve = document["curves"][name]
+        assert len(curve) == len(document["std"][name]) == 12
+        assert curve == sorted(curve)
+        assert 0 <= curve[0] <= curve[-1] <= 1
+        assert document["seconds_per_ask"][name] > 0
+    assert picture.read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize("share", [0.9, 0.1])
+@pytest.mark.parametrize("costs", [(20,), (2, 20), (2, 7, 20)])
+def test_the_engine_spends_its_budget_on_rows_of_the_table(
+    tmp_path: Path, costs: tuple[int, ...], share: float
+) -> None:
+    np.savez(tmp_path / "table.npz", **columns(costs, share))
+    loaded = load_table(tmp_path / "table.npz")
+    one, other = (replay(loaded, new, 3, 12) for _ in range(2))
+    assert one.jobs == other.jobs
+    assert (one.curve == other.curve).all()
+    assert sum(n * c for n, c in zip(one.jobs, np.diff(loaded.costs, prepend=0.0), strict=True)) <= 12 + 1e-9
+    assert one.jobs[-1] >= 6
+    assert one.curve[-1] > 0.4
+
+
+def test_many_workers_are_kept_busy_and_learn_as_much(table: Path) -> None:
+    loaded = load_table(table)
+    few, many = ([replay(loaded, new, seed, 30, workers) for seed in range(3)] for workers in (1, 8))
+    assert all(result.busy > 0.7 for result in many)  # the end of the budget, where some must wait, is a third of it
+    assert np.mean([r.curve[-1] for r in many]) > 0.85 * np.mean([r.curve[-1] for r in few])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"devices": None}, "no devices"),
+        ({"epochs": np.array([20, 2])}, "epochs must ascend"),
+        ({"cardinality": np.full(5, 3)}, "below their cardinality"),
+        ({"accuracy": np.zeros((3, 2))}, "do not fit"),
+        ({"latency_ms": np.zeros((1, 2))}, "do not fit"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    made = {key: value for key, value in (columns((2, 20), 0.9) | change).items() if value is not None}
+    np.savez(tmp_path / "bad.npz", **made)
+    with pytest.raises(TableError, match=message):
+        load_table(tmp_path / "bad.npz")
+
+
+def test_what_was_mistyped_is_answered(table: Path, tmp_path: Path) -> None:
+    assert "no device 'tpu'; there are cpu, gpu" in run(table, "--device", "tpu").stderr
+    assert "no method tpee; there are frontier, " in run(table, "--methods", "tpee").stderr
+    (tmp_path / "text.npz").write_text("no table")
+    assert "not a readable npz file" in run(tmp_path / "text.npz").stderr
