@@ -114,6 +114,7 @@ class SearchLoop:
         self._codes_of: dict[int, tuple[int, ...] | None] = {}
         self._jobs: dict[str, _Job] = {}
         self._ticked = 0.0
+        self._longest_decision_s = 0.0
 
     # The loop -------------------------------------------------------------------------------------------------------
 
@@ -160,6 +161,9 @@ class SearchLoop:
         purse = self._purse()
         if purse.exhausted:
             return False
+        if purse.seconds_left < self._longest_decision_s:  # to decide would take longer than is left
+            return bool(self._jobs)
+        began = time.monotonic()
         while self._count("train") < self.runner.slots and (choice := self._next_training(purse)):
             self._start_training(*choice)
             purse = self._purse()
@@ -172,6 +176,7 @@ class SearchLoop:
         for trial in list(self.trials.values()):
             if trial.state == "new":
                 self._start_measuring(trial)
+        self._longest_decision_s = max(self._longest_decision_s, time.monotonic() - began)
         self._show()
         return bool(self._jobs)
 

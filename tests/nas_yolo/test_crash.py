@@ -51,6 +51,8 @@ def all_measured(calibrated: Repository) -> None:
 @pytest.fixture
 def start(few_digits: Path, database: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
+    # A shell that runs the tests in the background has Ctrl-C ignored, and what is started inherits that.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(budget: str = "4trials") -> subprocess.Popen[str]:
         command = [*NAS_YOLO, "search", "--name", "one", "--data", str(few_digits), "--target", "cpu"]
@@ -60,6 +62,7 @@ def start(few_digits: Path, database: str) -> Iterator[Callable[..., subprocess.
         return started[-1]
 
     yield start
+    signal.signal(signal.SIGINT, previous)
     for process in started:
         if process.poll() is None:  # the test failed: its search must not disturb the next ones
             process.kill()
@@ -170,7 +173,7 @@ def test_kill_a_worker_and_the_search_goes_on(
 def test_a_second_process_on_the_same_search_is_refused_and_ctrl_c_says_how_to_go_on(
     start: Callable[..., subprocess.Popen[str]], database: str
 ) -> None:
-    process = start("30trials")  # still at work when the second one has come and gone
+    process = start()
     wait_for(process, database, in_the_middle)
     second = subprocess.run([*NAS_YOLO, "resume", "one"], capture_output=True, text=True, check=False)
     assert second.returncode == 1
