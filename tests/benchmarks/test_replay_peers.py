@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import itertools
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from nas_yolo.pareto import front
 PEERS = sorted(
     file.stem for file in Path(benchmarks.replay.peers.__path__[0]).glob("*.py") if not file.stem.startswith("_")
 )
-MULTI_FIDELITY = ("moasha", "syne_moasha")
+MULTI_FIDELITY = ("moasha", "moasha_even", "syne_moasha")
 NEEDS = {"syne_moasha": ("syne_tune",), "syne_ehvi": ("syne_tune", "botorch")}
-BUDGET = 13  # Optuna's samplers draw their first ten at random
+BUDGET = 13  # the first ten are random
 
 
 def make_table(costs: list[float], levels: int = 3, missing: int = 11) -> Table:
@@ -32,6 +32,13 @@ def make_table(costs: list[float], levels: int = 3, missing: int = 11) -> Table:
     accuracy = np.stack([final - 10.0 * (1.0 - cost) + rng.normal(0, 1.0 - cost, len(configs)) for cost in costs], 1)
     cardinality = np.full(4, levels)
     return Table("toy", "cpu", configs, cardinality, np.array(costs), accuracy, size, np.empty((len(configs), 0)))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BoTorch would build an extension at first use, for most of a minute."""
+    if importlib.util.find_spec("botorch") is not None:
+        monkeypatch.setattr("botorch.acquisition.multi_objective.logei._load_attempted", True)
 
 
 MANY, ONE = make_table([1 / 9, 1 / 3, 1.0]), make_table([1.0])

@@ -57,13 +57,16 @@ def rungs(costs: NDArray[np.float64]) -> list[int]:
 
 
 class MultiObjectiveAsha:
-    """Promotes the best third of each rung, and starts a random row when nobody is to be promoted."""
+    """Promotes the best of each rung, and starts a random row when nobody is to be promoted."""
 
-    def __init__(self, table: Table, seed: int) -> None:
+    def __init__(self, table: Table, seed: int, eta: float | None = ETA) -> None:
+        """Promote one of `eta`; if None, as many as give each step between two rungs the same budget."""
         self._table = table
         self._rows = Rows(table, seed)
         self._rungs = rungs(table.costs)
-        self._steps = np.diff(table.costs[self._rungs], prepend=0.0).tolist()
+        costs = table.costs[self._rungs]
+        self._steps = np.diff(costs, prepend=0.0).tolist()
+        self._etas = (costs[1:] / costs[:-1] if eta is None else np.full(len(costs) - 1, eta)).tolist()
         self._ended: list[dict[int, float]] = [{} for _ in self._rungs]  # accuracy of each row that came to the rung
         self._promoted: list[set[int]] = [set() for _ in self._rungs]
         self._best: list[list[int]] = [[] for _ in self._rungs]
@@ -86,8 +89,9 @@ class MultiObjectiveAsha:
         ended = self._ended[rung]
         ended[job.row] = accuracy
         rows = list(ended)
+        count = int(len(rows) / self._etas[rung] + ROUNDING)
         latency, accuracies = self._table.latency_ms[rows], np.array(list(ended.values()))
-        self._best[rung] = [rows[i] for i in ranking(latency, accuracies, len(rows) // ETA)]
+        self._best[rung] = [rows[i] for i in ranking(latency, accuracies, count)]
 
 
 def new(table: Table, seed: int, budget: float, workers: int) -> Method:

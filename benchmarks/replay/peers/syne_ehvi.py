@@ -14,7 +14,6 @@ from benchmarks.replay.peers._syne_tune import OwnRandom, Space, library, trial
 from benchmarks.replay.simulation import Job, Method
 from benchmarks.replay.table import Table
 
-TRIES = 1  # asked again, it proposes nearly the same
 FIRST = 10  # random ones; its default of 3 did worse
 
 
@@ -58,16 +57,14 @@ class SyneEhvi:
         self._scheduler.on_trial_complete(self._trials[job.row], {"error": error - 2.0, "latency": latency - 2.0})
 
     def _propose(self) -> int:
-        for _ in range(TRIES):
-            config = self._space.plain(self._scheduler.suggest().config)
-            row = self._rows.find(config)
-            if row is not None:
-                return row
-            number, _ = self._searcher.trial_configs.popitem()  # as if it had not been proposed
+        config = self._space.plain(self._scheduler.suggest().config)
+        row = self._rows.find(config)
+        if row is None:  # as if it had proposed the nearest new row; asked again, it proposes nearly the same
+            number, _ = self._searcher.trial_configs.popitem()
             self._searcher.pending_trials.discard(number)
-        row = self._rows.nearest(config)
-        self._searcher.points_to_evaluate.append(self._space.named(self._table.configs[row].tolist()))
-        self._scheduler.suggest()
+            row = self._rows.nearest(config)
+            self._searcher.points_to_evaluate.append(self._space.named(self._table.configs[row].tolist()))
+            self._scheduler.suggest()
         return row
 
 
