@@ -6,6 +6,7 @@ Source: https://github.com/syne-tune/syne-tune (0.16).
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -28,7 +29,9 @@ def library(name: str) -> Any:
         MissingPackageError: If it is not installed.
     """
     try:
-        return importlib.import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what they use that is deprecated
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         message = f"this peer needs the package {error.name}: pip install 'nas-yolo[bench]'"
         raise MissingPackageError(message, name=error.name) from error
