@@ -9,11 +9,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from search_spaces.errors import UserError
 from search_spaces.registry import get_family
 from search_spaces.space import Choices
 from search_spaces.space_file import known_designs
-from storage import Repository, Search, Trial
+from storage import Repository, Search, Spent, Trial
 
 ATTEMPTS = 2  # a crash may be the machine's fault: once more, from the last checkpoint
 MAX_FAILURES = 5  # with nothing trained at all: something is wrong that more trials will not mend
@@ -42,6 +43,7 @@ SAFETY = 1.1  # trainings are planned as that much longer than measured
 TICK_S = 1.0
 BY_CHANCE, BY_WALK = 50, 500  # architectures looked at for one that is new and within the limits
 
+T = TypeVar("T")
 Phase = Literal["preparing", "exploring", "finishing", "done"]
 
 
@@ -71,8 +73,19 @@ class _Job:
     trial: int | None
     entry: int
     started: float
+    gpus: float
+    cpus: float
     expected_s: float = 0.0
+    charged_s: float = 0.0
     failure: Failure | None = None
+
+    def seconds(self, now: float) -> float:
+        """Since its start."""
+        return now - self.started
+
+
+class _BudgetSpentError(Exception):
+    """A limit in time was reached while the next step was thought out."""
 
 
 class SearchLoop:
@@ -114,7 +127,7 @@ class SearchLoop:
         self._codes_of: dict[int, tuple[int, ...] | None] = {}
         self._jobs: dict[str, _Job] = {}
         self._ticked = 0.0
-        self._longest_decision_s = 0.0
+        self._thoughts = ThreadPoolExecutor(1, "decisions")
 
     # The loop -------------------------------------------------------------------------------------------------------
 
@@ -133,10 +146,13 @@ class SearchLoop:
                 self.phase = "exploring"
                 while self._start_work():
                     self._wait()
+            except _BudgetSpentError:
+                pass
             except KeyboardInterrupt:
                 self.repository.set_state(self.search, "stopped")
                 raise
             finally:
+                self._thoughts.shutdown(wait=False, cancel_futures=True)
                 self._abandon()
         self.phase = "done"
         self.repository.set_state(self.search, "done")
@@ -161,9 +177,6 @@ class SearchLoop:
         purse = self._purse()
         if purse.exhausted:
             return False
-        if purse.seconds_left < self._longest_decision_s:  # to decide would take longer than is left
-            return bool(self._jobs)
-        began = time.monotonic()
         while self._count("train") < self.runner.slots and (choice := self._next_training(purse)):
             self._start_training(*choice)
             purse = self._purse()
@@ -176,7 +189,6 @@ class SearchLoop:
         for trial in list(self.trials.values()):
             if trial.state == "new":
                 self._start_measuring(trial)
-        self._longest_decision_s = max(self._longest_decision_s, time.monotonic() - began)
         self._show()
         return bool(self._jobs)
 
@@ -189,6 +201,21 @@ class SearchLoop:
 
     # Decisions ------------------------------------------------------------------------------------------------------
 
+    def _think(self, decide: Callable[..., T], *arguments: Any) -> T:
+        """What the strategy says. Meanwhile the clock is kept: what runs is charged, and stopped when the budget ends.
+
+        Raises:
+            _BudgetSpentError: If that happened.
+        """
+        answer = self._thoughts.submit(decide, *arguments)
+        while True:
+            with suppress(TimeoutError):
+                return answer.result(min(TICK_S, self._purse().seconds_left))
+            self._tick()
+            if self._purse().exhausted:
+                self._abandon()
+                raise _BudgetSpentError
+
     def _next_training(self, purse: Purse) -> tuple[Trial, int] | None:
         """The trial to train next, and until which epoch."""
         if self.phase == "exploring" and not self._may_explore(purse):
@@ -200,7 +227,8 @@ class SearchLoop:
         if self.phase == "exploring":
             reserve = self._reserve(purse)
             last = self._cost_of_baseline()
-            for trial in [*self._outside(numbers), *(self.trials[numbers[i]] for i in self.strategy.order(seen))]:
+            first = self._outside(numbers)
+            for trial in first + [self.trials[numbers[i]] for i in self._think(self.strategy.order, seen)]:
                 until = next(level for level in self.levels if level > len(trial.epochs))
                 cost = self._cost(trial, until)
                 # A last rung may use what is kept for last rungs, all but what the stock model needs of it.
@@ -214,7 +242,7 @@ class SearchLoop:
             room = math.ceil(RESERVE * len(self.trials)) - complete
         else:
             room = len(self.trials)
-        order += [self.trials[numbers[i]] for i in self.strategy.finalists(seen)[: max(room, 0)]]
+        order += [self.trials[numbers[i]] for i in self._think(self.strategy.finalists, seen)[: max(room, 0)]]
         for trial in order:
             if purse.fits(self._cost(trial, self.config.epochs)):
                 return trial, self.config.epochs
@@ -241,7 +269,7 @@ class SearchLoop:
     def _wants_trial(self, purse: Purse) -> bool:
         if self.exhausted_space or not purse.trials_left:
             return False
-        return self.strategy.wants(self._seen()[0], self.runner.slots)
+        return self._think(self.strategy.wants, self._seen()[0], self.runner.slots)
 
     def _outside(self, numbers: list[int]) -> list[Trial]:
         """Known designs that are no points of the space and wait for their first rung."""
@@ -293,7 +321,7 @@ class SearchLoop:
         one walks, a part at a time, from the smallest design through those that keep the limits.
         """
         space = self.config.space
-        for codes in self.strategy.candidates(self._seen()[0]):
+        for codes in self._think(self.strategy.candidates, self._seen()[0]):
             yield self.grid.values(codes), self.config.sampler
         rng = np.random.default_rng((self.config.seed, number))
         for _ in range(BY_CHANCE):
@@ -410,7 +438,7 @@ class SearchLoop:
             cpus = float(self.threads)
         entry = self.repository.open_entry(self.search, trial, kind, gpus, cpus)
         number = trial.number if trial else None
-        self._jobs[key] = _Job(kind, number, entry, time.monotonic(), expected_s)
+        self._jobs[key] = _Job(kind, number, entry, time.monotonic(), gpus, cpus, expected_s)
         self.runner.submit(key, kind, work)
 
     def _handle(self, event: Event) -> None:
@@ -497,13 +525,17 @@ class SearchLoop:
     def _purse(self) -> Purse:
         now = time.monotonic()
         gpus = self.config.gpus_per_trial if self.on_gpu else 0.0
+        ledger, jobs = self.repository.spent(self.search), self._jobs.values()
+        owed = [(job, job.seconds(now) - job.charged_s) for job in jobs]  # since the ledger was last brought up to date
         return Purse(
             budgets=self.config.budgets,
-            spent=self.repository.spent(self.search),
-            trials=len(self.trials),
-            committed_seconds=tuple(
-                max(job.expected_s - (now - job.started), 0.0) for job in self._jobs.values() if job.kind == "train"
+            spent=Spent(
+                wall_seconds=ledger.wall_seconds + now - self._session_charged,
+                gpu_seconds=ledger.gpu_seconds + sum(job.gpus * seconds for job, seconds in owed),
+                cpu_seconds=ledger.cpu_seconds + sum(job.cpus * seconds for job, seconds in owed),
             ),
+            trials=len(self.trials),
+            committed_seconds=tuple(max(job.expected_s - job.seconds(now), 0.0) for job in jobs if job.kind == "train"),
             measuring=self._count("measure"),
             gpus=gpus,
             cpus=float(self.threads),
@@ -513,33 +545,39 @@ class SearchLoop:
     def _session(self) -> Iterator[None]:
         """Count the wall-clock time while this process works on the search."""
         self._session_entry = self.repository.open_entry(self.search, None, "session")
-        self._session_started = time.monotonic()
+        self._session_started = self._session_charged = time.monotonic()
         try:
             yield
         finally:
-            self.repository.charge(self._session_entry, time.monotonic() - self._session_started)
+            self._charge_session()
 
     def _tick(self) -> None:
         """Keep the ledger, the lease and the view current, once a second."""
         now = time.monotonic()
-        if now - self._ticked < min(TICK_S, self._purse().seconds_left):
+        if now - self._ticked < TICK_S:
             return
         self._ticked = now
-        self.repository.charge(self._session_entry, now - self._session_started)
+        self._charge_session()
         for job in self._jobs.values():
             self._charge(job)
         self.repository.heartbeat(self.search)
         self._show()
 
+    def _charge_session(self) -> None:
+        self._session_charged = time.monotonic()
+        self.repository.charge(self._session_entry, self._session_charged - self._session_started)
+
     def _charge(self, job: _Job) -> None:
-        self.repository.charge(job.entry, time.monotonic() - job.started)
+        job.charged_s = job.seconds(time.monotonic())
+        self.repository.charge(job.entry, job.charged_s)
 
     def _abandon(self) -> None:
         """Stop whatever still runs; its checkpoints stay."""
-        for key, job in list(self._jobs.items()):
+        for key in self._jobs:  # all of them before the first is written down, which takes time
             self.runner.cancel(key)
+        for job in self._jobs.values():
             self._charge(job)
-            del self._jobs[key]
+        self._jobs.clear()
         for trial in list(self.trials.values()):
             settled = self._settled(trial)
             if settled is not trial:

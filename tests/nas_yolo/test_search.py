@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import pytest
 from evaluators.complexity import predict_size
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
+from nas_yolo.budget import parse_budget
 from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.export import design_of, write_yaml
 from nas_yolo.objective import LimitError, parse_limit
 from nas_yolo.results import front_document
 from nas_yolo.runners.local import LocalRunner
+from nas_yolo.samplers import Seen
+from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
 from search_spaces import Architecture
 from search_spaces.space_file import load_preset
@@ -312,3 +316,24 @@ def test_a_space_that_is_exhausted_ends_the_search(repository: Repository, confi
 
 def test_the_config_comes_back_from_the_database(config: SearchConfig) -> None:
     assert SearchConfig.from_document(json.loads(json.dumps(config.document()))) == config
+
+
+def test_the_budget_ends_even_while_the_next_step_is_thought_out(
+    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = threading.Event()
+
+    def ponder(self: Frontier, seen: Sequence[Seen]) -> list[int]:
+        if any(one.accuracies for one in seen):
+            done.wait(60)
+        return [i for i, one in enumerate(seen) if one.idle]
+
+    monkeypatch.setattr(Frontier, "order", ponder)
+    search = repository.create_search("slow", replace(config, budgets=(parse_budget("15s"),)).document())
+    trials = run(search)
+    done.set()
+
+    assert any(trial.epochs for trial in trials)
+    assert repository.search("slow").state == "done"
+    assert 15 <= repository.spent(search).wall_seconds < 16
+    assert all(trial.state not in ("training", "measuring") for trial in trials)
