@@ -71,10 +71,9 @@ class Grid:
         choices = np.concatenate([table[codes[:, column]] for column, table in self._tables], axis=1)
         groups = [choices]
         if self._vocabularies:
-            groups.append(
-                np.stack([(codes[:, columns] == code).sum(axis=1) for columns, code in self._vocabularies], axis=1)
-                * self._count_scales
-            )
+            counts = np.stack([(codes[:, columns] == code).sum(axis=1) for columns, code in self._vocabularies], axis=1)
+            mean, deviation = self._count_moments
+            groups.append((counts - mean) / deviation)
         return tuple(group * scale for group, scale in zip(groups, self._scales, strict=True))
 
     @cached_property
@@ -105,10 +104,11 @@ class Grid:
         ]
 
     @cached_property
-    def _count_scales(self) -> NDArray[np.float64]:
-        """One over the standard deviation of each count in random points."""
-        shares = [(len(columns), 1 / self.cardinality[columns[0]]) for columns, _ in self._vocabularies]
-        return np.array([1 / math.sqrt(count * share * (1 - share)) for count, share in shares])
+    def _count_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of each count in random points."""
+        places = np.array([len(columns) for columns, _ in self._vocabularies])
+        share = np.array([1 / self.cardinality[columns[0]] for columns, _ in self._vocabularies])
+        return places * share, np.sqrt(places * share * (1 - share))
 
     @cached_property
     def _scales(self) -> tuple[float, ...]:

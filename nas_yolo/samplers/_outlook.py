@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,13 +20,15 @@ from nas_yolo.samplers._worth import Front, expected_improvement, step_front, wo
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Predict = Callable[[Sequence[Array]], Belief]
 
 POOL = 600  # points drawn, and as many children of the best
 SAMPLE = 256  # points that stand for the whole space
 MIN_MEASURED = 4  # from which latency is modelled
 LATENCY_FIT, LATENCY_MAX = 100, 300  # measurements for lengths and noise, and in all
 FIT_MAX, MAX_OBSERVATIONS = 160, 480  # likewise of accuracies
-MAX_COMPARED = 200  # trials whose worth is computed exactly
+DRAWS = 3  # pairs of plausible lengths and noise that accuracies are believed by
+MAX_COMPARED = 200  # new points, and trials whose worth is computed exactly
 GROWTH = 1.2  # how much more must be known before lengths and noise are found anew
 REFERENCE_LATENCY, REFERENCE_ACCURACY = 0.99, 0.25  # quantiles of the space beyond which nothing counts
 
@@ -56,11 +58,13 @@ class Lengths:
     def __init__(self) -> None:
         self._last: dict[str, tuple[bytes, Surrogate]] = {}
 
-    def fitted(self, name: str, groups: Sequence[Array], fidelity: Indices, values: Array, count: int) -> Surrogate:
-        """A surrogate with the most probable lengths for these values."""
+    def fitted(
+        self, name: str, groups: Sequence[Array], fidelity: Indices, values: Array, count: int, draws: int = 0
+    ) -> Surrogate:
+        """A surrogate fitted to these values; arguments as for `Surrogate`."""
         key = b"".join(array.tobytes() for array in (*groups, fidelity, values))
         if name not in self._last or self._last[name][0] != key:
-            surrogate = Surrogate(len(groups), count)
+            surrogate = Surrogate(len(groups), count, draws)
             surrogate.fit(groups, fidelity, values)
             self._last[name] = key, surrogate
         return copy(self._last[name][1])
@@ -148,9 +152,9 @@ class Outlook:
 
     # Beliefs --------------------------------------------------------------------------------------------------------
 
-    def believe(self, codes: Codes, log_latencies: Array) -> Belief:
+    def believe(self, codes: Codes, log_latencies: Array, predict: Predict | None = None) -> Belief:
         """About accuracy at each fidelity; the last one in its own unit."""
-        belief = self._accuracy.predict(self._features(codes, log_latencies))
+        belief = (predict or self._accuracy.predict)(self._features(codes, log_latencies))
         unit = np.ones(len(self._costs))
         unit[-1] = self._scale.deviation
         mean = belief.mean * unit[:, None]
@@ -184,6 +188,7 @@ class Outlook:
             _repeated([len(chosen) for chosen in base]),
             np.concatenate([v[chosen] for v, chosen in zip(_standard(early, _final_scale(early)), base, strict=True)]),
             levels,
+            DRAWS,
         )
         kept = [self._kept(here, values, MAX_OBSERVATIONS // levels) for here, values in zip(reached, raw, strict=True)]
         known = np.concatenate([here[chosen] for here, chosen in zip(reached, kept, strict=True)])
@@ -261,14 +266,19 @@ class Outlook:
         rng = np.random.default_rng((self._seed, self._count))
         drawn = self._grid.draw(POOL, rng)
         pool = np.unique(np.concatenate([drawn, self._grid.vary(self._parents, POOL, rng)]), axis=0)
-        values = self._worth(pool, self.latencies.predict(pool), -1)
-        order = np.argsort(-values, kind="stable")
-        found = zip(map(tuple, pool[order].tolist()), values[order].tolist(), strict=True)
         known = {one.codes for one in self._seen}
-        return [(codes, value) for codes, value in found if codes not in known]
+        pool = np.array([point for point in pool.tolist() if tuple(point) not in known], dtype=np.int64)
+        if not len(pool):
+            return []
+        latencies = self.latencies.predict(pool)
+        rough = self._worth(pool, latencies, -1, self._accuracy.sketch)
+        chosen = np.argsort(-rough, kind="stable")[:MAX_COMPARED]
+        values = self._worth(pool[chosen], latencies[:, chosen], -1)
+        order = np.argsort(-values, kind="stable")
+        return list(zip(map(tuple, pool[chosen[order]].tolist()), values[order].tolist(), strict=True))
 
-    def _worth(self, codes: Codes, log_latencies: Array, reached: int) -> Array:
-        return worth(self.fronts, log_latencies, self.believe(codes, log_latencies), reached, self._costs)
+    def _worth(self, codes: Codes, log_latencies: Array, reached: int, predict: Predict | None = None) -> Array:
+        return worth(self.fronts, log_latencies, self.believe(codes, log_latencies, predict), reached, self._costs)
 
     @cached_property
     def _parents(self) -> Codes:

@@ -1,8 +1,8 @@
 """A Gaussian process over points and fidelities.
 
 Each fidelity is a multiple of the one below plus something of its own (Kennedy and O'Hagan, Predicting the output from
-a complex computer code when fast approximations are available, Biometrika 87, 2000). Lengths, ratios and noise are the
-most probable under weak priors. It is its own code because what the search asks of it is not to be had elsewhere: joint
+a complex computer code when fast approximations are available, Biometrika 87, 2000). Lengths, ratios and noise have
+weak priors. It is its own code because what the search asks of it is not to be had elsewhere: joint
 beliefs in several ordered fidelities, conditioned anew on a thousand observations, running ones among them, in
 milliseconds, with the same result in every process.
 """
@@ -10,7 +10,7 @@ milliseconds, with the same result in every process.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ LOG_NOISE = (math.log(0.15), 0.6)
 JITTER = 1e-6
 BOUND = 4.0  # deviations from a prior's mean, beyond which nothing is looked for
 ITERATIONS = 30
+STEP = 1e-3  # in deviations of the prior, for curvatures
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,29 @@ class Belief:
 class Surrogate:
     """Beliefs about a function, given noisy values of it.
 
+    At each fidelity the function has a mean of its own, linear in the last group of features, that nothing is assumed
+    of: what is trained further is no average part of the space, and an early model that took it for one
+    would be sure of what it has not seen. For the same reason beliefs are averaged over lengths, ratios and noise drawn
+    from what is plausible, not taken at the most probable ones alone.
+
     Args:
         groups: Number of groups of features; each has a length of its own.
         fidelities: Number of fidelities.
+        draws: Pairs of plausible lengths, ratios and noise to average over; 0 for the most probable alone.
     """
 
-    def __init__(self, groups: int, fidelities: int = 1):
+    def __init__(self, groups: int, fidelities: int = 1, draws: int = 0):
         self._groups, self._fidelities = groups, fidelities
         pairs = fidelities - 1
         priors = [LOG_LENGTH] * groups + [RATIO] * pairs + [LOG_OWN] * pairs + [LOG_NOISE] * fidelities
         self._prior_mean, self._prior_deviation = np.array(priors).T
-        self._theta = self._prior_mean.copy()
+        self._draws = draws
+        self._plausible = np.zeros((1 + 2 * draws, len(priors)))  # the most probable first; in deviations of the prior
 
     def fit(self, features: Sequence[Array], fidelity: Indices, values: Array) -> None:
-        """Find the most probable lengths, ratios and noise.
+        """Find the most probable lengths, ratios and noise, and how far from them is plausible.
 
-        The start is always the same: what is found depends on the data alone.
+        Starts and draws are always the same: what is found depends on the data alone.
 
         Args:
             features: Of each group, (n, d).
@@ -74,22 +82,22 @@ class Surrogate:
         """
         distances = np.stack([_squared_distances(group, group) for group in features])
         member = np.eye(self._fidelities)[fidelity]
-        n = len(values)
+        trend = _trend(_linear(features), fidelity, _linear(features), fidelity)
+        n, deviation = len(values), self._prior_deviation
 
-        def cost(theta: Array) -> tuple[float, Array]:
-            lengths, own, noise = self._read(theta)
-            scaled = distances / (lengths**2)[:, None, None]
+        def cost(z: Array) -> tuple[float, Array]:
+            parameters = self._read(z)
+            scaled = distances / (parameters.lengths**2)[:, None, None]
             root = np.sqrt(5 * scaled.sum(axis=0))
             decay = np.exp(-root)
             kernel = (1 + root + root**2 / 3) * decay
-            mix = own @ own.T
-            mixed = mix[fidelity][:, fidelity]
-            covariance = kernel * mixed
-            covariance[np.diag_indices(n)] += noise[fidelity] + JITTER
+            mixed = parameters.mix[fidelity][:, fidelity]
+            covariance = kernel * mixed + trend
+            covariance[np.diag_indices(n)] += parameters.noise[fidelity] + JITTER
             try:
                 factor = np.linalg.cholesky(covariance)
             except np.linalg.LinAlgError:
-                return 1e10, np.zeros_like(theta)
+                return 1e10, np.zeros_like(z)
             whitener = solve_triangular(factor, np.eye(n), lower=True, check_finite=False)
             inverse = whitener.T @ whitener
             weights = inverse @ values
@@ -99,49 +107,124 @@ class Surrogate:
             gradient = np.concatenate(
                 [
                     0.5 * np.tensordot(scaled, by_length, axes=2),
-                    [0.5 * float(np.sum(by_mix * change)) for change in self._mix_changes(theta)],
-                    (np.diag(slack) @ member) * noise,
+                    [0.5 * float(np.sum(by_mix * change)) for change in self._mix_changes(z)],
+                    (np.diag(slack) @ member) * parameters.noise,
                 ]
             )
-            z = (theta - self._prior_mean) / self._prior_deviation
             value = 0.5 * values @ weights + np.log(np.diag(factor)).sum() + 0.5 * z @ z
-            return float(value), gradient + z / self._prior_deviation
+            return float(value), gradient * deviation + z
 
-        reach = BOUND * self._prior_deviation
-        bounds = list(zip(self._prior_mean - reach, self._prior_mean + reach, strict=True))
-        found = minimize(
-            cost, self._prior_mean, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS}
-        )
+        best = self._plausible[0]
+        options = {"maxiter": ITERATIONS}
+        found = minimize(cost, best, jac=True, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * len(best), options=options)
         if np.isfinite(found.fun):
-            self._theta = found.x
+            best = found.x
+        self._plausible = np.stack([best, *self._drawn(best, lambda z: cost(z)[1])]) if self._draws else best[None]
+
+    def _drawn(self, best: Array, gradient: Callable[[Array], Array]) -> Array:
+        """Plausible values, in pairs around the most probable: as if their distribution were normal (Laplace)."""
+        steps = STEP * np.eye(len(best))
+        curvature = np.stack([(gradient(best + step) - gradient(best - step)) / (2 * STEP) for step in steps])
+        # Data can only add to what the prior knows; a smaller curvature is one of the wrong sign, or of rounding.
+        values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
+        normal = np.random.default_rng(0).normal(size=(self._draws, len(best)))
+        away = (normal / np.sqrt(np.maximum(values, 1.0))) @ vectors.T
+        drawn: Array = np.clip(best + np.concatenate([away, -away]), -BOUND, BOUND)
+        return drawn
 
     def condition(self, features: Sequence[Array], fidelity: Indices, values: Array) -> None:
         """Take these values as known; arguments as for `fit`."""
-        lengths, own, noise = self._read(self._theta)
-        self._points, self._fidelity = self._scaled(features, lengths), fidelity
-        covariance = _matern(self._points, self._points) * (own @ own.T)[fidelity][:, fidelity]
-        covariance[np.diag_indices(len(values))] += noise[fidelity] + JITTER
+        self._processes = [_Process(self._read(z), features, fidelity, values) for z in self._plausible]
+
+    def expect(self, features: Sequence[Array]) -> Array:
+        """Means with the most probable parameters, (F, N): many times faster than `predict`."""
+        return self._processes[0].expect(features)
+
+    def sketch(self, features: Sequence[Array]) -> Belief:
+        """Beliefs with the most probable parameters: faster than `predict`, and too sure."""
+        return self._processes[0].predict(features)
+
+    def predict(self, features: Sequence[Array]) -> Belief:
+        """Beliefs about other points, given what was conditioned on."""
+        beliefs = [process.predict(features) for process in self._processes[1:] or self._processes]
+        mean = np.mean([belief.mean for belief in beliefs], axis=0)
+        apart = np.stack([belief.mean for belief in beliefs]) - mean
+        covariance = np.mean([belief.covariance for belief in beliefs], axis=0)
+        covariance += np.einsum("kin,kjn->ijn", apart, apart) / len(beliefs)
+        return Belief(mean, covariance, np.mean([belief.noise for belief in beliefs], axis=0))
+
+    def _read(self, z: Array) -> _Parameters:
+        lengths, _, _, noise = self._split(z)
+        shares = self._shares(z)
+        return _Parameters(np.exp(lengths), shares @ shares.T, np.exp(2 * noise))
+
+    def _split(self, z: Array) -> list[Array]:
+        pairs = self._fidelities - 1
+        return np.split(self._prior_mean + z * self._prior_deviation, np.cumsum([self._groups, pairs, pairs]))
+
+    def _shares(self, z: Array) -> Array:
+        """The share of each fidelity's own part in each fidelity, (F, F)."""
+        _, ratios, own, _ = self._split(z)
+        shares = np.diag(np.exp(np.concatenate([[0.0], own])))
+        for i in range(1, self._fidelities):
+            shares[i, :i] = ratios[i - 1] * shares[i - 1, :i]
+        return shares
+
+    def _mix_changes(self, z: Array) -> list[Array]:
+        """Derivatives of the covariances between fidelities by each ratio and own part; central differences."""
+        changes = []
+        for index in range(self._groups, self._groups + 2 * (self._fidelities - 1)):
+            step = np.zeros_like(z)
+            step[index] = 1e-5 / self._prior_deviation[index]
+            changes.append((self._read(z + step).mix - self._read(z - step).mix) / 2e-5)
+        return changes
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """Of one Gaussian process.
+
+    Attributes:
+        lengths: Of each group of features.
+        mix: Covariances between fidelities, (F, F).
+        noise: Variances, (F,).
+    """
+
+    lengths: Array
+    mix: Array
+    noise: Array
+
+
+class _Process:
+    """A Gaussian process with known parameters, given observations; arguments as for `Surrogate.fit`."""
+
+    def __init__(self, parameters: _Parameters, features: Sequence[Array], fidelity: Indices, values: Array):
+        self._parameters, self._fidelity = parameters, fidelity
+        self._points, self._linear = self._scaled(features), _linear(features)
+        covariance = _matern(self._points, self._points) * parameters.mix[fidelity][:, fidelity]
+        covariance += _trend(self._linear, fidelity, self._linear, fidelity)
+        covariance[np.diag_indices(len(values))] += parameters.noise[fidelity] + JITTER
         self._factor = np.linalg.cholesky(covariance)
         self._white = solve_triangular(self._factor, values, lower=True, check_finite=False)
 
     def expect(self, features: Sequence[Array]) -> Array:
-        """Means alone, (F, N): many times faster than `predict`."""
-        lengths, own, _ = self._read(self._theta)
-        mix = own @ own.T
+        """Means, (F, N)."""
         weights = solve_triangular(self._factor, self._white, lower=True, trans="T", check_finite=False)
-        kernel = _matern(self._scaled(features, lengths), self._points)
-        means: Array = (kernel @ (mix[self._fidelity] * weights[:, None])).T
+        kernel = _matern(self._scaled(features), self._points)
+        means: Array = (kernel @ (self._parameters.mix[self._fidelity] * weights[:, None])).T
+        slopes = [self._linear[known].T @ weights[known] for known in self._known]
+        means += np.stack(slopes) @ _linear(features).T
         return means
 
     def predict(self, features: Sequence[Array]) -> Belief:
-        """Beliefs about other points, given what was conditioned on."""
-        lengths, own, noise = self._read(self._theta)
-        mix = own @ own.T
-        kernel = _matern(self._points, self._scaled(features, lengths))
-        explained = [
-            solve_triangular(self._factor, kernel * column[self._fidelity][:, None], lower=True, check_finite=False)
-            for column in mix
-        ]
+        """Beliefs about other points."""
+        mix, linear = self._parameters.mix, _linear(features)
+        kernel = _matern(self._points, self._scaled(features))
+        explained = []
+        for column, known in zip(mix, self._known, strict=True):
+            shared = kernel * column[self._fidelity][:, None]
+            shared[known] += self._linear[known] @ linear.T
+            explained.append(solve_triangular(self._factor, shared, lower=True, check_finite=False))
         mean = np.stack([part.T @ self._white for part in explained])
         covariance = np.array(
             [
@@ -149,30 +232,32 @@ class Surrogate:
                 for i, one in enumerate(explained)
             ]
         )
-        return Belief(mean, covariance, noise)
+        covariance[np.diag_indices(len(mix))] += np.square(linear).sum(axis=1)
+        return Belief(mean, covariance, self._parameters.noise)
 
-    def _read(self, theta: Array) -> tuple[Array, Array, Array]:
-        """Lengths, the share of each fidelity's own part in each fidelity (F, F), and variances of the noise."""
-        pairs = self._fidelities - 1
-        lengths, ratios, own, noise = np.split(theta, np.cumsum([self._groups, pairs, pairs]))
-        shares = np.diag(np.exp(np.concatenate([[0.0], own])))
-        for i in range(1, self._fidelities):
-            shares[i, :i] = ratios[i - 1] * shares[i - 1, :i]
-        return np.exp(lengths), shares, np.exp(2 * noise)
+    @property
+    def _known(self) -> list[NDArray[np.bool_]]:
+        """Which observations are of each fidelity."""
+        return [self._fidelity == fidelity for fidelity in range(len(self._parameters.mix))]
 
-    def _mix_changes(self, theta: Array) -> list[Array]:
-        """Derivatives of the covariances between fidelities by each ratio and own part; central differences."""
-        changes = []
-        for index in range(self._groups, self._groups + 2 * (self._fidelities - 1)):
-            step = np.zeros_like(theta)
-            step[index] = 1e-5
-            above, below = self._read(theta + step)[1], self._read(theta - step)[1]
-            changes.append((above @ above.T - below @ below.T) / 2e-5)
-        return changes
-
-    @staticmethod
-    def _scaled(features: Sequence[Array], lengths: Array) -> Array:
+    def _scaled(self, features: Sequence[Array]) -> Array:
+        lengths = self._parameters.lengths
         return np.concatenate([group / length for group, length in zip(features, lengths, strict=True)], axis=1)
+
+
+def _linear(features: Sequence[Array]) -> Array:
+    """What the means are linear in, with weights that are standard normal beforehand: 1 and the last group.
+
+    Groups have a mean squared distance of 1 between points, that is half of it from their centre.
+    """
+    linear: Array = np.concatenate([np.ones((len(features[-1]), 1)), math.sqrt(2) * features[-1]], axis=1)
+    return linear
+
+
+def _trend(one: Array, fidelity: Indices, other: Array, other_fidelity: Indices) -> Array:
+    """Covariances due to the means."""
+    covariance: Array = (fidelity[:, None] == other_fidelity) * (one @ other.T)
+    return covariance
 
 
 def _squared_distances(one: Array, other: Array) -> Array:
