@@ -32,6 +32,7 @@ class SearchConfig:
         runner: `ray` or `local`.
         workers: Trainings at once; None: as many as there are cores or GPUs.
         gpus_per_trial: GPUs, or a share of one, for each training.
+        warm_start: Whether earlier searches in the same database inform it.
     """
 
     dataset: Dataset
@@ -47,6 +48,7 @@ class SearchConfig:
     runner: str = "ray"
     workers: int | None = None
     gpus_per_trial: float = 1.0
+    warm_start: bool = True
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
@@ -74,6 +76,7 @@ class SearchConfig:
             "runner": self.runner,
             "workers": self.workers,
             "gpus_per_trial": self.gpus_per_trial,
+            "warm_start": self.warm_start,
         }
 
     @classmethod
@@ -91,5 +94,6 @@ class SearchConfig:
             limits=tuple(map(parse_limit, document["limits"])),
             workers=document["workers"],
             gpus_per_trial=document["gpus_per_trial"],
+            warm_start=document.get("warm_start", False),  # there was none
             **rest,
         )

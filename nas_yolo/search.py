@@ -30,6 +30,7 @@ from nas_yolo.runners import Event, Kind, Runner, Work
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers._grid import Grid
 from nas_yolo.schedulers import get_strategy, rungs
+from nas_yolo.warm_start import earlier_designs
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.registry import get_family
@@ -116,7 +117,12 @@ class SearchLoop:
         self.grid = Grid(self.config.space.choices)
         bounds = [limit.bound for limit in self.config.limits if limit.metric == "latency_ms"]
         self.strategy = get_strategy(
-            self.config.sampler, self.grid, self.levels, self.config.seed, min(bounds, default=math.inf)
+            self.config.sampler,
+            self.grid,
+            self.levels,
+            self.config.seed,
+            min(bounds, default=math.inf),
+            earlier_designs(repository, search, self._codes) if self.config.warm_start else (),
         )
         self.threads, self.on_gpu = threads, on_gpu
         self.baseline = get_family(self.config.space.family).baseline
@@ -360,7 +366,9 @@ class SearchLoop:
         targets = [target.name for target, _ in self.config.targets]
         seen, numbers = [], []
         for trial in self.trials.values():
-            if (codes := self._codes(trial)) is None:
+            if trial.number not in self._codes_of:
+                self._codes_of[trial.number] = self._codes(trial.architecture)
+            if (codes := self._codes_of[trial.number]) is None:
                 continue
             reached = tuple(trial.epochs[level - 1].map50_95 for level in self.levels if level <= len(trial.epochs))
             measured = trial.state not in ("new", "measuring") and all(name in trial.latencies for name in targets)
@@ -371,16 +379,15 @@ class SearchLoop:
                     accuracies=reached,
                     heading=min(len(reached), len(self.levels) - 1) if trial.state == "training" else None,
                     over=not trial.alive or len(reached) == len(self.levels),
+                    epoch_s=self._seconds_per_epoch(trial) if trial.epochs else None,
                 )
             )
             numbers.append(trial.number)
         return seen, numbers
 
-    def _codes(self, trial: Trial) -> tuple[int, ...] | None:
-        if trial.number not in self._codes_of:
-            choices = self.config.space.choices_of(trial.architecture)
-            self._codes_of[trial.number] = None if choices is None else self.grid.codes(choices)
-        return self._codes_of[trial.number]
+    def _codes(self, architecture: Architecture) -> tuple[int, ...] | None:
+        choices = self.config.space.choices_of(architecture)
+        return None if choices is None else self.grid.codes(choices)
 
     # Work -----------------------------------------------------------------------------------------------------------
 

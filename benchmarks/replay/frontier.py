@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.replay.simulation import Job
 from benchmarks.replay.table import Table
-from nas_yolo.samplers import Seen
+from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Codes, Grid
 from nas_yolo.samplers.frontier import Frontier
 
@@ -48,15 +49,29 @@ class TableGrid(Grid):
         return self._neighbours[codes]
 
 
-class _Method:
-    def __init__(self, table: Table, seed: int, budget: float, workers: int):
-        self._table, self._workers = table, workers
-        self._engine = Frontier(TableGrid(table), table.costs, seed)
+class Engine:
+    """The engine as a method of the replay.
+
+    Args:
+        table: Of architectures.
+        seed: Of everything random.
+        earlier: What earlier searches tell.
+    """
+
+    def __init__(self, table: Table, seed: int, earlier: Sequence[Earlier] = ()):
+        self._table = table
+        self._engine = Frontier(TableGrid(table), table.costs, seed, earlier=earlier)
         self._seen: list[Seen] = []
         self._rows: list[int] = []
         self._number: dict[int, int] = {}
 
+    @property
+    def trained(self) -> list[Seen]:
+        """What was trained at all."""
+        return [one for one in self._seen if one.accuracies]
+
     def ask(self, left: float) -> Job | None:
+        """What a free worker should train."""
         if left < self._rest(-1) - 1e-9:
             return self._train(left)
         # Measuring takes seconds and training minutes: what is measured costs nothing here.
@@ -65,6 +80,7 @@ class _Method:
         return self._train(left)
 
     def tell(self, job: Job, accuracy: float) -> None:
+        """The accuracy that a job came to."""
         number = self._number[job.row]
         one = self._seen[number]
         accuracies = (*one.accuracies, accuracy)
@@ -95,6 +111,6 @@ class _Method:
         return None
 
 
-def new(table: Table, seed: int, budget: float, workers: int) -> _Method:
-    """The engine."""
-    return _Method(table, seed, budget, workers)
+def new(table: Table, seed: int, budget: float, workers: int) -> Engine:
+    """The engine, knowing nothing."""
+    return Engine(table, seed)

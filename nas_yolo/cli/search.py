@@ -63,6 +63,12 @@ EXAMPLES = """
 @click.option("--workers", type=click.IntRange(1), help="Trainings at once. Default: one per core, or per GPU.")
 @click.option("--gpus-per-trial", default=1.0, show_default=True, type=click.FloatRange(0, 8, min_open=True))
 @click.option("--runner", default="ray", show_default=True, help="ray, or local: in this process, to debug.")
+@click.option(
+    "--warm-start/--no-warm-start",
+    default=True,
+    show_default=True,
+    help="Learn from earlier searches in the same storage.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @json_option
 def search_command(**given: Any) -> None:
@@ -121,6 +127,7 @@ def make_config(
     gpus_per_trial: float = 1.0,
     runner: str = "ray",
     seed: int = 0,
+    warm_start: bool = True,
 ) -> SearchConfig:
     """Check everything that was given, cheapest first, before anything is spent.
 
@@ -172,6 +179,7 @@ def make_config(
         runner=runner,
         workers=workers,
         gpus_per_trial=gpus_per_trial,
+        warm_start=warm_start,
     )
 
 

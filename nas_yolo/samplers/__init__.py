@@ -26,6 +26,7 @@ class Seen:
         accuracies: At each fidelity that it has reached, cheapest first.
         heading: The fidelity that it is being trained to; None if it is not.
         over: Nothing more will come of it: it is complete, failed or was rejected.
+        epoch_s: Seconds that an epoch of its training takes; None until known.
     """
 
     codes: tuple[int, ...]
@@ -33,11 +34,29 @@ class Seen:
     accuracies: tuple[float, ...] = ()
     heading: int | None = None
     over: bool = False
+    epoch_s: float | None = None
 
     @property
     def idle(self) -> bool:
         """Whether it could be trained on now."""
         return bool(self.latencies_ms) and self.heading is None and not self.over
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What decisions know of a trial of an earlier search.
+
+    Attributes:
+        codes: Its point in the space of this search.
+        standing: Its accuracy among the trials of its search, about standard normal.
+        regret: How much more accurate, in that unit, the best trial of its search is that is no slower; 0 or more.
+        same_data: Whether that search was on the same images.
+    """
+
+    codes: tuple[int, ...]
+    standing: float
+    regret: float
+    same_data: bool
 
 
 Ask = Callable[[Grid, Sequence[Seen], int], tuple[int, ...]]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from nas_yolo.pareto import front, regrets
-from nas_yolo.samplers import Seen
+from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Codes, Grid
 from nas_yolo.samplers._surrogate import Belief, Surrogate
 from nas_yolo.samplers._worth import Front, expected_improvement, step_front, worth
@@ -28,7 +28,8 @@ MIN_MEASURED = 4  # from which latency is modelled
 LATENCY_FIT, LATENCY_MAX = 100, 300  # measurements for lengths and noise, and in all
 FIT_MAX, MAX_OBSERVATIONS = 160, 480  # likewise of accuracies
 DRAWS = 3  # pairs of plausible lengths and noise that accuracies are believed by
-MAX_COMPARED = 200  # new points, and trials whose worth is computed exactly
+MAX_SCREENED = 2000  # trials that are looked at, of each decision
+MAX_COMPARED = 100  # new points, and trials whose worth is computed exactly
 GROWTH = 1.2  # how much more must be known before lengths and noise are found anew
 REFERENCE_LATENCY, REFERENCE_ACCURACY = 0.99, 0.25  # quantiles of the space beyond which nothing counts
 
@@ -70,42 +71,43 @@ class Lengths:
         return copy(self._last[name][1])
 
 
-class Latencies:
-    """Latency of points that were not measured, from those that were.
+class Quantity:
+    """A positive quantity of points that were not measured, from those that were: latency, or what an epoch takes.
 
     Args:
+        name: Under which its lengths are kept.
         grid: The space.
-        seen: Measured trials, at least one.
+        codes: Of measured points, at least one.
+        values: Measured, positive, (points, devices).
         lengths: Kept between calls.
     """
 
-    def __init__(self, grid: Grid, seen: Sequence[Seen], lengths: Lengths):
+    def __init__(self, name: str, grid: Grid, codes: Codes, values: Sequence[Sequence[float]], lengths: Lengths):
         self._grid = grid
-        codes = np.array([one.codes for one in seen])
-        self.measured = np.log([one.latencies_ms for one in seen]).T  # (targets, n)
+        self.measured = np.log(values).T  # (devices, n)
         # As they were at the last step of growth, so that features and lengths change rarely.
-        early = self.measured[:, : _step_below(len(seen))]
+        early = self.measured[:, : _step_below(len(codes))]
         self.centre, self.spread = early.mean(axis=1), np.maximum(early.std(axis=1), 1e-6)
         self._models = []
-        if len(seen) >= MIN_MEASURED:
-            known, base = _spread_out(len(seen), LATENCY_MAX), _spread_out(early.shape[1], LATENCY_FIT)
+        if len(codes) >= MIN_MEASURED:
+            known, base = _spread_out(len(codes), LATENCY_MAX), _spread_out(early.shape[1], LATENCY_FIT)
             features = grid.features(codes)
-            for target, values in enumerate((self.measured - self.centre[:, None]) / self.spread[:, None]):
-                zeros = np.zeros(len(seen), dtype=np.int64)
+            for device, standard in enumerate((self.measured - self.centre[:, None]) / self.spread[:, None]):
+                zeros = np.zeros(len(codes), dtype=np.int64)
                 model = lengths.fitted(
-                    f"latency {target}", [group[base] for group in features], zeros[base], values[base], 1
+                    f"{name} {device}", [group[base] for group in features], zeros[base], standard[base], 1
                 )
-                model.condition([group[known] for group in features], zeros[known], values[known])
+                model.condition([group[known] for group in features], zeros[known], standard[known])
                 self._models.append(model)
 
     def predict(self, codes: Codes) -> Array:
-        """Log-latency on each target, (targets, N)."""
+        """Logarithm on each device, (devices, N)."""
         if not self._models:
             return np.repeat(self.centre[:, None], len(codes), axis=1)
         features = self._grid.features(codes)
-        standard = np.stack([model.predict(features).mean[0] for model in self._models])
-        latencies: Array = standard * self.spread[:, None] + self.centre[:, None]
-        return latencies
+        standard = np.stack([model.expect(features)[0] for model in self._models])
+        logarithms: Array = standard * self.spread[:, None] + self.centre[:, None]
+        return logarithms
 
 
 class Outlook:
@@ -118,6 +120,8 @@ class Outlook:
         seed: Of everything random.
         limit_ms: Latency beyond which a design is of no use.
         lengths: Kept between outlooks, to save time; changes nothing.
+        earlier: Designs of earlier searches: a fidelity more, below all others, that costs nothing. How much it tells
+            of this search follows from the trials that there are.
 
     Raises:
         ValueError: If no trial was measured and trained.
@@ -131,6 +135,7 @@ class Outlook:
         seed: int,
         limit_ms: float = math.inf,
         lengths: Lengths | None = None,
+        earlier: Sequence[Earlier] = (),
     ):
         self._grid, self._costs, self._seed, self._count = grid, costs, seed, len(seen)
         lengths = lengths or Lengths()
@@ -138,12 +143,19 @@ class Outlook:
         if not any(one.accuracies for one in self._seen):
             raise ValueError("nothing was measured and trained yet")
         self._codes = np.array([one.codes for one in self._seen])
-        self.latencies = Latencies(grid, self._seen, lengths)
+        measured = [one.latencies_ms for one in self._seen]
+        self.latencies = Quantity("latency", grid, self._codes, measured, lengths)
+        timed = [i for i, one in enumerate(self._seen) if one.epoch_s]
+        self._epoch = (
+            Quantity("epoch", grid, self._codes[timed], [[self._seen[i].epoch_s or 1.0] for i in timed], lengths)
+            if timed
+            else None
+        )
         self._measured = self.latencies.measured
         sample = grid.draw(SAMPLE, np.random.default_rng(seed))
         sample_latency = self.latencies.predict(sample)
-        self._learn_accuracy(lengths)
-        typical = self.believe(sample, sample_latency)
+        self._learn_accuracy(earlier, lengths)
+        typical = self.believe(sample, sample_latency, self._accuracy.sketch)
         self._typical_deviation = float(np.sqrt(np.maximum(typical.covariance[-1, -1], 0.0)).mean()) + 1e-12
         floor = float(np.quantile(typical.mean[-1], REFERENCE_ACCURACY))
         edges = np.minimum(np.quantile(sample_latency, REFERENCE_LATENCY, axis=1), math.log(limit_ms))
@@ -157,9 +169,10 @@ class Outlook:
         belief = (predict or self._accuracy.predict)(self._features(codes, log_latencies))
         unit = np.ones(len(self._costs))
         unit[-1] = self._scale.deviation
-        mean = belief.mean * unit[:, None]
+        mean = belief.mean[self._below :] * unit[:, None]
         mean[-1] += self._scale.centre
-        return Belief(mean, belief.covariance * unit[:, None, None] * unit[:, None], belief.noise * unit**2)
+        covariance = belief.covariance[self._below :, self._below :] * unit[:, None, None] * unit[:, None]
+        return Belief(mean, covariance, belief.noise[self._below :] * unit**2)
 
     def _features(self, codes: Codes, log_latencies: Array) -> tuple[Array, ...]:
         standard = ((log_latencies.T - self.latencies.centre) / self.latencies.spread) / math.sqrt(
@@ -167,18 +180,29 @@ class Outlook:
         )
         return (*self._grid.features(codes), standard)
 
-    def _learn_accuracy(self, lengths: Lengths) -> None:
-        levels = len(self._costs)
-        reached = [
+    def _learn_accuracy(self, earlier: Sequence[Earlier], lengths: Lengths) -> None:
+        own = [
             np.array([i for i, one in enumerate(self._seen) if len(one.accuracies) > level], dtype=np.int64)
-            for level in range(levels)
+            for level in range(len(self._costs))
         ]
-        raw = [np.array([self._seen[i].accuracies[level] for i in here]) for level, here in enumerate(reached)]
+        raw = [np.array([self._seen[i].accuracies[level] for i in here]) for level, here in enumerate(own)]
         self._scale = _final_scale(raw)
-        self._known_features = features = self._features(self._codes, self._measured)
+        # Other data tell less than the same: first, so that what they tell passes through what the same data show.
+        codes, latencies, reached, standings = [self._codes], [self._measured], [], []
+        for same_data in (False, True):
+            if here := [one for one in earlier if one.same_data == same_data]:
+                reached.append(np.arange(len(here)) + sum(map(len, codes)))
+                standings.append(np.array([one.standing for one in here]))
+                codes.append(np.array([one.codes for one in here]))
+                latencies.append(self.latencies.predict(codes[-1]))
+        self._below = len(reached)
+        reached += own
+        all_latencies = np.concatenate(latencies, axis=1)
+        self._known_features = features = self._features(np.concatenate(codes), all_latencies)
+        levels = len(reached)
         # Lengths and noise are found for things as they were at the last step of growth.
         early = [values[: _step_below(len(values))] for values in raw]
-        base = [_spread_out(len(values), FIT_MAX // levels) for values in early]
+        base = [_spread_out(len(values), FIT_MAX // levels) for values in (*standings, *early)]
         surrogate = lengths.fitted(
             "accuracy",
             [
@@ -186,16 +210,19 @@ class Outlook:
                 for group in features
             ],
             _repeated([len(chosen) for chosen in base]),
-            np.concatenate([v[chosen] for v, chosen in zip(_standard(early, _final_scale(early)), base, strict=True)]),
+            _picked([*standings, *_standard(early, _final_scale(early))], base),
             levels,
             DRAWS,
         )
-        kept = [self._kept(here, values, MAX_OBSERVATIONS // levels) for here, values in zip(reached, raw, strict=True)]
+        kept = [
+            _kept(all_latencies[0, here], values, MAX_OBSERVATIONS // levels)
+            for here, values in zip(reached, (*standings, *raw), strict=True)
+        ]
         known = np.concatenate([here[chosen] for here, chosen in zip(reached, kept, strict=True)])
         fidelity = _repeated([len(chosen) for chosen in kept])
-        values = np.concatenate([v[chosen] for v, chosen in zip(_standard(raw, self._scale), kept, strict=True)])
+        values = _picked([*standings, *_standard(raw, self._scale)], kept)
         surrogate.condition([group[known] for group in features], fidelity, values)
-        running = [(i, one.heading) for i, one in enumerate(self._seen) if one.heading is not None]
+        running = [(i, one.heading + self._below) for i, one in enumerate(self._seen) if one.heading is not None]
         if running:
             # Results that are on their way: as expected, so that nothing is learned from them but that they come.
             coming, heading = np.array(running, dtype=np.int64).T
@@ -207,14 +234,6 @@ class Outlook:
                 np.concatenate([values, expected]),
             )
         self._accuracy = surrogate
-
-    def _kept(self, here: Indices, accuracy: Array, most: int) -> Indices:
-        """Which observations of a fidelity to keep: the best at their latency, and others spread over time."""
-        if len(here) <= most:
-            return np.arange(len(here))
-        best = np.argsort(regrets(self._measured[0, here].tolist(), accuracy.tolist()), kind="stable")[: most // 2]
-        others = np.setdiff1d(np.arange(len(here)), best)
-        return np.sort(np.concatenate([best, others[_spread_out(len(others), most - len(best))]]))
 
     def _expected_end(self, which: Sequence[int]) -> Array:
         """Final accuracy to be expected of known trials."""
@@ -240,24 +259,26 @@ class Outlook:
         codes = np.array([one.codes for one in seen])
         latencies = np.log([one.latencies_ms for one in seen]).T
         reached = np.array([len(one.accuracies) - 1 for one in seen])
-        result = np.zeros(len(seen))
-        compared = np.arange(len(seen))
-        if len(seen) > MAX_COMPARED:
+        result = np.full(len(seen), -float(len(seen)))  # those that are left out below come last
+        compared = _promising(seen)
+        if len(compared) > MAX_COMPARED:
             # The others only come after these: by what they would add if all were equally uncertain.
-            means = self._accuracy.expect(self._features(codes, latencies))[-1]
+            means = self._accuracy.expect(self._features(codes[compared], latencies[:, compared]))[-1]
             means = means * self._scale.deviation + self._scale.centre
             rough = np.sum(
                 [
                     expected_improvement(front, latency, means, np.full_like(means, self._typical_deviation))
-                    for front, latency in zip(self.fronts, latencies, strict=True)
+                    for front, latency in zip(self.fronts, latencies[:, compared], strict=True)
                 ],
                 axis=0,
             )
-            compared = np.argsort(-rough, kind="stable")[:MAX_COMPARED]
-            result = -np.argsort(np.argsort(-rough, kind="stable"), kind="stable").astype(float)
+            compared = compared[np.argsort(-rough, kind="stable")]
+            result[compared] = -np.arange(len(compared), dtype=float)
+            compared = compared[:MAX_COMPARED]
         for level in np.unique(reached[compared]):
             here = compared[reached[compared] == level]
-            result[here] = self._worth(codes[here], latencies[:, here], int(level))
+            taken = self._seconds(codes[here], [seen[i].epoch_s for i in here])
+            result[here] = self._worth(codes[here], latencies[:, here], int(level)) / taken
         return [float(value) for value in result]
 
     @cached_property
@@ -271,19 +292,29 @@ class Outlook:
         if not len(pool):
             return []
         latencies = self.latencies.predict(pool)
-        rough = self._worth(pool, latencies, -1, self._accuracy.sketch)
+        taken = self._seconds(pool)
+        rough = self._worth(pool, latencies, -1, self._accuracy.sketch) / taken
         chosen = np.argsort(-rough, kind="stable")[:MAX_COMPARED]
-        values = self._worth(pool[chosen], latencies[:, chosen], -1)
+        values = self._worth(pool[chosen], latencies[:, chosen], -1) / taken[chosen]
         order = np.argsort(-values, kind="stable")
         return list(zip(map(tuple, pool[chosen[order]].tolist()), values[order].tolist(), strict=True))
 
     def _worth(self, codes: Codes, log_latencies: Array, reached: int, predict: Predict | None = None) -> Array:
         return worth(self.fronts, log_latencies, self.believe(codes, log_latencies, predict), reached, self._costs)
 
+    def _seconds(self, codes: Codes, known: Sequence[float | None] = ()) -> Array:
+        """Of an epoch, as far as known, else predicted, (N,); 1 where nothing was timed."""
+        if self._epoch is None:
+            return np.ones(len(codes))
+        seconds: Array = np.exp(self._epoch.predict(codes)[0])
+        for i, value in enumerate(known):
+            seconds[i] = value or seconds[i]
+        return seconds
+
     @cached_property
     def _parents(self) -> Codes:
         """The fronts of what is complete, and of what may be expected of everything trained."""
-        trained = [i for i, one in enumerate(self._seen) if one.accuracies]
+        trained = [int(i) for i in _promising(self._seen) if self._seen[i].accuracies]
         expected = self._expected_end(trained)
         chosen = set()
         for latency in self._measured:
@@ -292,6 +323,34 @@ class Outlook:
             final = [self._seen[i].accuracies[-1] for i in done]
             chosen |= {done[i] for i in front(latency[done].tolist(), final)}
         return self._codes[sorted(chosen)]
+
+
+def _promising(seen: Sequence[Seen]) -> Indices:
+    """Positions of up to `MAX_SCREENED` trials, ascending: at each fidelity those nearest to its front."""
+    if len(seen) <= MAX_SCREENED:
+        return np.arange(len(seen))
+    reached = np.array([len(one.accuracies) for one in seen])
+    levels, counts = np.unique(reached, return_counts=True)
+    left = MAX_SCREENED
+    chosen: list[Indices] = []
+    for place, level in enumerate(levels[np.argsort(counts, kind="stable")]):
+        here = np.flatnonzero(reached == level)
+        if level:
+            there = [seen[i] for i in here.tolist()]
+            far = regrets([one.latencies_ms[0] for one in there], [one.accuracies[-1] for one in there])
+            here = here[np.argsort(far, kind="stable")]
+        chosen.append(here[: left // (len(levels) - place)])  # what rarer fidelities leave goes to the others
+        left -= len(chosen[-1])
+    return np.sort(np.concatenate(chosen))
+
+
+def _kept(log_latency: Array, accuracy: Array, most: int) -> Indices:
+    """Which observations of a fidelity to keep: the best at their latency, and others spread over time."""
+    if len(accuracy) <= most:
+        return np.arange(len(accuracy))
+    best = np.argsort(regrets(log_latency.tolist(), accuracy.tolist()), kind="stable")[: most // 2]
+    others = np.setdiff1d(np.arange(len(accuracy)), best)
+    return np.sort(np.concatenate([best, others[_spread_out(len(others), most - len(best))]]))
 
 
 def spread_design(
@@ -304,7 +363,8 @@ def spread_design(
     points = grid.draw(SAMPLE, rng)
     measured = [one for one in seen if one.latencies_ms]
     if len(measured) >= MIN_MEASURED:
-        latencies = Latencies(grid, measured, lengths)
+        codes, times = np.array([one.codes for one in measured]), [one.latencies_ms for one in measured]
+        latencies = Quantity("latency", grid, codes, times, lengths)
         predicted = latencies.predict(points)[0]
         gaps = np.abs(predicted[:, None] - latencies.measured[0]).min(axis=1)
         inside = (predicted >= np.quantile(predicted, 0.02)) & (predicted <= np.quantile(predicted, 0.98))
@@ -330,15 +390,20 @@ def _standard(raw: Sequence[Array], scale: _Scale) -> list[Array]:
     Early accuracies crowd at the bottom: what counts is their order. Final ones keep their distances, in which
     improvements are counted.
     """
-    return [*map(_normal_ranks, raw[:-1]), (np.maximum(raw[-1], scale.floor) - scale.centre) / scale.deviation]
+    return [*map(normal_ranks, raw[:-1]), (np.maximum(raw[-1], scale.floor) - scale.centre) / scale.deviation]
 
 
-def _normal_ranks(values: Array) -> Array:
+def normal_ranks(values: Array) -> Array:
     """Each value's rank as a quantile of the standard normal distribution; equal values share one."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - counts / 2
     quantiles: Array = ndtri(middle[inverse] / max(len(values), 1))
     return quantiles
+
+
+def _picked(values: Sequence[Array], chosen: Sequence[Indices]) -> Array:
+    """The chosen of each, one after the other."""
+    return np.concatenate([here[which] for here, which in zip(values, chosen, strict=True)])
 
 
 def _repeated(counts: Sequence[int]) -> Indices:

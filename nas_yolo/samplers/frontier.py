@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import ThreadpoolController
 
-from nas_yolo.samplers import Seen
+from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Grid
-from nas_yolo.samplers._outlook import Lengths, Outlook, enough, spread_design
+from nas_yolo.samplers._outlook import Lengths, Outlook, enough, first_designs, spread_design
 
 AHEAD = 4  # designs measured, for each slot, since the last of them was trained
 
@@ -39,10 +40,18 @@ class Frontier:
         costs: Of training from nothing to each fidelity, ascending, in any unit.
         seed: Of everything random.
         limit_ms: Latency beyond which a design is of no use.
+        earlier: Designs of earlier searches. The best of them are tried first, and all of them inform the model.
     """
 
-    def __init__(self, grid: Grid, costs: ArrayLike, seed: int, limit_ms: float = math.inf):
-        self._grid, self._seed, self._limit_ms = grid, seed, limit_ms
+    def __init__(
+        self,
+        grid: Grid,
+        costs: ArrayLike,
+        seed: int,
+        limit_ms: float = math.inf,
+        earlier: Sequence[Earlier] = (),
+    ):
+        self._grid, self._seed, self._limit_ms, self._earlier = grid, seed, limit_ms, earlier
         costs = np.asarray(costs, dtype=float)
         self._costs = costs / costs[-1]
         self._lengths = Lengths()
@@ -58,7 +67,8 @@ class Frontier:
         if enough(seen, self._costs):
             return iter([codes for codes, _ in self._outlook(seen).candidates])
         rng = np.random.default_rng((self._seed, len(seen)))
-        return spread_design(self._grid, seen, rng, self._lengths)
+        known = [one.codes for one in sorted(self._earlier, key=lambda one: (not one.same_data, one.regret))]
+        return chain(known[: first_designs(self._costs)], spread_design(self._grid, seen, rng, self._lengths))
 
     @one_thread
     def order(self, seen: Sequence[Seen]) -> list[int]:
@@ -108,6 +118,6 @@ class Frontier:
 
     def _outlook(self, seen: Sequence[Seen]) -> Outlook:
         if self._last is None or self._last[0] != list(seen):
-            outlook = Outlook(self._grid, seen, self._costs, self._seed, self._limit_ms, self._lengths)
+            outlook = Outlook(self._grid, seen, self._costs, self._seed, self._limit_ms, self._lengths, self._earlier)
             self._last = list(seen), outlook
         return self._last[1]

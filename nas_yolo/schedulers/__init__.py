@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from nas_yolo.samplers import Strategy, get_ask
+from nas_yolo.samplers import Earlier, Strategy, get_ask
 from nas_yolo.samplers._grid import Grid
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.schedulers.asha import Halving, rungs
@@ -12,7 +13,14 @@ from nas_yolo.schedulers.asha import Halving, rungs
 __all__ = ["get_strategy", "rungs"]
 
 
-def get_strategy(sampler: str, grid: Grid, costs: tuple[int, ...], seed: int, limit_ms: float = math.inf) -> Strategy:
+def get_strategy(
+    sampler: str,
+    grid: Grid,
+    costs: tuple[int, ...],
+    seed: int,
+    limit_ms: float = math.inf,
+    earlier: Sequence[Earlier] = (),
+) -> Strategy:
     """What goes with a sampler: `frontier` decides on trainings too; designs of others are promoted by halving.
 
     Args:
@@ -21,10 +29,11 @@ def get_strategy(sampler: str, grid: Grid, costs: tuple[int, ...], seed: int, li
         costs: Of training from nothing to each rung, ascending, in any unit.
         seed: Of everything random.
         limit_ms: Latency beyond which a design is of no use.
+        earlier: Designs of earlier searches; only `frontier` learns from them.
 
     Raises:
         UnknownNameError: If there is no such sampler.
     """
     if sampler == "frontier":
-        return Frontier(grid, costs, seed, limit_ms)
+        return Frontier(grid, costs, seed, limit_ms, earlier)
     return Halving(get_ask(sampler), grid, len(costs), seed)
