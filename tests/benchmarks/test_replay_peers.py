@@ -18,7 +18,7 @@ PEERS = sorted(
     file.stem for file in Path(benchmarks.replay.peers.__path__[0]).glob("*.py") if not file.stem.startswith("_")
 )
 MULTI_FIDELITY = ("moasha", "moasha_even", "syne_moasha")
-NEEDS = {"syne_moasha": ("syne_tune",), "syne_ehvi": ("syne_tune", "botorch")}
+NEEDS = {"syne_moasha": ("syne_tune",), "syne_ehvi": ("syne_tune", "botorch"), "nni_evolution": ("nni",)}
 BUDGET = 13  # the first ten are random
 
 
@@ -117,6 +117,14 @@ def test_a_seed_decides_everything(peer: str) -> None:
 def test_a_peer_ends_when_everything_was_trained(peer: str) -> None:
     table = make_table([1.0], levels=2)
     assert sorted(job.row for job in jobs_of(peer, table, budget=20)) == list(range(len(table.configs)))
+
+
+def test_nni_mutates_one_choice_of_one_of_the_youngest() -> None:
+    jobs = jobs_of("nni_evolution", ONE, budget=40)
+    population = importlib.import_module("benchmarks.replay.peers.nni_evolution").POPULATION
+    configs = ONE.configs[[job.row for job in jobs]]
+    for i in range(population, len(jobs)):
+        assert np.sum(configs[i - population : i] != configs[i], axis=1).min() == 1
 
 
 @pytest.mark.parametrize("seed", range(30))
