@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import pkgutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,8 +23,8 @@ from benchmarks.replay.table import Table, TableError, load_table
 from nas_yolo.environment import count_cores
 
 CHECKPOINTS = (10, 20, 30, 50, 75, 100)  # percent of the budget
-WIDTH = 120  # columns that the table needs
-METHODS = "frontier,tpe,nsga2,gp,moasha,random"
+WIDTH = 130  # columns that the table needs
+METHODS = "frontier,tpe,nsga2,gp,moasha,random"  # what needs no package of the extra `bench`
 
 EXAMPLES = """
     \b
@@ -50,9 +51,11 @@ def _table(path: Path, device: str | None) -> Table:
     return load_table(path, device)
 
 
-def run_one(path: Path, device: str | None, name: str, seed: int, budget: int, workers: int) -> Replay:
+def run_one(
+    path: Path, device: str | None, name: str, seed: int, budget: int, workers: int, training_s: float = math.inf
+) -> Replay:
     """One replay, in a process of its own."""
-    return replay(_table(path, device), get_method(name), seed, budget, workers)
+    return replay(_table(path, device), get_method(name), seed, budget, workers, training_s)
 
 
 def summary(table: Table, results: dict[str, list[Replay]], budget: int, workers: int) -> dict[str, Any]:
@@ -92,10 +95,11 @@ def show(document: dict[str, Any]) -> None:
     for cost in costs:
         shown.add_column(f"at {cost}", justify="right")
     shown.add_column("s/ask", justify="right")
+    shown.add_column("busy", justify="right")
     for name, curve in document["curves"].items():
         errors = [document["std"][name][cost - 1] / document["seeds"] ** 0.5 for cost in costs]
         cells = [f"{curve[cost - 1]:.3f} ± {error:.3f}" for cost, error in zip(costs, errors, strict=True)]
-        shown.add_row(name, *cells, f"{document['seconds_per_ask'][name]:.4f}")
+        shown.add_row(name, *cells, f"{document['seconds_per_ask'][name]:.4f}", f"{document['busy'][name]:.1%}")
     console = Console(width=max(Console().width, WIDTH))
     console.print(shown)
     if "frontier" in document["curves"] and len(document["curves"]) > 1:
@@ -134,6 +138,12 @@ def plot(documents: Sequence[dict[str, Any]], file: Path) -> None:
 @click.option("--seeds", default=8, show_default=True, type=click.IntRange(1))
 @click.option("--methods", default=METHODS, show_default=True, help="Separated by commas.")
 @click.option("--workers", default="1", show_default=True, help="Asynchronous slots; several separated by commas.")
+@click.option(
+    "--training-seconds",
+    "training_s",
+    default=math.inf,
+    help="Of a full training: workers then wait for decisions as long as those really take. Default: not at all.",
+)
 @click.option("--json", "file", type=click.Path(path_type=Path))
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="SVG or PNG.")
 def main(
@@ -143,6 +153,7 @@ def main(
     seeds: int,
     methods: str,
     workers: str,
+    training_s: float,
     file: Path | None,
     picture: Path | None,
 ) -> None:
@@ -159,7 +170,7 @@ def main(
     with ProcessPoolExecutor(count_cores()) as pool:
         jobs = {
             (table.device, count, name): [
-                pool.submit(run_one, path, table.device, name, seed, budget, count) for seed in range(seeds)
+                pool.submit(run_one, path, table.device, name, seed, budget, count, training_s) for seed in range(seeds)
             ]
             for table in tables
             for count in slots
