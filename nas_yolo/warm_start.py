@@ -14,7 +14,7 @@ from nas_yolo.schedulers import rungs
 from search_spaces.architecture import Architecture
 from storage import Repository, Search, Trial
 
-MIN_TRAINED = 4  # of which the order tells something
+MIN_TRAINED = 3  # of which the order tells something
 MIN_COMPLETE = 3  # from which what is reached early is carried on to the end
 
 

@@ -163,6 +163,30 @@ def test_a_low_fidelity_helps_where_the_high_one_is_unknown() -> None:
     assert errors[1] < 0.6 * errors[0]
 
 
+def test_beliefs_are_averaged_over_what_is_plausible() -> None:
+    rng = np.random.default_rng(2)
+    features, values = noisy(rng, 8)
+    model = Surrogate(2, draws=3)
+    model.fit(features, np.zeros(8, int), values)
+    model.condition(features, np.zeros(8, int), values)
+    elsewhere, _ = noisy(rng, 50)
+    sure, averaged = model.sketch(elsewhere), model.predict(elsewhere)
+    assert np.allclose(model.expect(elsewhere), sure.mean)
+    assert np.mean(averaged.covariance[0, 0]) > np.mean(sure.covariance[0, 0])
+    assert np.corrcoef(averaged.mean[0], sure.mean[0])[0, 1] > 0.9
+
+
+def test_the_mean_of_each_fidelity_is_linear_in_the_last_group() -> None:
+    choices = np.random.default_rng(0).random((20, 3))
+    time = np.linspace(-1, 1, 20)[:, None]
+    values, zeros = 2 + 3 * time[:, 0], np.zeros(20, int)
+    model = Surrogate(2)
+    model.condition([choices, time], zeros, values)
+    far = model.predict([np.full((1, 3), 9.0), np.array([[4.0]])])  # where nothing near is known
+    assert far.mean[0, 0] == pytest.approx(2 + 3 * 4, rel=0.25)
+    assert far.covariance[0, 0, 0] > 1
+
+
 def test_the_gradient_of_the_fit_is_right() -> None:
     from scipy.optimize import check_grad
 

@@ -19,7 +19,7 @@ from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.export import design_of, write_yaml
 from nas_yolo.objective import LimitError, parse_limit
-from nas_yolo.results import front_document
+from nas_yolo.results import front_document, front_trials
 from nas_yolo.runners.local import LocalRunner
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers.frontier import Frontier
@@ -109,6 +109,7 @@ def test_a_search_measures_trains_and_completes(
 def test_a_stopped_search_goes_on_and_ends_like_an_uninterrupted_one(
     repository: Repository, config: SearchConfig, run: Run, tmp_path: Path
 ) -> None:
+    config = replace(config, warm_start=False)  # neither learns from the other
     straight = run(repository.create_search("straight", config.document()))
     broken = repository.create_search("broken", config.document())
     changes = interruptions = 0
@@ -293,7 +294,7 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
 def test_a_latency_measured_by_an_earlier_search_is_not_measured_again(
     repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(config, epochs=1)
+    config = replace(config, epochs=1, warm_start=False)
     first = run(repository.create_search("first", config.document()))
 
     def refuse(*_: object) -> None:
@@ -303,6 +304,12 @@ def test_a_latency_measured_by_an_earlier_search_is_not_measured_again(
     second = run(repository.create_search("second", config.document()))
     assert [t.architecture for t in second] == [t.architecture for t in first]
     assert [t.latencies for t in second] == [t.latencies for t in first]
+
+    # One that learns from earlier searches begins with their best, and knows their latencies too.
+    third = run(repository.create_search("third", replace(config, seed=7, warm_start=True).document()))
+    proposed = {t.architecture for t in third if t.origin == "sampler:frontier"}
+    assert proposed <= {t.architecture for t in first}
+    assert {t.architecture for t in front_trials(first, "cpu")} <= {t.architecture for t in third}
 
 
 def test_a_space_that_is_exhausted_ends_the_search(repository: Repository, config: SearchConfig, run: Run) -> None:
