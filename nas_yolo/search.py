@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any, Literal, TypeVar
@@ -45,6 +45,7 @@ TICK_S = 1.0
 BY_CHANCE, BY_WALK = 50, 500  # architectures looked at for one that is new and within the limits
 
 T = TypeVar("T")
+JobKind = Kind | Literal["session"]
 Phase = Literal["preparing", "exploring", "finishing", "done"]
 
 
@@ -65,24 +66,28 @@ class Snapshot:
     phase: Phase
     trials: tuple[Trial, ...]
     purse: Purse
-    running: tuple[tuple[Kind, int | None], ...]
+    running: tuple[tuple[JobKind, int | None], ...]
 
 
 @dataclass
 class _Job:
-    kind: Kind
+    kind: JobKind
     trial: int | None
     entry: int
-    started: float
-    gpus: float
-    cpus: float
+    gpus: float = 0.0
+    cpus: float = 0.0
     expected_s: float = 0.0
+    started: float = field(default_factory=time.monotonic)
     charged_s: float = 0.0
     failure: Failure | None = None
 
     def seconds(self, now: float) -> float:
         """Since its start."""
         return now - self.started
+
+    def owed(self, now: float) -> float:
+        """Seconds since the ledger was last brought up to date."""
+        return self.seconds(now) - self.charged_s
 
 
 class _BudgetSpentError(Exception):
@@ -445,7 +450,7 @@ class SearchLoop:
             cpus = float(self.threads)
         entry = self.repository.open_entry(self.search, trial, kind, gpus, cpus)
         number = trial.number if trial else None
-        self._jobs[key] = _Job(kind, number, entry, time.monotonic(), gpus, cpus, expected_s)
+        self._jobs[key] = _Job(kind, number, entry, gpus, cpus, expected_s)
         self.runner.submit(key, kind, work)
 
     def _handle(self, event: Event) -> None:
@@ -455,7 +460,7 @@ class SearchLoop:
         trial = self.trials[job.trial] if job.trial is not None else None
         match event.item:
             case None:
-                self._charge(job)
+                self._charge([job])
                 del self._jobs[event.key]
                 if trial is None:
                     if job.failure:
@@ -533,13 +538,12 @@ class SearchLoop:
         now = time.monotonic()
         gpus = self.config.gpus_per_trial if self.on_gpu else 0.0
         ledger, jobs = self.repository.spent(self.search), self._jobs.values()
-        owed = [(job, job.seconds(now) - job.charged_s) for job in jobs]  # since the ledger was last brought up to date
         return Purse(
             budgets=self.config.budgets,
             spent=Spent(
-                wall_seconds=ledger.wall_seconds + now - self._session_charged,
-                gpu_seconds=ledger.gpu_seconds + sum(job.gpus * seconds for job, seconds in owed),
-                cpu_seconds=ledger.cpu_seconds + sum(job.cpus * seconds for job, seconds in owed),
+                wall_seconds=ledger.wall_seconds + self._session_job.owed(now),
+                gpu_seconds=ledger.gpu_seconds + sum(job.gpus * job.owed(now) for job in jobs),
+                cpu_seconds=ledger.cpu_seconds + sum(job.cpus * job.owed(now) for job in jobs),
             ),
             trials=len(self.trials),
             committed_seconds=tuple(max(job.expected_s - job.seconds(now), 0.0) for job in jobs if job.kind == "train"),
@@ -551,12 +555,11 @@ class SearchLoop:
     @contextmanager
     def _session(self) -> Iterator[None]:
         """Count the wall-clock time while this process works on the search."""
-        self._session_entry = self.repository.open_entry(self.search, None, "session")
-        self._session_started = self._session_charged = time.monotonic()
+        self._session_job = _Job("session", None, self.repository.open_entry(self.search, None, "session"))
         try:
             yield
         finally:
-            self._charge_session()
+            self._charge([self._session_job])
 
     def _tick(self) -> None:
         """Keep the ledger, the lease and the view current, once a second."""
@@ -564,26 +567,21 @@ class SearchLoop:
         if now - self._ticked < TICK_S:
             return
         self._ticked = now
-        self._charge_session()
-        for job in self._jobs.values():
-            self._charge(job)
+        self._charge([self._session_job, *self._jobs.values()])
         self.repository.heartbeat(self.search)
         self._show()
 
-    def _charge_session(self) -> None:
-        self._session_charged = time.monotonic()
-        self.repository.charge(self._session_entry, self._session_charged - self._session_started)
-
-    def _charge(self, job: _Job) -> None:
-        job.charged_s = job.seconds(time.monotonic())
-        self.repository.charge(job.entry, job.charged_s)
+    def _charge(self, jobs: Sequence[_Job]) -> None:
+        now = time.monotonic()
+        for job in jobs:
+            job.charged_s = job.seconds(now)
+        self.repository.charge({job.entry: job.charged_s for job in jobs})
 
     def _abandon(self) -> None:
         """Stop whatever still runs; its checkpoints stay."""
         for key in self._jobs:  # all of them before the first is written down, which takes time
             self.runner.cancel(key)
-        for job in self._jobs.values():
-            self._charge(job)
+        self._charge(list(self._jobs.values()))
         self._jobs.clear()
         for trial in list(self.trials.values()):
             settled = self._settled(trial)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
@@ -359,10 +359,11 @@ class Repository:
             session.add(row)
         return row.id
 
-    def charge(self, entry: int, seconds: float) -> None:
-        """Set what an entry has cost so far."""
-        with self._transaction() as session:
-            session.execute(update(LedgerRow).where(LedgerRow.id == entry).values(seconds=seconds))
+    def charge(self, seconds: Mapping[int, float]) -> None:
+        """Set what each of these entries has cost so far, seconds, all in one transaction."""
+        if seconds:
+            with self._transaction() as session:
+                session.execute(update(LedgerRow), [{"id": entry, "seconds": cost} for entry, cost in seconds.items()])
 
     def spent(self, search: Search) -> Spent:
         """The sum of the ledger."""

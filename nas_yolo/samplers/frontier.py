@@ -20,7 +20,8 @@ from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Grid
 from nas_yolo.samplers._outlook import Lengths, Outlook, enough, first_designs, spread_design
 
-AHEAD = 4  # designs measured, for each slot, since the last of them was trained
+AHEAD = 4  # designs measured, at most, for each slot since the last of them was trained
+MEASURING_S, MEASURING_SHARE = 10.0, 0.1  # what measuring one takes, about, and may take of a first training
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +38,8 @@ class Frontier:
 
     Args:
         grid: The space.
-        costs: Of training from nothing to each fidelity, ascending, in any unit.
+        costs: Of training from nothing to each fidelity, ascending, in epochs; in any unit where no trial has an
+            `epoch_s`.
         seed: Of everything random.
         limit_ms: Latency beyond which a design is of no use.
         earlier: Designs of earlier searches. The best of them are tried first, and all of them inform the model.
@@ -53,7 +55,7 @@ class Frontier:
     ):
         self._grid, self._seed, self._limit_ms, self._earlier = grid, seed, limit_ms, earlier
         costs = np.asarray(costs, dtype=float)
-        self._costs = costs / costs[-1]
+        self._first_epochs, self._costs = float(costs[0]), costs / costs[-1]
         self._lengths = Lengths()
         self._last: tuple[list[Seen], Outlook] | None = None
 
@@ -87,7 +89,8 @@ class Frontier:
     def wants(self, seen: Sequence[Seen], slots: int) -> bool:
         """As long as fewer designs wait than there are slots that are worth as much as the best that could be measured.
 
-        What is measured only shows how fast a design is; `AHEAD` for each slot without a training is enough.
+        What is measured only shows how fast a design is: `AHEAD` for each slot without a training is enough, and fewer
+        where trainings are short.
         """
         measuring = sum(not one.latencies_ms and not one.over for one in seen)
         new = [one for one in seen if one.idle and not one.accuracies]
@@ -96,7 +99,7 @@ class Frontier:
         if not enough(seen, self._costs):
             return measuring + len(new) < slots
         last = max(i for i, one in enumerate(seen) if one.accuracies or one.heading is not None)
-        if len(seen) - 1 - last >= AHEAD * slots:
+        if len(seen) - 1 - last >= self._ahead(seen) * slots:
             return False
         outlook = self._outlook(seen)
         best = outlook.candidates[0][1] if outlook.candidates else 0.0
@@ -109,6 +112,13 @@ class Frontier:
             return list(range(len(designs)))
         values = self._outlook(seen).worth_of(designs)
         return sorted(range(len(designs)), key=lambda i: -values[i])
+
+    def _ahead(self, seen: Sequence[Seen]) -> int:
+        epochs_s = [one.epoch_s for one in seen if one.epoch_s]
+        if not epochs_s:
+            return AHEAD
+        first_s = self._first_epochs * float(np.median(epochs_s))
+        return int(np.clip(first_s * MEASURING_SHARE / MEASURING_S, 1, AHEAD))
 
     def _by_worth(self, seen: Sequence[Seen], positions: list[int]) -> list[int]:
         if not positions:

@@ -26,7 +26,7 @@ def get_strategy(
     Args:
         sampler: Its name.
         grid: The space.
-        costs: Of training from nothing to each rung, ascending, in any unit.
+        costs: Of training from nothing to each rung, ascending, in epochs.
         seed: Of everything random.
         limit_ms: Latency beyond which a design is of no use.
         earlier: Designs of earlier searches; only `frontier` learns from them.

@@ -105,10 +105,10 @@ def test_the_ledger_adds_up(repository: Repository, search: Search) -> None:
     other = repository.create_search("two", CONFIG)
     session = repository.open_entry(search, None, "session")
     training = repository.open_entry(search, trial, "train", gpus=0.5, cpus=2)
-    repository.charge(repository.open_entry(other, None, "session"), 1000)
-    repository.charge(session, 60)
+    repository.charge({repository.open_entry(other, None, "session"): 1000})
+    repository.charge({session: 60})
     for seconds in (10, 30):
-        repository.charge(training, seconds)
+        repository.charge({training: seconds})
 
     spent = repository.spent(search)
     assert (spent.wall_seconds, spent.gpu_seconds, spent.cpu_seconds) == (60, 15, 60)
