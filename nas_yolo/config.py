@@ -32,6 +32,7 @@ class SearchConfig:
         runner: `ray` or `local`.
         workers: Trainings at once; None: as many as there are cores or GPUs.
         gpus_per_trial: GPUs, or a share of one, for each training.
+        repeats: Finalists trained once more to the end with another seed; None: as the budget allows.
     """
 
     dataset: Dataset
@@ -47,6 +48,7 @@ class SearchConfig:
     runner: str = "ray"
     workers: int | None = None
     gpus_per_trial: float = 1.0
+    repeats: int | None = None
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
@@ -74,6 +76,7 @@ class SearchConfig:
             "runner": self.runner,
             "workers": self.workers,
             "gpus_per_trial": self.gpus_per_trial,
+            "repeats": self.repeats,
         }
 
     @classmethod
@@ -91,5 +94,6 @@ class SearchConfig:
             limits=tuple(map(parse_limit, document["limits"])),
             workers=document["workers"],
             gpus_per_trial=document["gpus_per_trial"],
+            repeats=document.get("repeats"),  # searches of before there were any have no such key
             **rest,
         )

@@ -318,6 +318,111 @@ def test_the_config_comes_back_from_the_database(config: SearchConfig) -> None:
     assert SearchConfig.from_document(json.loads(json.dumps(config.document()))) == config
 
 
+def test_a_config_of_before_there_were_repeats_still_loads(config: SearchConfig) -> None:
+    document = config.document()
+    assert document.pop("repeats") is None
+    assert SearchConfig.from_document(document) == config
+
+
+def seeds_used(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The seed that each trial is trained with, by the name of its folder; filled while trainings run."""
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    used: dict[str, int] = {}
+    setup = ProxyTrainer.setup_model
+
+    def note(self: ProxyTrainer) -> None:
+        used[self.request.checkpoint.parent.name] = self.request.seed
+        setup(self)
+
+    monkeypatch.setattr(ProxyTrainer, "setup_model", note)
+    return used
+
+
+def test_repeats_are_trained_last_with_seeds_of_their_own_and_tell_the_noise(
+    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = seeds_used(monkeypatch)
+    plain = run(repository.create_search("plain", config.document()))
+    search = repository.create_search("one", replace(config, repeats=2).document())
+    purses: list[int] = []
+    trials = run(search, lambda snapshot: purses.append(snapshot.purse.trials))
+
+    first, repeats = trials[:4], trials[4:]
+    assert [(t.architecture, t.state) for t in first] == [(t.architecture, t.state) for t in plain]
+    assert purses[-1] == 4
+    assert len(repeats) == 2
+    assert len({repeat.repeat_of for repeat in repeats}) == 2  # the two that the verdict compares
+    assert 0 in {repeat.repeat_of for repeat in repeats}
+    for repeat in repeats:
+        assert repeat.repeat_of is not None
+        original = trials[repeat.repeat_of]
+        assert original.state == repeat.state == "complete"
+        assert (repeat.architecture, repeat.complexity) == (original.architecture, original.complexity)
+        assert repeat.latencies == original.latencies
+        assert [epoch.loss for epoch in repeat.epochs] != [epoch.loss for epoch in original.epochs]
+    assert [used[f"{number:05}"] for number in range(6) if f"{number:05}" in used] == [0, 0, 0, 0, 1, 1]
+
+    document = json.loads(json.dumps(front_document(search, config, trials, repository.spent(search))))
+    assert document["budget"]["spent"] == 4
+    assert document["trust"]["noise_map50_95"]["degrees_of_freedom"] == 2
+    assert {member["trial"] for member in document["front"]} <= {trial.number for trial in first}
+    several = {member["trial"]: len(member["map50_95_seeds"]) for member in document["front"]}
+    assert several == {number: 1 + sum(t.repeat_of == number for t in repeats) for number in several}
+
+    assert len(run(search)) == 6  # nothing is due again
+
+
+def test_a_search_interrupted_during_a_repeat_goes_on_with_it(
+    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = seeds_used(monkeypatch)
+    config = replace(config, budgets=(parse_budget("3trials"),), repeats=3)
+    straight = run(repository.create_search("straight", config.document()))
+    broken = repository.create_search("broken", config.document())
+
+    def interrupt(snapshot: Snapshot) -> None:
+        if any(t.repeat_of is not None and t.state == "training" and len(t.epochs) == 1 for t in snapshot.trials):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, interrupt)
+    (half,) = (trial for trial in repository.trials(broken) if trial.repeat_of is not None)
+    assert (half.state, len(half.epochs)) == ("paused", 1)
+    used.clear()
+    trials = run(broken)
+    again = [(t.origin, t.state, [(e.epoch, e.map50_95, e.loss) for e in t.epochs]) for t in trials]
+    assert again == [(t.origin, t.state, [(e.epoch, e.map50_95, e.loss) for e in t.epochs]) for t in straight]
+    assert used[f"{half.number:05}"] == 1
+    assert sum(trial.repeat_of is not None for trial in trials) == 3
+
+
+def test_a_repeat_that_a_kill_left_without_a_state_is_not_measured(
+    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = repository.create_search("one", replace(config, epochs=1, repeats=1).document())
+    move = SearchLoop._move
+
+    def die(self: SearchLoop, trial: Trial, state: str, reason: str = "") -> None:
+        if trial.repeat_of is not None:
+            raise KeyboardInterrupt
+        move(self, trial, state, reason)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SearchLoop, "_move", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(search)
+    assert repository.trials(search)[-1].state == "new"
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("nas_yolo.search.measure", refuse)
+    trials = run(search)
+    assert len(trials) == 5
+    assert (trials[-1].state, trials[-1].failures) == ("complete", ())
+
+
 def test_the_budget_ends_even_while_the_next_step_is_thought_out(
     repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

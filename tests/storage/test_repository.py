@@ -140,9 +140,7 @@ def test_an_architecture_is_tried_once_in_a_search(repository: Repository, searc
     assert len(repository.trials(search)) == 1
 
 
-def test_a_repeat_has_the_architecture_and_the_latency_of_another_trial(
-    repository: Repository, search: Search
-) -> None:
+def test_a_repeat_has_the_architecture_and_the_latency_of_another_trial(repository: Repository, search: Search) -> None:
     first = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
     repository.add_latency(STOCK, 2, latency(1.5))
     for number in (1, 2):
