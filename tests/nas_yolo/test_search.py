@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from evaluators.complexity import predict_size
+from evaluators.evaluation import Epoch
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
-from nas_yolo.budget import parse_budget
+from nas_yolo.budget import Purse, parse_budget
 from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.export import design_of, write_yaml
@@ -26,7 +27,7 @@ from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
 from search_spaces import Architecture
 from search_spaces.space_file import load_preset
-from storage import Repository, Search, Trial
+from storage import Repository, Search, Spent, Trial
 
 SPACE = Path(__file__).parent / "space.yaml"
 pytestmark = pytest.mark.usefixtures("quick_probe")
@@ -371,6 +372,30 @@ def test_repeats_are_trained_last_with_seeds_of_their_own_and_tell_the_noise(
     assert several == {number: 1 + sum(t.repeat_of == number for t in repeats) for number in several}
 
     assert len(run(search)) == 6  # nothing is due again
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(16.6, "sampler:tpe"), (16.4, "repeat:1"), (9.8, None)])
+def test_a_finalist_starts_only_if_the_repeats_fit_after_it(
+    finished: tuple[Repository, Search], seconds: float, chosen: str | None
+) -> None:
+    repository, _ = finished
+    template = repository.trials(finished[1])
+    config = SearchConfig.from_document(finished[1].config)
+    search = repository.create_search("late", replace(config, epochs=9, sampler="tpe", repeats=1).document())
+    loop = SearchLoop(repository, search, LocalRunner(), 1, False, lambda snapshot: None)
+    for number, (origin, reached) in enumerate(
+        [("preset:yolov8n", 9), ("preset:yolov8n-ghost", 9), ("sampler:tpe", 3)]
+    ):
+        trial = loop._add(template[number].architecture, origin, number)
+        epochs = tuple(Epoch(epoch, 0.1, 0.1, 1.0, 1.0) for epoch in range(1, reached + 1))
+        state = "complete" if reached == 9 else "paused"
+        loop._update(replace(trial, state=state, epochs=epochs, latencies=template[number].latencies))
+    loop.phase = "finishing"
+    with loop._session():  # a second an epoch: 1.1 times 6 to complete the one that waits, 1.1 times 9 for a repeat
+        choice = loop._next_training(Purse([parse_budget(f"{seconds}s")], Spent(), trials=3))
+    assert (choice[0].origin if choice else None) == chosen
+    assert choice is None or choice[1] == 9
+    assert loop._purse().trials == 3
 
 
 def test_a_search_interrupted_during_a_repeat_goes_on_with_it(
