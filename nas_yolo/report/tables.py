@@ -64,8 +64,8 @@ def _add_row(table: Table, trial: Trial, target: str, doubt: str = "") -> None:
 
 
 def origin_text(trial: Trial) -> str:
-    """Name of the preset or of the sampler, or which trial it repeats."""
-    return trial.origin.partition(":")[2] if trial.repeat_of is None else f"trial {trial.repeat_of}, another seed"
+    """Name of the preset or of the sampler; of a repeat, which trial it trains again."""
+    return trial.origin.partition(":")[2] if trial.repeat_of is None else f"repeat of {trial.repeat_of}"
 
 
 def blocks_text(trial: Trial) -> str:

@@ -187,7 +187,7 @@ def test_repeats_are_shown_but_are_no_trials_that_were_asked_for(finished: tuple
     status = json.loads(invoke("status", "done", "--json").stdout)
     assert [trial["origin"] for trial in status["trials"]][4:] == ["repeat:1"]
     assert status["trust"]["noise_map50_95"]["degrees_of_freedom"] == 1
-    assert "trial 1, another seed" in invoke("status", "done").output
+    assert "repeat of 1" in invoke("status", "done").output
     for command in ("status", "front"):
         assert "Noise between seeds: standard deviation 0.007" in invoke(command, "done").output
     document = json.loads(invoke("front", "done", "--json").stdout)
