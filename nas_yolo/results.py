@@ -95,8 +95,8 @@ def seeds(trials: Sequence[Trial]) -> dict[int, list[float]]:
 
 
 def noise(trials: Sequence[Trial]) -> Noise | None:
-    """How much mAP50-95 differs between seeds; None without complete repeats."""
-    return seed_noise(seeds(trials).values())
+    """How much mAP50-95 differs between seeds; None without complete repeats of nets that learned something."""
+    return seed_noise(values for values in seeds(trials).values() if values[0] >= NOISE_FLOOR)
 
 
 def difference(trials: Sequence[Trial], first: Trial, second: Trial) -> tuple[float, float | None]:
@@ -121,7 +121,7 @@ def due_repeats(trials: Sequence[Trial], config: SearchConfig, count: int) -> li
     """The trials that should be trained once more with another seed, in this order.
 
     First the two that the verdict compares, then the rest of the front, the most accurate first, and over again where
-    `count` is more. What was begun is not due again, whatever came of it.
+    `count` is more; none that learned nothing. What was begun is not due again, whatever came of it.
 
     Args:
         trials: All.
@@ -131,7 +131,8 @@ def due_repeats(trials: Sequence[Trial], config: SearchConfig, count: int) -> li
     main = [challenger(trials, config), *(t for t in baselines(trials, config) if t.state == "complete")]
     fronts = [trial for target, _ in config.targets for trial in front_trials(trials, target.name)]
     rest = sorted(fronts, key=lambda trial: -(trial.map50_95 or 0.0))
-    order = list({trial.number: trial for trial in [*main, *rest] if trial}.values())
+    learned = [trial for trial in [*main, *rest] if trial and (trial.map50_95 or 0.0) >= NOISE_FLOOR]
+    order = list({trial.number: trial for trial in learned}.values())
     begun = Counter(trial.repeat_of for trial in trials)
     due = []
     for trial in islice(cycle(order), count):

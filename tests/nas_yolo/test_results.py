@@ -120,6 +120,17 @@ def test_what_cannot_be_told_apart_is_named_and_marked(
     assert "~" not in shown(repeated(trials, (1, 0.351)), config)
 
 
+def test_nets_that_learned_nothing_tell_no_noise_and_are_not_repeated(
+    trials: list[Trial], config: SearchConfig
+) -> None:
+    blank = [replace(trial, epochs=(Epoch(1, 0.009, 0.009, 1.0, 1.0),)) for trial in trials]
+    assert due_repeats(blank, config, 2) == []
+    more = repeated(blank, (1, 0.0), (0, 0.0))
+    assert trust_document(more, config)["noise_map50_95"] is None
+    assert verdict(more, config).startswith("No verdict: no net reached 0.01 mAP50-95")
+    assert [trial.number for trial in due_repeats([*blank[:1], *trials[1:]], config, 2)] == [1, 2]
+
+
 def test_due_are_both_sides_of_the_verdict_then_the_front_and_over_again(
     trials: list[Trial], config: SearchConfig
 ) -> None:

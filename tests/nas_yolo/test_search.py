@@ -340,6 +340,13 @@ def seeds_used(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return used
 
 
+@pytest.fixture
+def anything_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings as short as here learn next to nothing, and are repeated all the same."""
+    monkeypatch.setattr("nas_yolo.results.NOISE_FLOOR", 0.0)
+
+
+@pytest.mark.usefixtures("anything_counts")
 def test_repeats_are_trained_last_with_seeds_of_their_own_and_tell_the_noise(
     repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +405,7 @@ def test_a_finalist_starts_only_if_the_repeats_fit_after_it(
     assert loop._purse().trials == 3
 
 
+@pytest.mark.usefixtures("anything_counts")
 def test_a_search_interrupted_during_a_repeat_goes_on_with_it(
     repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -422,6 +430,7 @@ def test_a_search_interrupted_during_a_repeat_goes_on_with_it(
     assert sum(trial.repeat_of is not None for trial in trials) == 3
 
 
+@pytest.mark.usefixtures("anything_counts")
 def test_a_repeat_that_a_kill_left_without_a_state_is_not_measured(
     repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
