@@ -11,6 +11,8 @@ from storage.trial import Spent
 
 RESERVE = 0.3  # share of the budget kept for training the best to the end
 MAX_RESERVE = 0.7
+REPEATS = 2  # trained once more with another seed, where not said otherwise: two sides of a comparison
+REPEATS_SHARE = 0.1  # of the budget that these may take
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -84,7 +86,7 @@ class Purse:
     Attributes:
         budgets: The limits; the first to run out ends the search.
         spent: From the ledger.
-        trials: Asked so far.
+        trials: Asked so far, repeats not counted.
         committed_seconds: For each running training, the seconds that it is expected to take from now on.
         measuring: Measurements that run.
         gpus: That one training holds.
@@ -139,12 +141,28 @@ class Purse:
                 return False
         return True
 
-    def reserve(self, completion_seconds: float) -> float:
-        """Share of the budget to keep for the end: the default, or more where one completion needs more.
+    def share(self, seconds: float) -> float:
+        """Of each limit in time, the largest share that so many seconds of training take; 0 without such limits."""
+        held = {"gpu": self.gpus, "cpu": self.cpus, "wall": 1.0}
+        return max((held[b.kind] * seconds / b.limit for b in self.budgets if b.kind != "trials"), default=0.0)
+
+    def reserve(self, completion_seconds: float, repeats_seconds: float = 0.0) -> float:
+        """Share of the budget to keep for the end: the default, or more where one completion needs more, and repeats.
 
         Args:
             completion_seconds: To train one paused trial to its last epoch.
+            repeats_seconds: To train the best once more.
         """
-        held = {"gpu": self.gpus, "cpu": self.cpus, "wall": 1.0}
-        needs = [held[b.kind] * completion_seconds / b.limit for b in self.budgets if b.kind != "trials"]
-        return min(max([RESERVE, *needs]), MAX_RESERVE)
+        return min(max(RESERVE, self.share(completion_seconds)) + self.share(repeats_seconds), MAX_RESERVE)
+
+    def repeats(self, training_seconds: float) -> int:
+        """How many trainings to repeat where the user did not say: none where that costs more than it tells.
+
+        Args:
+            training_seconds: Of a full training; a limit in trials is compared with the trainings to the end instead.
+        """
+        if any(b.kind != "trials" for b in self.budgets):
+            cheap = self.share(REPEATS * training_seconds) <= REPEATS_SHARE
+        else:
+            cheap = all(REPEATS_SHARE * RESERVE * b.limit >= REPEATS for b in self.budgets)
+        return REPEATS if cheap else 0

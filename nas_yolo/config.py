@@ -33,6 +33,7 @@ class SearchConfig:
         workers: Trainings at once; None: as many as there are cores or GPUs.
         gpus_per_trial: GPUs, or a share of one, for each training.
         warm_start: Whether earlier searches in the same database inform it.
+        repeats: Finalists trained once more to the end with another seed; None: as the budget allows.
     """
 
     dataset: Dataset
@@ -49,6 +50,7 @@ class SearchConfig:
     workers: int | None = None
     gpus_per_trial: float = 1.0
     warm_start: bool = True
+    repeats: int | None = None
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
@@ -77,6 +79,7 @@ class SearchConfig:
             "workers": self.workers,
             "gpus_per_trial": self.gpus_per_trial,
             "warm_start": self.warm_start,
+            "repeats": self.repeats,
         }
 
     @classmethod
@@ -95,5 +98,6 @@ class SearchConfig:
             workers=document["workers"],
             gpus_per_trial=document["gpus_per_trial"],
             warm_start=document.get("warm_start", False),  # there was none
+            repeats=document.get("repeats"),  # searches of before there were any have no such key
             **rest,
         )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from itertools import cycle, islice
+from statistics import fmean
 from typing import Any
 
 from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import front
 from nas_yolo.schedulers.asha import rungs
-from nas_yolo.trust import RankCorrelation, iso_latency_correlation
+from nas_yolo.trust import Noise, RankCorrelation, iso_latency_correlation, seed_noise
 from search_spaces.errors import UserError
 from search_spaces.registry import get_family
 from storage import Search, Spent, Trial
@@ -22,9 +25,14 @@ class NoSuchTrialError(UserError, LookupError):
     """A trial that is not there, or has no result to give."""
 
 
+def asked(trials: Iterable[Trial]) -> list[Trial]:
+    """All trials but repeats, which are no designs of their own."""
+    return [trial for trial in trials if trial.repeat_of is None]
+
+
 def complete(trials: Sequence[Trial], target: str) -> list[Trial]:
-    """Trials with all epochs trained and a latency on the target: only these are compared."""
-    return [trial for trial in trials if trial.state == "complete" and target in trial.latencies]
+    """Trials with all epochs trained and a latency on the target: only these are compared. Repeats are none of them."""
+    return [trial for trial in asked(trials) if trial.state == "complete" and target in trial.latencies]
 
 
 def front_trials(trials: Sequence[Trial], target: str) -> list[Trial]:
@@ -64,30 +72,111 @@ def best_trial(trials: Sequence[Trial], config: SearchConfig, max_latency_ms: fl
     raise NoSuchTrialError(f"no complete trial takes {max_latency_ms:g} ms or less; the fastest takes {fastest:.3g} ms")
 
 
+def challenger(trials: Sequence[Trial], config: SearchConfig) -> Trial | None:
+    """The most accurate complete trial within the stock model's latency, other than itself; None if there is none.
+
+    It is chosen by its own training, not by the mean with its repeats, so that these do not change who it is.
+    """
+    target = config.targets[0][0].name
+    stock = baselines(trials, config)
+    bound = max((trial.latencies[target].ci_high_ms for trial in stock), default=float("inf"))
+    rivals = [t for t in complete(trials, target) if t not in stock and t.latencies[target].latency_ms <= bound]
+    return max(rivals, key=lambda trial: trial.map50_95 or 0.0, default=None)
+
+
+def seeds(trials: Sequence[Trial]) -> dict[int, list[float]]:
+    """mAP50-95 after each training to the end, by trial number: the trial's own, then its repeats'."""
+    ended = [trial for trial in trials if trial.state == "complete"]
+    values = {trial.number: [trial.map50_95 or 0.0] for trial in asked(ended)}
+    for trial in ended:
+        if trial.repeat_of is not None:
+            values[trial.repeat_of].append(trial.map50_95 or 0.0)
+    return values
+
+
+def noise(trials: Sequence[Trial]) -> Noise | None:
+    """How much mAP50-95 differs between seeds; None without complete repeats of nets that learned something."""
+    return seed_noise(values for values in seeds(trials).values() if values[0] >= NOISE_FLOOR)
+
+
+def difference(trials: Sequence[Trial], first: Trial, second: Trial) -> tuple[float, float | None]:
+    """How much more accurate one complete trial is than another, in mAP50-95, from means over seeds.
+
+    Returns:
+        The difference, and half its 95 % interval: None if the noise is not known.
+    """
+    values, floor = seeds(trials), noise(trials)
+    one, other = values[first.number], values[second.number]
+    half = None if floor is None else floor.difference(len(one), len(other))
+    return fmean(one) - fmean(other), half
+
+
+def alike(trials: Sequence[Trial], first: Trial, second: Trial) -> bool:
+    """Whether two complete trials differ by less than chance may; False without repeats, where that is not known."""
+    gain, half = difference(trials, first, second)
+    return half is not None and abs(gain) < half
+
+
+def due_repeats(trials: Sequence[Trial], config: SearchConfig, count: int) -> list[Trial]:
+    """The trials that should be trained once more with another seed, in this order.
+
+    First the two that the verdict compares, then the rest of the front, the most accurate first, and over again where
+    `count` is more; none that learned nothing. What was begun is not due again, whatever came of it.
+
+    Args:
+        trials: All.
+        config: Of the search.
+        count: How many there should be in all.
+    """
+    main = [challenger(trials, config), *(t for t in baselines(trials, config) if t.state == "complete")]
+    fronts = [trial for target, _ in config.targets for trial in front_trials(trials, target.name)]
+    rest = sorted(fronts, key=lambda trial: -(trial.map50_95 or 0.0))
+    learned = [trial for trial in [*main, *rest] if trial and (trial.map50_95 or 0.0) >= NOISE_FLOOR]
+    order = list({trial.number: trial for trial in learned}.values())
+    begun = Counter(trial.repeat_of for trial in trials)
+    due = []
+    for trial in islice(cycle(order), count):
+        if begun[trial.number]:
+            begun[trial.number] -= 1
+        else:
+            due.append(trial)
+    return due
+
+
 def verdict(trials: Sequence[Trial], config: SearchConfig) -> str:
-    """Whether the search beats the stock model at its latency, from complete trials."""
+    """Whether the search beats the stock model at its latency, from complete trials, means over seeds."""
     target = config.targets[0][0].name
     stock = [trial for trial in baselines(trials, config) if trial.state == "complete"]
     done = complete(trials, target)
     if not stock:
         return "No verdict: the stock model was not trained to the end within the budget."
     base = stock[0]
-    name, base_ms, base_map = base.preset, base.latencies[target].latency_ms, base.map50_95 or 0.0
+    name, base_ms = base.preset, base.latencies[target].latency_ms
     if max(trial.map50_95 or 0.0 for trial in done) < NOISE_FLOOR:
         return (
             f"No verdict: no net reached {NOISE_FLOOR} mAP50-95 in {config.epochs} epochs, so their differences "
             "are noise; train longer (--epochs)."
         )
-    rivals = [t for t in done if t is not base and t.latencies[target].latency_ms <= base.latencies[target].ci_high_ms]
-    if not rivals:
+    rival = challenger(trials, config)
+    if rival is None:
         return f"No trial was as fast as stock {name} ({base_ms:.3g} ms on {target}) and trained to the end."
-    rival = max(rivals, key=lambda t: t.map50_95 or 0.0)
-    gain = (rival.map50_95 or 0.0) - base_map
+    gain, half = difference(trials, rival, base)
     time = f"{rival.latencies[target].latency_ms:.3g} ms against {base_ms:.3g} ms on {target}"
-    seeds = "one training each: the noise between seeds was not measured"
+    if (floor := noise(trials)) is None or half is None:
+        interval, source = "", "one training each: the noise between seeds was not measured"
+    else:
+        interval, source = f" ± {half:.3f}", f"noise between seeds from {repeats_text(floor)}"
+    rest = f"{interval} mAP50-95 at {time} ({source})."
+    if half is not None and abs(gain) < half:
+        return f"Trial {rival.number} and stock {name} cannot be told apart: {gain:+.3f}{rest}"
     if gain > 0:
-        return f"Trial {rival.number} beats stock {name} by {gain:.3f} mAP50-95 at {time} ({seeds})."
-    return f"The search does not beat stock {name}: best {gain:+.3f} mAP50-95 at {time} ({seeds})."
+        return f"Trial {rival.number} beats stock {name} by {gain:.3f}{rest}"
+    return f"The search does not beat stock {name}: best {gain:+.3f}{rest}"
+
+
+def repeats_text(floor: Noise) -> str:
+    """`1 repeat`, `2 repeats`: each complete one is a degree of freedom."""
+    return f"{floor.degrees_of_freedom} repeat{'s' if floor.degrees_of_freedom > 1 else ''}"
 
 
 def front_document(search: Search, config: SearchConfig, trials: Sequence[Trial], spent: Spent) -> dict[str, Any]:
@@ -95,24 +184,36 @@ def front_document(search: Search, config: SearchConfig, trials: Sequence[Trial]
     shown = {trial.number: trial for target, _ in config.targets for trial in front_trials(trials, target.name)}
     first = config.targets[0][0].name
     members = sorted(shown.values(), key=lambda trial: trial.latencies[first].latency_ms)
+    stock = baselines(trials, config)
+    compared = list({t.number: t for t in [*members, *stock] if t.state == "complete"}.values())
     return {
         "name": search.name,
-        "budget": budget_document(config, spent, len(trials)),
-        "front": [trial_document(trial) for trial in members],
-        "baselines": [trial_document(trial) for trial in baselines(trials, config)],
+        "budget": budget_document(config, spent, len(asked(trials))),
+        "front": [
+            trial_document(trial)
+            | {
+                "map50_95_seeds": seeds(trials)[trial.number],
+                "indistinguishable_from": [
+                    other.number for other in compared if other is not trial and alike(trials, trial, other)
+                ],
+            }
+            for trial in members
+        ],
+        "baselines": [trial_document(trial) for trial in stock],
         "trust": trust_document(trials, config),
     }
 
 
 def trust_document(trials: Sequence[Trial], config: SearchConfig) -> dict[str, Any]:
-    """How far the results can be trusted: the verdict, and how well each rung tells the end of it."""
+    """How far the results can be trusted: the verdict, how well each rung tells the end, the noise between seeds."""
+    floor = noise(trials)
     return {
         "verdict": verdict(trials, config),
         "rung_correlation": {
             str(rung): None if found is None else asdict(found)
             for rung, found in rung_correlations(trials, config).items()
         },
-        "noise_map50_95": None,
+        "noise_map50_95": None if floor is None else asdict(floor) | {"difference_95": floor.difference()},
     }
 
 
@@ -129,8 +230,13 @@ def rung_correlations(trials: Sequence[Trial], config: SearchConfig) -> dict[int
 
 
 def trust_text(trials: Sequence[Trial], config: SearchConfig) -> str:
-    """The verdict, and a line on how well the rungs told the end, if enough trials are complete to say."""
+    """The verdict, and as far as they are known a line on the noise and one on how well the rungs told the end."""
     lines = [verdict(trials, config)]
+    if floor := noise(trials):
+        lines.append(
+            f"Noise between seeds: standard deviation {floor.sd:.3f} mAP50-95, from {repeats_text(floor)}; two single "
+            f"trainings that differ by less than {floor.difference():.3f} cannot be told apart."
+        )
     known = {rung: found for rung, found in rung_correlations(trials, config).items() if found is not None}
     if known:
         parts = [f"{found.tau:.2f} ({found.low:.2f} to {found.high:.2f}) at {rung}" for rung, found in known.items()]
@@ -143,7 +249,13 @@ def trust_text(trials: Sequence[Trial], config: SearchConfig) -> str:
 
 
 def budget_document(config: SearchConfig, spent: Spent, trials: int) -> dict[str, float | str]:
-    """Limit and use of the budget that is nearest to its end, in the user's own unit."""
+    """Limit and use of the budget that is nearest to its end, in the user's own unit.
+
+    Args:
+        config: Of the search.
+        spent: From the ledger.
+        trials: Asked so far.
+    """
     tightest = max(config.budgets, key=lambda budget: budget.spent(spent, trials) / budget.limit)
     return tightest.shown(spent, trials)
 

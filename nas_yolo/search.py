@@ -26,6 +26,7 @@ from evaluators.measurement import MeasurementRequest, calibrate_target, measure
 from nas_yolo.budget import RESERVE, Purse
 from nas_yolo.config import SearchConfig
 from nas_yolo.objective import too_complex, too_slow
+from nas_yolo.results import asked, due_repeats
 from nas_yolo.runners import Event, Kind, Runner, Work
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers._grid import Grid
@@ -237,31 +238,55 @@ class SearchLoop:
         seen, numbers = self._seen()
         if self.phase == "exploring":
             reserve = self._reserve(purse)
-            last = self._cost_of_baseline()
+            last = self._cost_of_baseline() + self._cost_of_repeats(purse)
             first = self._outside(numbers)
             for trial in first + [self.trials[numbers[i]] for i in self._think(self.strategy.order, seen)]:
                 until = next(level for level in self.levels if level > len(trial.epochs))
                 cost = self._cost(trial, until)
-                # A last rung may use what is kept for last rungs, all but what the stock model needs of it.
+                # A last rung may use what is kept for last rungs, all but what the stock model and repeats need of it.
                 ends = until == self.levels[-1] and trial.preset != self.baseline
                 if purse.fits(cost + last) if ends else purse.fits(cost, reserve):
                     return trial, until
             return None
         order = [t for t in self.trials.values() if t.preset == self.baseline and t.state in ("ready", "paused")]
+        designs = asked(self.trials.values())
         if all(budget.kind == "trials" for budget in purse.budgets):
-            complete = sum(t.state == "complete" or t.state == "training" for t in self.trials.values())
-            room = math.ceil(RESERVE * len(self.trials)) - complete
+            complete = sum(t.state == "complete" or t.state == "training" for t in designs)
+            room = math.ceil(RESERVE * len(designs)) - complete
         else:
-            room = len(self.trials)
+            room = len(designs)
         order += [self.trials[numbers[i]] for i in self._think(self.strategy.finalists, seen)[: max(room, 0)]]
+        # How sure a comparison is matters once there are two to compare: until then repeats get nothing.
+        rivals = any(t.state in ("complete", "training") and t.preset != self.baseline for t in designs)
+        repeats = self._cost_of_repeats(purse) if rivals else 0.0
         for trial in order:
-            if purse.fits(self._cost(trial, self.config.epochs)):
+            keep = 0.0 if trial.preset == self.baseline else repeats
+            if purse.fits(self._cost(trial, self.config.epochs) + keep):
                 return trial, self.config.epochs
+        others = any(trial.state == "training" for trial in designs)
+        if rivals and not others and (repeat := self._next_repeat(purse)):
+            return repeat, self.config.epochs
         # What is left is too little to complete another one: a first rung tells a later resume more than idling does.
-        for trial in self.trials.values():
-            if self._below_first_rung(trial) and purse.fits(self._cost(trial, self.levels[0])):
+        for trial in designs:
+            if self._below_first_rung(trial) and purse.fits(self._cost(trial, self.levels[0]) + repeats):
                 return trial, self.levels[0]
         return None
+
+    def _next_repeat(self, purse: Purse) -> Trial | None:
+        """The repeat to train next: one that was begun, or a new one."""
+        for trial in self.trials.values():
+            if trial.repeat_of is not None and trial.state in ("ready", "paused"):
+                return trial if purse.fits(self._cost(trial, self.config.epochs)) else None
+        for trial in due_repeats(list(self.trials.values()), self.config, self._repeats(purse)):
+            if purse.fits(self._cost_of_another(trial)):
+                return self._add_repeat(trial)
+        return None
+
+    def _repeats(self, purse: Purse) -> int:
+        """How many trainings to repeat in all."""
+        if self.config.repeats is not None:
+            return self.config.repeats
+        return purse.repeats(SAFETY * self._seconds_per_epoch() * self.config.epochs)
 
     def _may_explore(self, purse: Purse) -> bool:
         """Whether there is budget, and something new to find, beyond what is kept for the end."""
@@ -274,8 +299,9 @@ class SearchLoop:
         return bool(waiting) or coming or (purse.trials_left and not self.exhausted_space)
 
     def _below_first_rung(self, trial: Trial) -> bool:
-        """Whether it waits for its first rung: never trained, or stopped on the way."""
-        return trial.state in ("ready", "paused") and len(trial.epochs) < self.levels[0]
+        """Whether it waits for its first rung: never trained, or stopped on the way. Repeats know no rungs."""
+        waits = trial.state in ("ready", "paused") and trial.repeat_of is None
+        return waits and len(trial.epochs) < self.levels[0]
 
     def _wants_trial(self, purse: Purse) -> bool:
         if self.exhausted_space or not purse.trials_left:
@@ -294,10 +320,27 @@ class SearchLoop:
                 return self._cost(trial, self.levels[-1])
         return 0.0
 
+    def _cost_of_repeats(self, purse: Purse) -> float:
+        """Expected seconds of the repeats that are still to do, those that run not counted."""
+        trials, count = list(self.trials.values()), self._repeats(purse)
+        begun = [trial for trial in trials if trial.repeat_of is not None]
+        due = due_repeats(trials, self.config, count)
+        unknown = max(count - len(begun) - len(due), 0)  # of what is not complete yet
+        return (
+            sum(self._cost(trial, self.config.epochs) for trial in begun if trial.state in ("ready", "paused"))
+            + sum(map(self._cost_of_another, due))
+            + unknown * SAFETY * self._seconds_per_epoch() * self.config.epochs
+        )
+
+    def _cost_of_another(self, trial: Trial) -> float:
+        """Expected seconds of training `trial` once more from the start."""
+        return SAFETY * self._seconds_per_epoch(trial) * self.config.epochs
+
     def _reserve(self, purse: Purse) -> float:
+        repeats = self._cost_of_repeats(purse)
         if len(self.levels) == 1:
-            return 0.0  # every training is a full one
-        return purse.reserve(SAFETY * self._seconds_per_epoch() * (self.levels[-1] - self.levels[0]))
+            return purse.share(repeats)  # every training is a full one
+        return purse.reserve(SAFETY * self._seconds_per_epoch() * (self.levels[-1] - self.levels[0]), repeats)
 
     def _cost(self, trial: Trial, until: int) -> float:
         """Expected seconds of training `trial` on to epoch `until`."""
@@ -367,10 +410,12 @@ class SearchLoop:
         return too_complex(limits, size)
 
     def _seen(self) -> tuple[list[Seen], list[int]]:
-        """All trials that are points of the space, as decisions see them, and their numbers."""
+        """All trials that are points of the space, without repeats, as decisions see them, and their numbers."""
         targets = [target.name for target, _ in self.config.targets]
         seen, numbers = [], []
         for trial in self.trials.values():
+            if trial.repeat_of is not None:
+                continue
             if trial.number not in self._codes_of:
                 self._codes_of[trial.number] = self._codes(trial.architecture)
             if (codes := self._codes_of[trial.number]) is None:
@@ -400,6 +445,21 @@ class SearchLoop:
         trial = self.repository.add_trial(self.search, number, architecture, origin)
         self.trials[number] = trial
         return trial
+
+    def _add_repeat(self, trial: Trial) -> Trial:
+        """A new trial of the same architecture, measured as that is."""
+        repeat = self._add(trial.architecture, f"repeat:{trial.number}", len(self.trials))
+        if trial.complexity:
+            self.repository.set_complexity(repeat, trial.complexity)
+        self._move(replace(repeat, complexity=trial.complexity, latencies=trial.latencies), "ready")
+        return self.trials[repeat.number]
+
+    def _seed(self, trial: Trial) -> int:
+        """The search's own, or for a repeat one that no other training of the architecture has."""
+        if trial.repeat_of is None:
+            return self.config.seed
+        earlier = [t for t in self.trials.values() if t.repeat_of == trial.repeat_of and t.number < trial.number]
+        return self.config.seed + 1 + len(earlier)
 
     def _start_measuring(self, trial: Trial) -> None:
         config = self.config
@@ -431,7 +491,7 @@ class SearchLoop:
             imgsz=self.config.imgsz_of(trial.architecture),
             epochs=self.config.epochs,
             until=until,
-            seed=self.config.seed,
+            seed=self._seed(trial),
             checkpoint=checkpoint,
             scratch=checkpoint.parent,
             known=len(trial.epochs),
@@ -520,6 +580,8 @@ class SearchLoop:
         """The trial as it stands once nothing works on it."""
         if trial.state == "measuring":
             return replace(trial, state="new")
+        if trial.state == "new" and trial.repeat_of is not None:
+            return replace(trial, state="ready")  # it is measured as the trial that it repeats
         if trial.state == "training":
             return replace(trial, state="paused" if trial.epochs else "ready")
         return trial
@@ -545,7 +607,7 @@ class SearchLoop:
                 gpu_seconds=ledger.gpu_seconds + sum(job.gpus * job.owed(now) for job in jobs),
                 cpu_seconds=ledger.cpu_seconds + sum(job.cpus * job.owed(now) for job in jobs),
             ),
-            trials=len(self.trials),
+            trials=len(asked(self.trials.values())),
             committed_seconds=tuple(max(job.expected_s - job.seconds(now), 0.0) for job in jobs if job.kind == "train"),
             measuring=self._count("measure"),
             gpus=gpus,

@@ -1,12 +1,13 @@
-"""How far early results can be trusted, from the trials of the search itself."""
+"""How far results can be trusted, early ones and differences, from the trials of the search itself."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 ISO_LATENCY = 0.10  # trials whose latencies differ by no more are rivals: only their order matters to a front
 MIN_PAIRS = 6  # under which a correlation says nothing
@@ -63,3 +64,45 @@ def iso_latency_correlation(
             taus.append(float(np.average(agreement, weights=weight)))
     low, high = np.quantile(taus, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return RankCorrelation(float(agreement.mean()), float(low), float(high), len(i))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much accuracies differ by chance alone, between trainings of one architecture with different seeds.
+
+    Attributes:
+        sd: Standard deviation, in units of the accuracy.
+        degrees_of_freedom: Of its estimate, at least 1: trainings less architectures.
+    """
+
+    sd: float
+    degrees_of_freedom: int
+
+    def difference(self, first: int = 1, second: int = 1) -> float:
+        """Half the width of the 95 % interval of a difference of two means, by Student's t; wide for few repeats.
+
+        Args:
+            first: Number of trainings of one architecture.
+            second: Of the other.
+        """
+        t = float(stdtrit(self.degrees_of_freedom, (1 + LEVEL) / 2))
+        return t * self.sd * math.sqrt(1 / first + 1 / second)
+
+
+def seed_noise(groups: Iterable[Sequence[float]]) -> Noise | None:
+    """The noise between seeds, pooled over architectures; None if none was trained twice.
+
+    Args:
+        groups: Accuracies of all trainings of each architecture; one alone tells nothing.
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
+    several = [np.asarray(group, float) for group in groups if len(group) > 1]
+    if not all(np.isfinite(group).all() for group in several):
+        raise ValueError("accuracies must be finite")
+    freedom = sum(len(group) - 1 for group in several)
+    if not freedom:
+        return None
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in several)
+    return Noise(math.sqrt(squares / freedom), freedom)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_yolo.pareto import regrets
+from nas_yolo.results import asked
 from nas_yolo.samplers import Earlier
 from nas_yolo.samplers._outlook import normal_ranks
 from nas_yolo.schedulers import rungs
@@ -35,7 +36,7 @@ def earlier_designs(
         same_data = other.config["dataset"]["fingerprint"] == search.config["dataset"]["fingerprint"]
         target = other.config["targets"][0]["name"]
         levels = rungs(other.config["epochs"])
-        trials = [t for t in repository.trials(other) if len(t.epochs) >= levels[0] and target in t.latencies]
+        trials = [t for t in asked(repository.trials(other)) if len(t.epochs) >= levels[0] and target in t.latencies]
         if len(trials) < MIN_TRAINED:
             continue
         standing = standings([_reached(trial, levels) for trial in trials])

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 import platformdirs
 import psutil
-from sqlalchemy import create_engine, event, func, select, text, update
+from sqlalchemy import Connection, create_engine, event, func, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -36,7 +36,7 @@ from storage.tables import (
 )
 from storage.trial import Search, Spent, Trial, TrialState
 
-REVISION = "0002"  # of the tables: the newest file in migrations/versions
+REVISION = "0003"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
 LEASE = timedelta(seconds=60)  # after so long without a heartbeat another host's process counts as dead
 
@@ -415,8 +415,8 @@ class Repository:
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self._engine.begin() as connection:
-            if self._engine.dialect.name == "sqlite":
+        with self._engine.connect() as connection, _sqlite_without_foreign_keys(connection), connection.begin():
+            if connection.dialect.name == "sqlite":
                 connection.execute(text("BEGIN IMMEDIATE"))  # two processes may come here at once
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -427,6 +427,21 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA busy_timeout=30000")
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+@contextmanager
+def _sqlite_without_foreign_keys(connection: Connection) -> Iterator[None]:
+    """SQLite changes a table by putting another in its place; the rows that refer to it must not stop that."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    connection.execute(text("PRAGMA foreign_keys=OFF"))  # here: within a transaction it would do nothing
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.execute(text("PRAGMA foreign_keys=ON"))
+        connection.commit()
 
 
 def _now() -> datetime:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -49,11 +49,17 @@ class ArchitectureRow(Base):
     document: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+FIRST = text("origin NOT LIKE 'repeat:%'")  # trials that are not an earlier one's architecture with another seed
+
+
 class TrialRow(Base):
     """An architecture in a search."""
 
     __tablename__ = "nas_trials"
-    __table_args__ = (UniqueConstraint("search_id", "number"), UniqueConstraint("search_id", "architecture_key"))
+    __table_args__ = (
+        UniqueConstraint("search_id", "number"),
+        Index(None, "search_id", "architecture_key", unique=True, sqlite_where=FIRST, postgresql_where=FIRST),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     search_id: Mapped[int] = mapped_column(ForeignKey("nas_searches.id"))

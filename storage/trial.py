@@ -24,7 +24,8 @@ class Trial:
     Attributes:
         id: Of the row, unique in the database.
         number: Within its search, from 0, in order of proposal.
-        origin: Who proposed it: `preset:NAME` or `sampler:NAME`.
+        origin: Who proposed it: `preset:NAME` or `sampler:NAME`; `repeat:NUMBER` trains the architecture of that trial
+            once more, with another seed.
         reason: Why it was rejected or failed; empty otherwise.
         latencies: By target name.
         epochs: In order, from 1, without gaps.
@@ -46,6 +47,11 @@ class Trial:
     def preset(self) -> str | None:
         """The known design that it is, if it was tried as one."""
         return self.origin.removeprefix("preset:") if self.origin.startswith("preset:") else None
+
+    @property
+    def repeat_of(self) -> int | None:
+        """The number of the trial that it repeats with another seed, if it does."""
+        return int(self.origin.removeprefix("repeat:")) if self.origin.startswith("repeat:") else None
 
     @property
     def map50_95(self) -> float | None:

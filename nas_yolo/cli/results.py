@@ -17,13 +17,13 @@ def list_command(url: str | None, as_json: bool) -> None:
     from rich.table import Table
 
     from nas_yolo.config import SearchConfig
-    from nas_yolo.results import budget_document, complete
+    from nas_yolo.results import asked, budget_document, complete
 
     repository = open_repository(url)
     rows = []
     for search in repository.searches():
         config = SearchConfig.from_document(search.config)
-        trials = repository.trials(search)
+        trials = asked(repository.trials(search))
         state = search.state
         if state == "running" and not repository.is_claimed(search):
             state = "stopped"  # killed
@@ -64,13 +64,13 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
 
     from nas_yolo.config import SearchConfig
     from nas_yolo.report.tables import latency_text, origin_text
-    from nas_yolo.results import budget_document, trial_document, trust_document, trust_text
+    from nas_yolo.results import asked, budget_document, trial_document, trust_document, trust_text
 
     repository = open_repository(url)
     search = repository.search(name)
     config = SearchConfig.from_document(search.config)
     trials, spent = repository.trials(search), repository.spent(search)
-    budget = budget_document(config, spent, len(trials))
+    budget = budget_document(config, spent, len(asked(trials)))
     worked_on = repository.is_claimed(search)
     if as_json:
         documents = [

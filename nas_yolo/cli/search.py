@@ -69,6 +69,12 @@ EXAMPLES = """
     show_default=True,
     help="Learn from earlier searches in the same storage.",
 )
+@click.option(
+    "--repeats",
+    type=click.IntRange(0),
+    help="Finalists trained once more with another seed, to know which differences are chance. Default: 2 where they "
+    "take at most a tenth of the budget, else 0.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @json_option
 def search_command(**given: Any) -> None:
@@ -128,6 +134,7 @@ def make_config(
     runner: str = "ray",
     seed: int = 0,
     warm_start: bool = True,
+    repeats: int | None = None,
 ) -> SearchConfig:
     """Check everything that was given, cheapest first, before anything is spent.
 
@@ -180,6 +187,7 @@ def make_config(
         workers=workers,
         gpus_per_trial=gpus_per_trial,
         warm_start=warm_start,
+        repeats=repeats,
     )
 
 
@@ -350,7 +358,7 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
     from nas_yolo.config import SearchConfig
     from nas_yolo.export import design_of, write_yaml
     from nas_yolo.report.tables import front_table
-    from nas_yolo.results import NoSuchTrialError, best_trial, front_document, trust_text
+    from nas_yolo.results import NoSuchTrialError, asked, best_trial, front_document, trust_text
 
     config = SearchConfig.from_document(search.config)
     trials = repository.trials(search)
@@ -358,9 +366,10 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
     for target, _ in config.targets:
         screen.print(front_table(trials, config, target.name))
     screen.print(trust_text(trials, config), soft_wrap=True)
-    trained, ended = sum(bool(trial.epochs) for trial in trials), sum(trial.state == "complete" for trial in trials)
-    tried = f"{len(trials)} architectures measured, {trained} of them trained, {ended} to the end."
-    screen.print(tried, soft_wrap=True)
+    tried = asked(trials)
+    trained, ended = sum(bool(trial.epochs) for trial in tried), sum(trial.state == "complete" for trial in tried)
+    text = f"{len(tried)} architectures measured, {trained} of them trained, {ended} to the end."
+    screen.print(text, soft_wrap=True)
     try:
         best = best_trial(trials, config)
     except NoSuchTrialError as error:

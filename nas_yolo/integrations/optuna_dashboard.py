@@ -14,6 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_yolo.config import SearchConfig
+from nas_yolo.results import asked
 from nas_yolo.samplers._optuna import distributions
 from storage import Repository, Search, Trial
 
@@ -29,12 +30,13 @@ ENDED = {
 def mirror(repository: Repository, search: Search, storage: RDBStorage) -> None:
     """Bring the study of a search up to date: all trials that ended; when nobody works on it, also those that wait.
 
-    Complete trials have mAP50-95 (maximised) and the latency on each target (minimised) as values. Trials that wait or
-    were rejected are shown as pruned. Optuna cannot change a finished trial, so the study is remade when one went on.
+    Repeats are left out, which Optuna would take for designs of their own. Complete trials have mAP50-95 (maximised)
+    and the latency on each target (minimised) as values. Trials that wait or were rejected are shown as pruned. Optuna
+    cannot change a finished trial, so the study is remade when one went on.
     """
     config = SearchConfig.from_document(search.config)
     shown = ("complete", "failed", "rejected") if repository.is_claimed(search) else tuple(ENDED)
-    ended = [trial for trial in repository.trials(search) if trial.state in shown]
+    ended = [trial for trial in asked(repository.trials(search)) if trial.state in shown]
     targets = [target.name for target, _ in config.targets]
     wanted = {trial.number: _frozen(trial, config, targets) for trial in ended}
     study = _study(search.name, storage, targets)

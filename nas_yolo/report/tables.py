@@ -9,7 +9,7 @@ from rich.table import Table
 
 from evaluators.evaluation import Latency
 from nas_yolo.config import SearchConfig
-from nas_yolo.results import baselines, front_trials
+from nas_yolo.results import alike, baselines, front_trials
 from storage import Trial
 
 
@@ -26,15 +26,21 @@ def latency_text(latency: Latency) -> str:
 
 
 def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> Table:
-    """The front on one target, fastest first, and the stock model below it if it is not on it."""
+    """The front on one target, fastest first, and the stock model below it if it is not on it.
+
+    With repeats, a `~` marks what is no more accurate than the next faster one, as far as can be told.
+    """
     title = f"Front on {target} at {'/'.join(map(str, config.image_sizes))} px, all {config.epochs} epochs trained"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for heading in ("trial", "mAP50-95", "latency ms", "params M", "GFLOPs"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("from; blocks P2 to P5: name-width×depth")
     members = front_trials(trials, target)
-    for trial in members:
-        _add_row(table, trial, target)
+    for faster, trial in zip([None, *members], members, strict=False):
+        doubt = faster is not None and alike(trials, faster, trial)
+        _add_row(table, trial, target, " ~" if doubt else "")
+        if doubt:
+            table.caption, table.caption_justify = "~: cannot be told apart from the row above", "left"
     for trial in baselines(trials, config):
         if trial not in members and target in trial.latencies:
             table.add_section()
@@ -42,14 +48,14 @@ def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> T
     return table
 
 
-def _add_row(table: Table, trial: Trial, target: str) -> None:
+def _add_row(table: Table, trial: Trial, target: str, doubt: str = "") -> None:
     complexity = trial.complexity
     accuracy = f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-"
     if trial.state != "complete":
         accuracy += f" ({len(trial.epochs)} ep)"
     table.add_row(
         str(trial.number),
-        accuracy,
+        accuracy + doubt,
         latency_text(trial.latencies[target]),
         f"{complexity.params / 1e6:.2f}" if complexity else "-",
         f"{complexity.gflops:.3g}" if complexity else "-",
@@ -58,8 +64,8 @@ def _add_row(table: Table, trial: Trial, target: str) -> None:
 
 
 def origin_text(trial: Trial) -> str:
-    """Name of the preset, or of the sampler."""
-    return trial.origin.partition(":")[2]
+    """Name of the preset or of the sampler; of a repeat, which trial it trains again."""
+    return trial.origin.partition(":")[2] if trial.repeat_of is None else f"repeat of {trial.repeat_of}"
 
 
 def blocks_text(trial: Trial) -> str:

@@ -106,7 +106,7 @@ def render(snapshot: Snapshot) -> Group:
 
 
 def _budget_row(budget: Budget, snapshot: Snapshot) -> tuple[str, str, str]:
-    spent = budget.spent(snapshot.purse.spent, len(snapshot.trials))
+    spent = budget.spent(snapshot.purse.spent, snapshot.purse.trials)
     share = min(spent / budget.limit, 1.0)
     bar = "━" * round(30 * share) + "╌" * (30 - round(30 * share))
     left = ""

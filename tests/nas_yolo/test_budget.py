@@ -90,6 +90,23 @@ def test_the_reserve_grows_with_what_one_completion_takes_up_to_a_bound() -> Non
     assert wall.reserve(500) == MAX_RESERVE
 
 
+def test_the_reserve_holds_repeats_besides() -> None:
+    wall = purse("100s", spent=Spent())
+    assert wall.reserve(10, 10) == pytest.approx(RESERVE + 0.1)
+    assert wall.reserve(50, 10) == pytest.approx(0.6)
+    assert wall.reserve(50, 50) == MAX_RESERVE
+
+
+def test_two_trainings_are_repeated_where_that_takes_a_tenth_of_every_limit_at_most() -> None:
+    assert purse("100s", spent=Spent()).repeats(5) == 2
+    assert purse("100s", spent=Spent()).repeats(5.01) == 0
+    assert purse("100s", "50cpu-s", spent=Spent(), cpus=1.0).repeats(5) == 0
+    assert purse("100cpu-s", spent=Spent(), cpus=2.0).repeats(2.5) == 2
+    assert purse("100cpu-s", spent=Spent(), cpus=2.0).repeats(2.6) == 0
+    assert purse("100s", "9trials", spent=Spent()).repeats(5) == 2
+    assert [purse(f"{limit}trials", spent=Spent()).repeats(5) for limit in (66, 67)] == [0, 2]
+
+
 def test_the_first_limit_to_run_out_ends_the_search() -> None:
     assert purse("100s", "1gpu-h", spent=Spent(wall_seconds=100)).exhausted
     assert not purse("100s", "1gpu-h", spent=Spent(wall_seconds=99)).exhausted

@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from evaluators.complexity import predict_size
+from evaluators.evaluation import Epoch
 from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
 from search_spaces import Architecture
@@ -173,6 +174,31 @@ def test_front_as_json_and_for_people(finished: tuple[Repository, Search]) -> No
     assert people.exit_code == 0
     assert "0.350" in people.output
     assert "yolov8n-ghost" in people.output
+
+
+def test_repeats_are_shown_but_are_no_trials_that_were_asked_for(finished: tuple[Repository, Search]) -> None:
+    repository, search = finished
+    repeat = repository.add_trial(search, 4, load_preset("yolov8n-ghost"), "repeat:1")
+    for epoch, value in enumerate((0.1, 0.2, 0.36), start=1):
+        repository.add_epoch(repeat, Epoch(epoch, value, value, 1.0, 1.0))
+    repository.set_trial_state(repeat, "complete")
+    (row,) = json.loads(invoke("list", "--json").stdout)
+    assert (row["trials"], row["complete"]) == (4, 3)
+    status = json.loads(invoke("status", "done", "--json").stdout)
+    assert [trial["origin"] for trial in status["trials"]][4:] == ["repeat:1"]
+    assert status["trust"]["noise_map50_95"]["degrees_of_freedom"] == 1
+    assert "repeat of 1" in invoke("status", "done").output
+    for command in ("status", "front"):
+        assert "Noise between seeds: standard deviation 0.007" in invoke(command, "done").output
+    document = json.loads(invoke("front", "done", "--json").stdout)
+    assert [(t["trial"], t["map50_95_seeds"]) for t in document["front"]] == [(1, [0.35, 0.36]), (2, [0.40])]
+    assert [t["indistinguishable_from"] for t in document["front"]] == [[2, 0], [1, 0]]
+
+
+def test_the_number_of_repeats(search: Callable[..., Result], few_digits: Path) -> None:
+    given = {"data": str(few_digits), "targets": ("cpu",), "budgets": ("2h",), "space": str(SPACE), "runner": "local"}
+    assert [make_config(**given, repeats=repeats).repeats for repeats in (None, 0, 3)] == [None, 0, 3]
+    assert search(repeats=-1).exit_code == 2
 
 
 def test_status_and_list(finished: tuple[Repository, Search]) -> None:

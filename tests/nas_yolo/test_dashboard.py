@@ -112,5 +112,8 @@ def test_the_mirror_is_made_once_and_remade_when_a_trial_went_on(
     assert [trial.state.name for trial in again.trials] == ["COMPLETE", "COMPLETE", "COMPLETE", "PRUNED"]
     assert again.trials[3].user_attrs["reason"] == "too slow"
     assert len(repository.trials(search)) == 4  # both live in one database
+    repeat = repository.add_trial(search, 4, load_preset("yolov8n"), "repeat:0")
+    repository.set_trial_state(repeat, "failed", "for this test")
+    assert len(study().trials) == 4  # a repeat is no design
     assert isinstance(replace(waiting, state="new"), Trial)
     assert Path(database.removeprefix("sqlite:///")).exists()

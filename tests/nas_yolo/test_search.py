@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from evaluators.complexity import predict_size
+from evaluators.evaluation import Epoch
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
-from nas_yolo.budget import parse_budget
+from nas_yolo.budget import Purse, parse_budget
 from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.export import design_of, write_yaml
@@ -26,7 +27,7 @@ from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
 from search_spaces import Architecture
 from search_spaces.space_file import load_preset
-from storage import Repository, Search, Trial
+from storage import Repository, Search, Spent, Trial
 
 SPACE = Path(__file__).parent / "space.yaml"
 pytestmark = pytest.mark.usefixtures("quick_probe")
@@ -323,6 +324,144 @@ def test_a_space_that_is_exhausted_ends_the_search(repository: Repository, confi
 
 def test_the_config_comes_back_from_the_database(config: SearchConfig) -> None:
     assert SearchConfig.from_document(json.loads(json.dumps(config.document()))) == config
+
+
+def test_a_config_of_before_there_were_repeats_still_loads(config: SearchConfig) -> None:
+    document = config.document()
+    assert document.pop("repeats") is None
+    assert SearchConfig.from_document(document) == config
+
+
+def seeds_used(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The seed that each trial is trained with, by the name of its folder; filled while trainings run."""
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    used: dict[str, int] = {}
+    setup = ProxyTrainer.setup_model
+
+    def note(self: ProxyTrainer) -> None:
+        used[self.request.checkpoint.parent.name] = self.request.seed
+        setup(self)
+
+    monkeypatch.setattr(ProxyTrainer, "setup_model", note)
+    return used
+
+
+@pytest.fixture
+def anything_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings as short as here learn next to nothing, and are repeated all the same."""
+    monkeypatch.setattr("nas_yolo.results.NOISE_FLOOR", 0.0)
+
+
+@pytest.mark.usefixtures("anything_counts")
+def test_repeats_are_trained_last_with_seeds_of_their_own_and_tell_the_noise(
+    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = seeds_used(monkeypatch)
+    plain = run(repository.create_search("plain", config.document()))
+    search = repository.create_search("one", replace(config, repeats=2).document())
+    purses: list[int] = []
+    trials = run(search, lambda snapshot: purses.append(snapshot.purse.trials))
+
+    first, repeats = trials[:4], trials[4:]
+    assert [(t.architecture, t.state) for t in first] == [(t.architecture, t.state) for t in plain]
+    assert purses[-1] == 4
+    assert len(repeats) == 2
+    assert len({repeat.repeat_of for repeat in repeats}) == 2  # the two that the verdict compares
+    assert 0 in {repeat.repeat_of for repeat in repeats}
+    for repeat in repeats:
+        assert repeat.repeat_of is not None
+        original = trials[repeat.repeat_of]
+        assert original.state == repeat.state == "complete"
+        assert (repeat.architecture, repeat.complexity) == (original.architecture, original.complexity)
+        assert repeat.latencies == original.latencies
+        assert [epoch.loss for epoch in repeat.epochs] != [epoch.loss for epoch in original.epochs]
+    assert [used[f"{number:05}"] for number in range(6) if f"{number:05}" in used] == [0, 0, 0, 0, 1, 1]
+
+    document = json.loads(json.dumps(front_document(search, config, trials, repository.spent(search))))
+    assert document["budget"]["spent"] == 4
+    assert document["trust"]["noise_map50_95"]["degrees_of_freedom"] == 2
+    assert {member["trial"] for member in document["front"]} <= {trial.number for trial in first}
+    several = {member["trial"]: len(member["map50_95_seeds"]) for member in document["front"]}
+    assert several == {number: 1 + sum(t.repeat_of == number for t in repeats) for number in several}
+
+    assert len(run(search)) == 6  # nothing is due again
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(16.6, "sampler:tpe"), (16.4, "repeat:1"), (9.8, None)])
+def test_a_finalist_starts_only_if_the_repeats_fit_after_it(
+    finished: tuple[Repository, Search], seconds: float, chosen: str | None
+) -> None:
+    repository, _ = finished
+    template = repository.trials(finished[1])
+    config = SearchConfig.from_document(finished[1].config)
+    search = repository.create_search("late", replace(config, epochs=9, sampler="tpe", repeats=1).document())
+    loop = SearchLoop(repository, search, LocalRunner(), 1, False, lambda snapshot: None)
+    for number, (origin, reached) in enumerate(
+        [("preset:yolov8n", 9), ("preset:yolov8n-ghost", 9), ("sampler:tpe", 3)]
+    ):
+        trial = loop._add(template[number].architecture, origin, number)
+        epochs = tuple(Epoch(epoch, 0.1, 0.1, 1.0, 1.0) for epoch in range(1, reached + 1))
+        state = "complete" if reached == 9 else "paused"
+        loop._update(replace(trial, state=state, epochs=epochs, latencies=template[number].latencies))
+    loop.phase = "finishing"
+    with loop._session():  # a second an epoch: 1.1 times 6 to complete the one that waits, 1.1 times 9 for a repeat
+        choice = loop._next_training(Purse([parse_budget(f"{seconds}s")], Spent(), trials=3))
+    assert (choice[0].origin if choice else None) == chosen
+    assert choice is None or choice[1] == 9
+    assert loop._purse().trials == 3
+
+
+@pytest.mark.usefixtures("anything_counts")
+def test_a_search_interrupted_during_a_repeat_goes_on_with_it(
+    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = seeds_used(monkeypatch)
+    config = replace(config, budgets=(parse_budget("3trials"),), repeats=3)
+    straight = run(repository.create_search("straight", config.document()))
+    broken = repository.create_search("broken", config.document())
+
+    def interrupt(snapshot: Snapshot) -> None:
+        if any(t.repeat_of is not None and t.state == "training" and len(t.epochs) == 1 for t in snapshot.trials):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, interrupt)
+    (half,) = (trial for trial in repository.trials(broken) if trial.repeat_of is not None)
+    assert (half.state, len(half.epochs)) == ("paused", 1)
+    used.clear()
+    trials = run(broken)
+    again = [(t.origin, t.state, [(e.epoch, e.map50_95, e.loss) for e in t.epochs]) for t in trials]
+    assert again == [(t.origin, t.state, [(e.epoch, e.map50_95, e.loss) for e in t.epochs]) for t in straight]
+    assert used[f"{half.number:05}"] == 1
+    assert sum(trial.repeat_of is not None for trial in trials) == 3
+
+
+@pytest.mark.usefixtures("anything_counts")
+def test_a_repeat_that_a_kill_left_without_a_state_is_not_measured(
+    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = repository.create_search("one", replace(config, epochs=1, repeats=1).document())
+    move = SearchLoop._move
+
+    def die(self: SearchLoop, trial: Trial, state: str, reason: str = "") -> None:
+        if trial.repeat_of is not None:
+            raise KeyboardInterrupt
+        move(self, trial, state, reason)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SearchLoop, "_move", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(search)
+    assert repository.trials(search)[-1].state == "new"
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("nas_yolo.search.measure", refuse)
+    trials = run(search)
+    assert len(trials) == 5
+    assert (trials[-1].state, trials[-1].failures) == ("complete", ())
 
 
 def test_the_budget_ends_even_while_the_next_step_is_thought_out(

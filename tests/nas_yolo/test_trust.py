@@ -8,7 +8,7 @@ import pytest
 from evaluators.evaluation import Epoch
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import rung_correlations, trust_text
-from nas_yolo.trust import iso_latency_correlation
+from nas_yolo.trust import Noise, iso_latency_correlation, seed_noise
 from storage import Repository, Search
 
 
@@ -61,6 +61,51 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
         iso_latency_correlation([1.0, 1.0], [0.1, bad], [0.1, 0.2])
     with pytest.raises(ValueError, match="1 early"):
         iso_latency_correlation([1.0, 1.0], [0.1], [0.1, 0.2])
+
+
+@pytest.mark.parametrize("each", [2, 3, 7])
+def test_noise_of_equal_groups_is_the_mean_of_their_variances(each: int) -> None:
+    groups = np.random.default_rng(each).normal(size=(5, each))
+    found = seed_noise(groups.tolist())
+    assert found is not None
+    assert found.sd == pytest.approx(np.sqrt(groups.var(axis=1, ddof=1).mean()))
+    assert found.degrees_of_freedom == 5 * (each - 1)
+
+
+def test_noise_does_not_depend_on_levels_or_on_what_was_trained_once() -> None:
+    groups = [[0.1, 0.12], [0.3, 0.29, 0.34]]
+    found = seed_noise(groups)
+    assert found is not None
+    other = seed_noise([[0.9], [value + 0.2 for value in groups[1]], [0.5], groups[0]])
+    assert other is not None
+    assert other.sd == pytest.approx(found.sd)
+    assert other.degrees_of_freedom == found.degrees_of_freedom == 3
+
+
+def test_without_repeats_there_is_no_noise_to_know() -> None:
+    assert seed_noise([]) is None
+    assert seed_noise([[0.1], [0.2]]) is None
+    with pytest.raises(ValueError, match="finite"):
+        seed_noise([[0.1, float("nan")]])
+
+
+def test_the_interval_is_that_of_students_tables() -> None:
+    assert Noise(1.0, 1).difference() == pytest.approx(12.706 * 2**0.5, rel=1e-4)
+    assert Noise(0.5, 2).difference(2, 2) == pytest.approx(0.5 * 4.3027, rel=1e-4)
+    assert Noise(1.0, 2).difference(1, 3) == pytest.approx(4.3027 * (4 / 3) ** 0.5, rel=1e-4)
+    assert Noise(0.0, 2).difference() == 0.0
+
+
+@pytest.mark.parametrize("trainings", [(2, 1), (2, 2), (3, 2)])
+def test_the_interval_covers_the_true_difference_19_times_of_20(trainings: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    runs, hits = 4000, 0
+    for _ in range(runs):
+        groups = [rng.normal(level, 0.01, count).tolist() for level, count in zip((0.3, 0.32), trainings, strict=True)]
+        found = seed_noise(groups)
+        assert found is not None
+        hits += abs(np.mean(groups[1]) - np.mean(groups[0]) - 0.02) < found.difference(*trainings)
+    assert hits / runs == pytest.approx(0.95, abs=0.015)  # four standard errors
 
 
 def test_a_search_says_how_well_its_rungs_told_the_end(finished: tuple[Repository, Search]) -> None:

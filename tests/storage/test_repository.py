@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,54 @@ def test_an_architecture_is_tried_once_in_a_search(repository: Repository, searc
     with pytest.raises(Exception, match=r"(?i)unique"):
         repository.add_trial(search, 1, STOCK, "sampler:tpe")
     assert len(repository.trials(search)) == 1
+
+
+def test_a_repeat_has_the_architecture_and_the_latency_of_another_trial(repository: Repository, search: Search) -> None:
+    first = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+    repository.add_latency(STOCK, 2, latency(1.5))
+    for number in (1, 2):
+        repository.add_trial(search, number, STOCK, "repeat:0")
+    assert first.repeat_of is None
+    assert [trial.repeat_of for trial in repository.trials(search)] == [None, 0, 0]
+    assert [trial.latencies["cpu"].latency_ms for trial in repository.trials(search)] == [1.5] * 3
+
+
+def test_a_database_of_the_first_revision_is_brought_up_to_date_with_all_it_holds(tmp_path: Path) -> None:
+    import sqlite3
+
+    from alembic import command
+    from alembic.config import Config
+
+    import storage
+
+    file = tmp_path / "old.db"
+    config = Config()
+    config.set_main_option("script_location", str(Path(storage.__file__).parent / "migrations"))
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    engine.dispose()
+    at = "2026-01-01 00:00:00.000000"
+    with sqlite3.connect(file) as old:
+        old.execute("INSERT INTO nas_searches VALUES (1, 'one', ?, 'done', ?, NULL, NULL)", (at, json.dumps(CONFIG)))
+        old.execute("INSERT INTO nas_architectures VALUES (?, 'yolov8', ?)", (STOCK.key, STOCK.document))
+        old.execute(
+            "INSERT INTO nas_trials (id, search_id, number, architecture_key, origin, state, reason, created_at, "
+            "updated_at) VALUES (7, 1, 0, ?, 'preset:yolov8n', 'complete', '', ?, ?)",
+            (STOCK.key, at, at),
+        )
+        old.execute("INSERT INTO nas_epochs VALUES (7, 1, 0.1, 0.2, 5.0, 3.0, ?)", (at,))
+    old.close()
+
+    repository = Repository(f"sqlite:///{file}")
+    search = repository.search("one")
+    (trial,) = repository.trials(search)
+    assert (trial.architecture, trial.epochs) == (STOCK, (Epoch(1, 0.1, 0.2, 5.0, 3.0),))
+    repository.add_trial(search, 1, STOCK, "repeat:0")
+    with pytest.raises(Exception, match=r"(?i)foreign key"):  # they hold again
+        repository.add_epoch(replace(trial, id=99), Epoch(2, 0.1, 0.2, 5.0, 3.0))
+    repository.close()
 
 
 def test_a_second_process_is_refused(repository: Repository, search: Search) -> None:
