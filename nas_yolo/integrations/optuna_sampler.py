@@ -25,7 +25,8 @@ class FrontierSampler(BaseSampler):
     """Proposes what is expected to add most hypervolume, given that one objective is known before a trial is run.
 
     For studies with two objectives: one maximised (accuracy) and one minimised and positive (latency). Categorical and
-    integer parameters are modelled; real ones are drawn at random.
+    integer parameters are modelled; real ones are drawn at random. Trials in what is believed to be the least accurate
+    quarter of the space count for nothing.
 
     Args:
         early: The minimised objective of some parameters, if it can be had without running them: measured, or looked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +14,7 @@ from scipy.special import ndtri
 from nas_yolo.pareto import front, regrets
 from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Codes, Grid
-from nas_yolo.samplers._surrogate import Belief, Surrogate
+from nas_yolo.samplers._surrogate import Belief, Posterior, Surrogate
 from nas_yolo.samplers._worth import Front, expected_improvement, step_front, worth
 
 Array = NDArray[np.float64]
@@ -27,6 +26,7 @@ SAMPLE = 256  # points that stand for the whole space
 MIN_MEASURED = 4  # from which latency is modelled
 LATENCY_FIT, LATENCY_MAX = 100, 300  # measurements for lengths and noise, and in all
 FIT_MAX, MAX_OBSERVATIONS = 160, 480  # likewise of accuracies
+MAX_RUNNING = 128  # trainings that run of which the model is told
 DRAWS = 3  # pairs of plausible lengths and noise that accuracies are believed by
 MAX_SCREENED = 2000  # trials that are looked at, of each decision
 MAX_COMPARED = 100  # new points, and trials whose worth is computed exactly
@@ -54,21 +54,41 @@ class _Scale:
 
 
 class Lengths:
-    """Fitted surrogates by what they were fitted to, so that nothing is fitted twice in a row."""
+    """Surrogates and beliefs by what they follow from, so that nothing is computed twice in a row."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[bytes, Surrogate]] = {}
+        self._fitted: dict[str, tuple[bytes, Surrogate]] = {}
+        self._conditioned: dict[str, tuple[bytes, Posterior]] = {}
 
     def fitted(
         self, name: str, groups: Sequence[Array], fidelity: Indices, values: Array, count: int, draws: int = 0
     ) -> Surrogate:
         """A surrogate fitted to these values; arguments as for `Surrogate`."""
-        key = b"".join(array.tobytes() for array in (*groups, fidelity, values))
-        if name not in self._last or self._last[name][0] != key:
+        key = _bytes(*groups, fidelity, values)
+        if name not in self._fitted or self._fitted[name][0] != key:
             surrogate = Surrogate(len(groups), count, draws)
             surrogate.fit(groups, fidelity, values)
-            self._last[name] = key, surrogate
-        return copy(self._last[name][1])
+            self._fitted[name] = key, surrogate
+        return self._fitted[name][1]
+
+    def conditioned(
+        self,
+        name: str,
+        surrogate: Surrogate,
+        groups: Sequence[Array],
+        fidelity: Indices,
+        values: Array,
+        averaged: bool = True,
+    ) -> Posterior:
+        """Beliefs, given these values; arguments as for `Surrogate.condition`."""
+        key = _bytes(surrogate.plausible, *groups, fidelity, values)
+        if name not in self._conditioned or self._conditioned[name][0] != key:
+            self._conditioned[name] = key, surrogate.condition(groups, fidelity, values, averaged)
+        return self._conditioned[name][1]
+
+
+def _bytes(*arrays: Array | Indices) -> bytes:
+    return b"".join(array.tobytes() for array in arrays)
 
 
 class Quantity:
@@ -97,8 +117,10 @@ class Quantity:
                 model = lengths.fitted(
                     f"{name} {device}", [group[base] for group in features], zeros[base], standard[base], 1
                 )
-                model.condition([group[known] for group in features], zeros[known], standard[known])
-                self._models.append(model)
+                chosen = [group[known] for group in features]
+                self._models.append(
+                    lengths.conditioned(f"{name} {device}", model, chosen, zeros[known], standard[known])
+                )
 
     def predict(self, codes: Codes) -> Array:
         """Logarithm on each device, (devices, N)."""
@@ -221,19 +243,19 @@ class Outlook:
         known = np.concatenate([here[chosen] for here, chosen in zip(reached, kept, strict=True)])
         fidelity = _repeated([len(chosen) for chosen in kept])
         values = _picked([*standings, *_standard(raw, self._scale)], kept)
-        surrogate.condition([group[known] for group in features], fidelity, values)
-        running = [(i, one.heading + self._below) for i, one in enumerate(self._seen) if one.heading is not None]
-        if running:
+        coming = np.array([i for i, one in enumerate(self._seen) if one.heading is not None], dtype=np.int64)
+        if len(coming):
             # Results that are on their way: as expected, so that nothing is learned from them but that they come.
-            coming, heading = np.array(running, dtype=np.int64).T
-            expected = surrogate.expect([group[coming] for group in features])[heading, np.arange(len(coming))]
-            known = np.concatenate([known, coming])
-            surrogate.condition(
-                [group[known] for group in features],
-                np.concatenate([fidelity, heading]),
-                np.concatenate([values, expected]),
-            )
-        self._accuracy = surrogate
+            chosen = [group[known] for group in features]
+            before = lengths.conditioned("before", surrogate, chosen, fidelity, values, averaged=False)
+            expected = before.expect([group[coming] for group in features])
+            most = _kept(self._measured[0, coming], expected[-1], MAX_RUNNING)
+            heading = np.array([self._seen[i].heading for i in coming[most].tolist()], dtype=np.int64) + self._below
+            known = np.concatenate([known, coming[most]])
+            fidelity = np.concatenate([fidelity, heading])
+            values = np.concatenate([values, expected[heading, most]])
+        chosen = [group[known] for group in features]
+        self._accuracy = lengths.conditioned("accuracy", surrogate, chosen, fidelity, values)
 
     def _expected_end(self, which: Sequence[int]) -> Array:
         """Final accuracy to be expected of known trials."""

@@ -60,6 +60,9 @@ class Surrogate:
         groups: Number of groups of features; each has a length of its own.
         fidelities: Number of fidelities.
         draws: Pairs of plausible lengths, ratios and noise to average over; 0 for the most probable alone.
+
+    Attributes:
+        plausible: These, the most probable first, in deviations of their priors.
     """
 
     def __init__(self, groups: int, fidelities: int = 1, draws: int = 0):
@@ -68,7 +71,7 @@ class Surrogate:
         priors = [LOG_LENGTH] * groups + [RATIO] * pairs + [LOG_OWN] * pairs + [LOG_NOISE] * fidelities
         self._prior_mean, self._prior_deviation = np.array(priors).T
         self._draws = draws
-        self._plausible = np.zeros((1 + 2 * draws, len(priors)))  # the most probable first; in deviations of the prior
+        self.plausible = np.zeros((1 + 2 * draws, len(priors)))
 
     def fit(self, features: Sequence[Array], fidelity: Indices, values: Array) -> None:
         """Find the most probable lengths, ratios and noise, and how far from them is plausible.
@@ -114,12 +117,12 @@ class Surrogate:
             value = 0.5 * values @ weights + np.log(np.diag(factor)).sum() + 0.5 * z @ z
             return float(value), gradient * deviation + z
 
-        best = self._plausible[0]
+        best = self.plausible[0]
         options = {"maxiter": ITERATIONS}
         found = minimize(cost, best, jac=True, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * len(best), options=options)
         if np.isfinite(found.fun):
             best = found.x
-        self._plausible = np.stack([best, *self._drawn(best, lambda z: cost(z)[1])]) if self._draws else best[None]
+        self.plausible = np.stack([best, *self._drawn(best, lambda z: cost(z)[1])]) if self._draws else best[None]
 
     def _drawn(self, best: Array, gradient: Callable[[Array], Array]) -> Array:
         """Plausible values, in pairs around the most probable: as if their distribution were normal (Laplace)."""
@@ -132,26 +135,12 @@ class Surrogate:
         drawn: Array = np.clip(best + np.concatenate([away, -away]), -BOUND, BOUND)
         return drawn
 
-    def condition(self, features: Sequence[Array], fidelity: Indices, values: Array) -> None:
-        """Take these values as known; arguments as for `fit`."""
-        self._processes = [_Process(self._read(z), features, fidelity, values) for z in self._plausible]
-
-    def expect(self, features: Sequence[Array]) -> Array:
-        """Means with the most probable parameters, (F, N): many times faster than `predict`."""
-        return self._processes[0].expect(features)
-
-    def sketch(self, features: Sequence[Array]) -> Belief:
-        """Beliefs with the most probable parameters: faster than `predict`, and too sure."""
-        return self._processes[0].predict(features)
-
-    def predict(self, features: Sequence[Array]) -> Belief:
-        """Beliefs about other points, given what was conditioned on."""
-        beliefs = [process.predict(features) for process in self._processes[1:] or self._processes]
-        mean = np.mean([belief.mean for belief in beliefs], axis=0)
-        apart = np.stack([belief.mean for belief in beliefs]) - mean
-        covariance = np.mean([belief.covariance for belief in beliefs], axis=0)
-        covariance += np.einsum("kin,kjn->ijn", apart, apart) / len(beliefs)
-        return Belief(mean, covariance, np.mean([belief.noise for belief in beliefs], axis=0))
+    def condition(
+        self, features: Sequence[Array], fidelity: Indices, values: Array, averaged: bool = True
+    ) -> Posterior:
+        """Beliefs, given these values; arguments as for `fit`. With `averaged` False, by the most probable alone."""
+        plausible = self.plausible if averaged else self.plausible[:1]
+        return Posterior([_Process(self._read(z), features, fidelity, values) for z in plausible])
 
     def _read(self, z: Array) -> _Parameters:
         lengths, _, _, noise = self._split(z)
@@ -178,6 +167,34 @@ class Surrogate:
             step[index] = 1e-5 / self._prior_deviation[index]
             changes.append((self._read(z + step).mix - self._read(z - step).mix) / 2e-5)
         return changes
+
+
+class Posterior:
+    """Beliefs about other points, given some values.
+
+    Args:
+        processes: The one with the most probable parameters, then those to average over.
+    """
+
+    def __init__(self, processes: Sequence[_Process]):
+        self._processes = processes
+
+    def expect(self, features: Sequence[Array]) -> Array:
+        """Means with the most probable parameters, (F, N): many times faster than `predict`."""
+        return self._processes[0].expect(features)
+
+    def sketch(self, features: Sequence[Array]) -> Belief:
+        """Beliefs with the most probable parameters: faster than `predict`, and too sure."""
+        return self._processes[0].predict(features)
+
+    def predict(self, features: Sequence[Array]) -> Belief:
+        """Beliefs averaged over all plausible parameters."""
+        beliefs = [process.predict(features) for process in self._processes[1:] or self._processes]
+        mean = np.mean([belief.mean for belief in beliefs], axis=0)
+        apart = np.stack([belief.mean for belief in beliefs]) - mean
+        covariance = np.mean([belief.covariance for belief in beliefs], axis=0)
+        covariance += np.einsum("kin,kjn->ijn", apart, apart) / len(beliefs)
+        return Belief(mean, covariance, np.mean([belief.noise for belief in beliefs], axis=0))
 
 
 @dataclass(frozen=True)

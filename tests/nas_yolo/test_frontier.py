@@ -137,9 +137,9 @@ def test_the_model_predicts_and_knows_how_well() -> None:
     features, values = noisy(rng, 60)
     model = Surrogate(2)
     model.fit(features, np.zeros(60, dtype=np.int64), values)
-    model.condition(features, np.zeros(60, dtype=np.int64), values)
+    beliefs = model.condition(features, np.zeros(60, dtype=np.int64), values)
     others, expected = noisy(rng, 400)
-    found = model.predict(others)
+    found = beliefs.predict(others)
     error = found.mean[0] - expected
     assert np.sqrt(np.mean(error**2)) < 0.1
     z = error / np.sqrt(found.covariance[0, 0] + found.noise[0])
@@ -158,8 +158,8 @@ def test_a_low_fidelity_helps_where_the_high_one_is_unknown() -> None:
         both = np.concatenate([low[:count], values[:8]])
         model = Surrogate(2, 2)
         model.fit(pairs, fidelity, both)
-        model.condition(pairs, fidelity, both)
-        errors.append(np.sqrt(np.mean((model.predict(others).mean[1] - expected) ** 2)))
+        beliefs = model.condition(pairs, fidelity, both)
+        errors.append(np.sqrt(np.mean((beliefs.predict(others).mean[1] - expected) ** 2)))
     assert errors[1] < 0.6 * errors[0]
 
 
@@ -168,10 +168,10 @@ def test_beliefs_are_averaged_over_what_is_plausible() -> None:
     features, values = noisy(rng, 8)
     model = Surrogate(2, draws=3)
     model.fit(features, np.zeros(8, int), values)
-    model.condition(features, np.zeros(8, int), values)
+    beliefs = model.condition(features, np.zeros(8, int), values)
     elsewhere, _ = noisy(rng, 50)
-    sure, averaged = model.sketch(elsewhere), model.predict(elsewhere)
-    assert np.allclose(model.expect(elsewhere), sure.mean)
+    sure, averaged = beliefs.sketch(elsewhere), beliefs.predict(elsewhere)
+    assert np.allclose(beliefs.expect(elsewhere), sure.mean)
     assert np.mean(averaged.covariance[0, 0]) > np.mean(sure.covariance[0, 0])
     assert np.corrcoef(averaged.mean[0], sure.mean[0])[0, 1] > 0.9
 
@@ -181,8 +181,8 @@ def test_the_mean_of_each_fidelity_is_linear_in_the_last_group() -> None:
     time = np.linspace(-1, 1, 20)[:, None]
     values, zeros = 2 + 3 * time[:, 0], np.zeros(20, int)
     model = Surrogate(2)
-    model.condition([choices, time], zeros, values)
-    far = model.predict([np.full((1, 3), 9.0), np.array([[4.0]])])  # where nothing near is known
+    beliefs = model.condition([choices, time], zeros, values)
+    far = beliefs.predict([np.full((1, 3), 9.0), np.array([[4.0]])])  # where nothing near is known
     assert far.mean[0, 0] == pytest.approx(2 + 3 * 4, rel=0.25)
     assert far.covariance[0, 0, 0] > 1
 
