@@ -46,16 +46,21 @@ def get_method(name: str) -> NewMethod:
     return new
 
 
-@cache
-def _table(path: Path, device: str | None) -> Table:
-    return load_table(path, device)
+_table = cache(load_table)
 
 
 def run_one(
-    path: Path, device: str | None, name: str, seed: int, budget: int, workers: int, training_s: float = math.inf
+    path: Path,
+    device: str | None,
+    name: str,
+    seed: int,
+    budget: int,
+    workers: int = 1,
+    training_s: float = math.inf,
+    fidelities: int | None = None,
 ) -> Replay:
     """One replay, in a process of its own."""
-    return replay(_table(path, device), get_method(name), seed, budget, workers, training_s)
+    return replay(_table(path, device, fidelities), get_method(name), seed, budget, workers, training_s)
 
 
 def summary(table: Table, results: dict[str, list[Replay]], budget: int, workers: int) -> dict[str, Any]:
@@ -144,6 +149,7 @@ def plot(documents: Sequence[dict[str, Any]], file: Path) -> None:
     default=math.inf,
     help="Of a full training: workers then wait for decisions as long as those really take. Default: not at all.",
 )
+@click.option("--fidelities", type=click.IntRange(1), help="Only so many of the table's, the highest. Default: all.")
 @click.option("--json", "file", type=click.Path(path_type=Path))
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="SVG or PNG.")
 def main(
@@ -154,6 +160,7 @@ def main(
     methods: str,
     workers: str,
     training_s: float,
+    fidelities: int | None,
     file: Path | None,
     picture: Path | None,
 ) -> None:
@@ -163,14 +170,15 @@ def main(
         raise click.ClickException(f"no method {', '.join(strangers)}; there are {', '.join(list_methods())}")
     try:
         slots = [int(count) for count in workers.split(",")]
-        tables = [load_table(path, device) for device in devices or (None,)]
+        tables = [load_table(path, device, fidelities) for device in devices or (None,)]
     except (TableError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     documents = []
     with ProcessPoolExecutor(count_cores()) as pool:
         jobs = {
             (table.device, count, name): [
-                pool.submit(run_one, path, table.device, name, seed, budget, count, training_s) for seed in range(seeds)
+                pool.submit(run_one, path, table.device, name, seed, budget, count, training_s, fidelities)
+                for seed in range(seeds)
             ]
             for table in tables
             for count in slots

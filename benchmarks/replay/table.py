@@ -66,13 +66,14 @@ class TableError(ValueError):
     """A file that is not a replay table, or has no such device."""
 
 
-def load_table(path: Path, device: str | None = None) -> Table:
+def load_table(path: Path, device: str | None = None, fidelities: int | None = None) -> Table:
     """Read a table.
 
     Args:
         path: An npz with `configs`, `cardinality`, `epochs`, `accuracy`, `latency_ms`, `devices`; optionally `params_m`
             and `gflops`.
         device: One of `devices`; the first if None.
+        fidelities: Only so many of them, the highest; all if None.
 
     Raises:
         TableError: If something is missing or does not fit.
@@ -99,13 +100,14 @@ def load_table(path: Path, device: str | None = None) -> Table:
         raise TableError(f"{path}: epochs must ascend, and configs lie below their cardinality")
     if not (np.isfinite(accuracy).all() and np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
         raise TableError(f"{path}: accuracies must be finite, latencies positive")
+    first = max(len(epochs) - (fidelities or len(epochs)), 0)
     return Table(
         name=path.name,
         device=devices[column],
         configs=configs,
         cardinality=cardinality,
-        costs=epochs / epochs[-1],
-        accuracy=accuracy,
+        costs=epochs[first:] / epochs[-1],
+        accuracy=accuracy[:, first:],
         latency_ms=latency_ms,
         sizes=np.stack(sizes, axis=1) if sizes else np.empty((len(configs), 0)),
     )
