@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from nas_yolo.pareto import front, regrets
 from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Codes, Grid
-from nas_yolo.samplers._surrogate import Belief, Posterior, Surrogate
+from nas_yolo.samplers._quantity import MIN_MEASURED, Lengths, Quantity, spread_out, step_below
+from nas_yolo.samplers._scale import REFERENCE_ACCURACY, final_scale, standard
+from nas_yolo.samplers._surrogate import Belief
 from nas_yolo.samplers._worth import Front, expected_improvement, step_front, worth
 
 Array = NDArray[np.float64]
@@ -23,15 +23,12 @@ Predict = Callable[[Sequence[Array]], Belief]
 
 POOL = 600  # points drawn, and as many children of the best
 SAMPLE = 256  # points that stand for the whole space
-MIN_MEASURED = 4  # from which latency is modelled
-LATENCY_FIT, LATENCY_MAX = 100, 300  # measurements for lengths and noise, and in all
-FIT_MAX, MAX_OBSERVATIONS = 160, 480  # likewise of accuracies
+FIT_MAX, MAX_OBSERVATIONS = 160, 480  # accuracies for lengths and noise, and in all
 MAX_RUNNING = 128  # trainings that run of which the model is told
 DRAWS = 3  # pairs of plausible lengths and noise that accuracies are believed by
 MAX_SCREENED = 2000  # trials that are looked at, of each decision
 MAX_COMPARED = 100  # new points, and trials whose worth is computed exactly
-GROWTH = 1.2  # how much more must be known before lengths and noise are found anew
-REFERENCE_LATENCY, REFERENCE_ACCURACY = 0.99, 0.25  # quantiles of the space beyond which nothing counts
+REFERENCE_LATENCY = 0.99  # quantile of the space beyond which nothing counts
 
 
 def first_designs(costs: Array) -> int:
@@ -42,94 +39,6 @@ def first_designs(costs: Array) -> int:
 def enough(seen: Sequence[Seen], costs: Array) -> bool:
     """Whether a model has something to learn from."""
     return sum(bool(one.accuracies) for one in seen) >= first_designs(costs)
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """From an accuracy to about a standard normal value, and back."""
-
-    centre: float
-    deviation: float
-    floor: float
-
-
-class Lengths:
-    """Surrogates and beliefs by what they follow from, so that nothing is computed twice in a row."""
-
-    def __init__(self) -> None:
-        self._fitted: dict[str, tuple[bytes, Surrogate]] = {}
-        self._conditioned: dict[str, tuple[bytes, Posterior]] = {}
-
-    def fitted(
-        self, name: str, groups: Sequence[Array], fidelity: Indices, values: Array, count: int, draws: int = 0
-    ) -> Surrogate:
-        """A surrogate fitted to these values; arguments as for `Surrogate`."""
-        key = _bytes(*groups, fidelity, values)
-        if name not in self._fitted or self._fitted[name][0] != key:
-            surrogate = Surrogate(len(groups), count, draws)
-            surrogate.fit(groups, fidelity, values)
-            self._fitted[name] = key, surrogate
-        return self._fitted[name][1]
-
-    def conditioned(
-        self,
-        name: str,
-        surrogate: Surrogate,
-        groups: Sequence[Array],
-        fidelity: Indices,
-        values: Array,
-        averaged: bool = True,
-    ) -> Posterior:
-        """Beliefs, given these values; arguments as for `Surrogate.condition`."""
-        key = _bytes(surrogate.plausible, *groups, fidelity, values)
-        if name not in self._conditioned or self._conditioned[name][0] != key:
-            self._conditioned[name] = key, surrogate.condition(groups, fidelity, values, averaged)
-        return self._conditioned[name][1]
-
-
-def _bytes(*arrays: Array | Indices) -> bytes:
-    return b"".join(array.tobytes() for array in arrays)
-
-
-class Quantity:
-    """A positive quantity of points that were not measured, from those that were: latency, or what an epoch takes.
-
-    Args:
-        name: Under which its lengths are kept.
-        grid: The space.
-        codes: Of measured points, at least one.
-        values: Measured, positive, (points, devices).
-        lengths: Kept between calls.
-    """
-
-    def __init__(self, name: str, grid: Grid, codes: Codes, values: Sequence[Sequence[float]], lengths: Lengths):
-        self._grid = grid
-        self.measured = np.log(values).T  # (devices, n)
-        # As they were at the last step of growth, so that features and lengths change rarely.
-        early = self.measured[:, : _step_below(len(codes))]
-        self.centre, self.spread = early.mean(axis=1), np.maximum(early.std(axis=1), 1e-6)
-        self._models = []
-        if len(codes) >= MIN_MEASURED:
-            known, base = _spread_out(len(codes), LATENCY_MAX), _spread_out(early.shape[1], LATENCY_FIT)
-            features = grid.features(codes)
-            for device, standard in enumerate((self.measured - self.centre[:, None]) / self.spread[:, None]):
-                zeros = np.zeros(len(codes), dtype=np.int64)
-                model = lengths.fitted(
-                    f"{name} {device}", [group[base] for group in features], zeros[base], standard[base], 1
-                )
-                chosen = [group[known] for group in features]
-                self._models.append(
-                    lengths.conditioned(f"{name} {device}", model, chosen, zeros[known], standard[known])
-                )
-
-    def predict(self, codes: Codes) -> Array:
-        """Logarithm on each device, (devices, N)."""
-        if not self._models:
-            return np.repeat(self.centre[:, None], len(codes), axis=1)
-        features = self._grid.features(codes)
-        standard = np.stack([model.expect(features)[0] for model in self._models])
-        logarithms: Array = standard * self.spread[:, None] + self.centre[:, None]
-        return logarithms
 
 
 class Outlook:
@@ -208,7 +117,7 @@ class Outlook:
             for level in range(len(self._costs))
         ]
         raw = [np.array([self._seen[i].accuracies[level] for i in here]) for level, here in enumerate(own)]
-        self._scale = _final_scale(raw)
+        self._scale = final_scale(raw)
         # Other data tell less than the same: first, so that what they tell passes through what the same data show.
         codes, latencies, reached, standings = [self._codes], [self._measured], [], []
         for same_data in (False, True):
@@ -223,8 +132,8 @@ class Outlook:
         self._known_features = features = self._features(np.concatenate(codes), all_latencies)
         levels = len(reached)
         # Lengths and noise are found for things as they were at the last step of growth.
-        early = [values[: _step_below(len(values))] for values in raw]
-        base = [_spread_out(len(values), FIT_MAX // levels) for values in (*standings, *early)]
+        early = [values[: step_below(len(values))] for values in raw]
+        base = [spread_out(len(values), FIT_MAX // levels) for values in (*standings, *early)]
         surrogate = lengths.fitted(
             "accuracy",
             [
@@ -232,7 +141,7 @@ class Outlook:
                 for group in features
             ],
             _repeated([len(chosen) for chosen in base]),
-            _picked([*standings, *_standard(early, _final_scale(early))], base),
+            _picked([*standings, *standard(early, final_scale(early))], base),
             levels,
             DRAWS,
         )
@@ -242,7 +151,7 @@ class Outlook:
         ]
         known = np.concatenate([here[chosen] for here, chosen in zip(reached, kept, strict=True)])
         fidelity = _repeated([len(chosen) for chosen in kept])
-        values = _picked([*standings, *_standard(raw, self._scale)], kept)
+        values = _picked([*standings, *standard(raw, self._scale)], kept)
         coming = np.array([i for i, one in enumerate(self._seen) if one.heading is not None], dtype=np.int64)
         if len(coming):
             # Results that are on their way: as expected, so that nothing is learned from them but that they come.
@@ -372,7 +281,7 @@ def _kept(log_latency: Array, accuracy: Array, most: int) -> Indices:
         return np.arange(len(accuracy))
     best = np.argsort(regrets(log_latency.tolist(), accuracy.tolist()), kind="stable")[: most // 2]
     others = np.setdiff1d(np.arange(len(accuracy)), best)
-    return np.sort(np.concatenate([best, others[_spread_out(len(others), most - len(best))]]))
+    return np.sort(np.concatenate([best, others[spread_out(len(others), most - len(best))]]))
 
 
 def spread_design(
@@ -394,35 +303,6 @@ def spread_design(
     return (tuple(point) for point in points.tolist())
 
 
-def _final_scale(raw: Sequence[Array]) -> _Scale:
-    final, early = raw[-1], raw[0]
-    if len(final) < MIN_MEASURED:
-        deviation = max(0.5 * float(early.std()), float(final.std()) if len(final) else 0.0, 1e-6)
-        return _Scale(float(final.mean()) if len(final) else 0.0, deviation, -math.inf)
-    # What lies far below the reference counts for nothing and would only widen the scale.
-    low, high = np.quantile(final, [REFERENCE_ACCURACY, 0.9])
-    floor = float(2 * low - high)
-    clipped = np.maximum(final, floor)
-    return _Scale(float(clipped.mean()), float(clipped.std()) + 1e-6, floor)
-
-
-def _standard(raw: Sequence[Array], scale: _Scale) -> list[Array]:
-    """Accuracies of each fidelity as about standard normal values.
-
-    Early accuracies crowd at the bottom: what counts is their order. Final ones keep their distances, in which
-    improvements are counted.
-    """
-    return [*map(normal_ranks, raw[:-1]), (np.maximum(raw[-1], scale.floor) - scale.centre) / scale.deviation]
-
-
-def normal_ranks(values: Array) -> Array:
-    """Each value's rank as a quantile of the standard normal distribution; equal values share one."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - counts / 2
-    quantiles: Array = ndtri(middle[inverse] / max(len(values), 1))
-    return quantiles
-
-
 def _picked(values: Sequence[Array], chosen: Sequence[Indices]) -> Array:
     """The chosen of each, one after the other."""
     return np.concatenate([here[which] for here, which in zip(values, chosen, strict=True)])
@@ -430,18 +310,3 @@ def _picked(values: Sequence[Array], chosen: Sequence[Indices]) -> Array:
 
 def _repeated(counts: Sequence[int]) -> Indices:
     return np.repeat(np.arange(len(counts)), counts)
-
-
-def _step_below(count: int) -> int:
-    """The largest step of a geometric ladder that is not above `count`; all of the first ten."""
-    step = min(count, 10)
-    while math.ceil(step * GROWTH) <= count and step:
-        step = math.ceil(step * GROWTH)
-    return step
-
-
-def _spread_out(count: int, most: int) -> Indices:
-    """Up to `most` indices below `count`, evenly spread."""
-    if count <= most:
-        return np.arange(count)
-    return np.linspace(0, count - 1, most).astype(np.int64)

@@ -18,7 +18,8 @@ from threadpoolctl import ThreadpoolController
 
 from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Grid
-from nas_yolo.samplers._outlook import Lengths, Outlook, enough, first_designs, spread_design
+from nas_yolo.samplers._outlook import Outlook, enough, first_designs, spread_design
+from nas_yolo.samplers._quantity import Lengths
 
 AHEAD = 4  # designs measured, at most, for each slot since the last of them was trained
 MEASURING_S, MEASURING_SHARE = 10.0, 0.1  # what measuring one takes, about, and may take of a first training
