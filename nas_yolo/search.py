@@ -9,8 +9,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, TimeoutError
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -220,13 +220,12 @@ class SearchLoop:
             _BudgetSpentError: If that happened.
         """
         answer = self._thoughts.submit(decide, *arguments)
-        while True:
-            with suppress(TimeoutError):
-                return answer.result(min(TICK_S, self._purse().seconds_left))
+        while not wait([answer], min(TICK_S, self._purse().seconds_left)).done:
             self._tick()
             if self._purse().exhausted:
                 self._abandon()
                 raise _BudgetSpentError
+        return answer.result()
 
     def _next_training(self, purse: Purse) -> tuple[Trial, int] | None:
         """The trial to train next, and until which epoch."""

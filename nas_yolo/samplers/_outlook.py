@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nas_yolo.pareto import front, regrets
 from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Codes, Grid
-from nas_yolo.samplers._quantity import MIN_MEASURED, Lengths, Quantity, spread_out, step_below
+from nas_yolo.samplers._quantity import MIN_MEASURED, Fits, Quantity, spread_out, step_below
 from nas_yolo.samplers._scale import REFERENCE_ACCURACY, final_scale, standard
 from nas_yolo.samplers._surrogate import Belief
 from nas_yolo.samplers._worth import Front, expected_improvement, step_front, worth
@@ -26,7 +26,8 @@ SAMPLE = 256  # points that stand for the whole space
 FIT_MAX, MAX_OBSERVATIONS = 160, 480  # accuracies for lengths and noise, and in all
 MAX_RUNNING = 128  # trainings that run of which the model is told
 DRAWS = 3  # pairs of plausible lengths and noise that accuracies are believed by
-MAX_SCREENED = 2000  # trials that are looked at, of each decision
+MAX_EARLIER = 1000  # designs of earlier searches on the same images, and as many on others
+MAX_SCREENED = 2000  # trials that are looked at in each decision
 MAX_COMPARED = 100  # new points, and trials whose worth is computed exactly
 REFERENCE_LATENCY = 0.99  # quantile of the space beyond which nothing counts
 
@@ -50,7 +51,7 @@ class Outlook:
         costs: Of training from nothing to each fidelity, ascending, in full trainings.
         seed: Of everything random.
         limit_ms: Latency beyond which a design is of no use.
-        lengths: Kept between outlooks, to save time; changes nothing.
+        fits: Kept between outlooks, to save time; changes nothing.
         earlier: Designs of earlier searches: a fidelity more, below all others, that costs nothing. How much it tells
             of this search follows from the trials that there are.
 
@@ -65,27 +66,27 @@ class Outlook:
         costs: Array,
         seed: int,
         limit_ms: float = math.inf,
-        lengths: Lengths | None = None,
+        fits: Fits | None = None,
         earlier: Sequence[Earlier] = (),
     ):
         self._grid, self._costs, self._seed, self._count = grid, costs, seed, len(seen)
-        lengths = lengths or Lengths()
+        fits = fits or Fits()
         self._seen = [one for one in seen if one.latencies_ms]
         if not any(one.accuracies for one in self._seen):
             raise ValueError("nothing was measured and trained yet")
         self._codes = np.array([one.codes for one in self._seen])
         measured = [one.latencies_ms for one in self._seen]
-        self.latencies = Quantity("latency", grid, self._codes, measured, lengths)
+        self.latencies = Quantity("latency", grid, self._codes, measured, fits)
         timed = [i for i, one in enumerate(self._seen) if one.epoch_s]
         self._epoch = (
-            Quantity("epoch", grid, self._codes[timed], [[self._seen[i].epoch_s or 1.0] for i in timed], lengths)
+            Quantity("epoch", grid, self._codes[timed], [[self._seen[i].epoch_s or 1.0] for i in timed], fits)
             if timed
             else None
         )
         self._measured = self.latencies.measured
         sample = grid.draw(SAMPLE, np.random.default_rng(seed))
         sample_latency = self.latencies.predict(sample)
-        self._learn_accuracy(earlier, lengths)
+        self._learn_accuracy(earlier, fits)
         typical = self.believe(sample, sample_latency, self._accuracy.sketch)
         self._typical_deviation = float(np.sqrt(np.maximum(typical.covariance[-1, -1], 0.0)).mean()) + 1e-12
         floor = float(np.quantile(typical.mean[-1], REFERENCE_ACCURACY))
@@ -111,7 +112,7 @@ class Outlook:
         )
         return (*self._grid.features(codes), standard)
 
-    def _learn_accuracy(self, earlier: Sequence[Earlier], lengths: Lengths) -> None:
+    def _learn_accuracy(self, earlier: Sequence[Earlier], fits: Fits) -> None:
         own = [
             np.array([i for i, one in enumerate(self._seen) if len(one.accuracies) > level], dtype=np.int64)
             for level in range(len(self._costs))
@@ -131,10 +132,10 @@ class Outlook:
         all_latencies = np.concatenate(latencies, axis=1)
         self._known_features = features = self._features(np.concatenate(codes), all_latencies)
         levels = len(reached)
-        # Lengths and noise are found for things as they were at the last step of growth.
+        # Fits and noise are found for things as they were at the last step of growth.
         early = [values[: step_below(len(values))] for values in raw]
         base = [spread_out(len(values), FIT_MAX // levels) for values in (*standings, *early)]
-        surrogate = lengths.fitted(
+        surrogate = fits.fitted(
             "accuracy",
             [
                 group[np.concatenate([here[chosen] for here, chosen in zip(reached, base, strict=True)])]
@@ -156,7 +157,7 @@ class Outlook:
         if len(coming):
             # Results that are on their way: as expected, so that nothing is learned from them but that they come.
             chosen = [group[known] for group in features]
-            before = lengths.conditioned("before", surrogate, chosen, fidelity, values, averaged=False)
+            before = fits.conditioned("before", surrogate, chosen, fidelity, values, averaged=False)
             expected = before.expect([group[coming] for group in features])
             most = _kept(self._measured[0, coming], expected[-1], MAX_RUNNING)
             heading = np.array([self._seen[i].heading for i in coming[most].tolist()], dtype=np.int64) + self._below
@@ -164,7 +165,7 @@ class Outlook:
             fidelity = np.concatenate([fidelity, heading])
             values = np.concatenate([values, expected[heading, most]])
         chosen = [group[known] for group in features]
-        self._accuracy = lengths.conditioned("accuracy", surrogate, chosen, fidelity, values)
+        self._accuracy = fits.conditioned("accuracy", surrogate, chosen, fidelity, values)
 
     def _expected_end(self, which: Sequence[int]) -> Array:
         """Final accuracy to be expected of known trials."""
@@ -275,6 +276,16 @@ def _promising(seen: Sequence[Seen]) -> Indices:
     return np.sort(np.concatenate(chosen))
 
 
+def bounded(earlier: Sequence[Earlier]) -> list[Earlier]:
+    """Up to `MAX_EARLIER` on the same images and as many on others: the best of their searches, and others spread."""
+    chosen = []
+    for same_data in (True, False):
+        here = sorted((one for one in earlier if one.same_data == same_data), key=lambda one: one.regret)
+        best, rest = here[: MAX_EARLIER // 2], here[MAX_EARLIER // 2 :]
+        chosen += best + [rest[i] for i in spread_out(len(rest), MAX_EARLIER - len(best)).tolist()]
+    return chosen
+
+
 def _kept(log_latency: Array, accuracy: Array, most: int) -> Indices:
     """Which observations of a fidelity to keep: the best at their latency, and others spread over time."""
     if len(accuracy) <= most:
@@ -284,9 +295,7 @@ def _kept(log_latency: Array, accuracy: Array, most: int) -> Indices:
     return np.sort(np.concatenate([best, others[spread_out(len(others), most - len(best))]]))
 
 
-def spread_design(
-    grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, lengths: Lengths
-) -> Iterator[tuple[int, ...]]:
+def spread_design(grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, fits: Fits) -> Iterator[tuple[int, ...]]:
     """Points for the first trainings, best first: as far as possible, in latency, from all that were measured.
 
     Random ones until latency can be predicted.
@@ -295,7 +304,7 @@ def spread_design(
     measured = [one for one in seen if one.latencies_ms]
     if len(measured) >= MIN_MEASURED:
         codes, times = np.array([one.codes for one in measured]), [one.latencies_ms for one in measured]
-        latencies = Quantity("latency", grid, codes, times, lengths)
+        latencies = Quantity("latency", grid, codes, times, fits)
         predicted = latencies.predict(points)[0]
         gaps = np.abs(predicted[:, None] - latencies.measured[0]).min(axis=1)
         inside = (predicted >= np.quantile(predicted, 0.02)) & (predicted <= np.quantile(predicted, 0.98))

@@ -19,7 +19,7 @@ FIT, KNOWN = 100, 300  # measurements for lengths and noise, and in all
 GROWTH = 1.2  # how much more must be known before lengths and noise are found anew
 
 
-class Lengths:
+class Fits:
     """Surrogates and beliefs by what they follow from, so that nothing is computed twice in a row."""
 
     def __init__(self) -> None:
@@ -65,10 +65,10 @@ class Quantity:
         grid: The space.
         codes: Of measured points, at least one.
         values: Measured, positive, (points, devices).
-        lengths: Kept between calls.
+        fits: Kept between calls.
     """
 
-    def __init__(self, name: str, grid: Grid, codes: Codes, values: Sequence[Sequence[float]], lengths: Lengths):
+    def __init__(self, name: str, grid: Grid, codes: Codes, values: Sequence[Sequence[float]], fits: Fits):
         self._grid = grid
         self.measured = np.log(values).T  # (devices, n)
         # As they were at the last step of growth, so that features and lengths change rarely.
@@ -80,13 +80,11 @@ class Quantity:
             features = grid.features(codes)
             for device, standard in enumerate((self.measured - self.centre[:, None]) / self.spread[:, None]):
                 zeros = np.zeros(len(codes), dtype=np.int64)
-                model = lengths.fitted(
+                model = fits.fitted(
                     f"{name} {device}", [group[base] for group in features], zeros[base], standard[base], 1
                 )
                 chosen = [group[known] for group in features]
-                self._models.append(
-                    lengths.conditioned(f"{name} {device}", model, chosen, zeros[known], standard[known])
-                )
+                self._models.append(fits.conditioned(f"{name} {device}", model, chosen, zeros[known], standard[known]))
 
     def predict(self, codes: Codes) -> Array:
         """Logarithm on each device, (devices, N)."""

@@ -18,8 +18,8 @@ from threadpoolctl import ThreadpoolController
 
 from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Grid
-from nas_yolo.samplers._outlook import Outlook, enough, first_designs, spread_design
-from nas_yolo.samplers._quantity import Lengths
+from nas_yolo.samplers._outlook import Outlook, bounded, enough, first_designs, spread_design
+from nas_yolo.samplers._quantity import Fits
 
 AHEAD = 4  # designs measured, at most, for each slot since the last of them was trained
 MEASURING_S, MEASURING_SHARE = 10.0, 0.1  # what measuring one takes, about, and may take of a first training
@@ -54,10 +54,11 @@ class Frontier:
         limit_ms: float = math.inf,
         earlier: Sequence[Earlier] = (),
     ):
-        self._grid, self._seed, self._limit_ms, self._earlier = grid, seed, limit_ms, earlier
+        self._grid, self._seed, self._limit_ms = grid, seed, limit_ms
+        self._earlier = bounded(earlier)  # the same images first, the best of each first
         costs = np.asarray(costs, dtype=float)
         self._first_epochs, self._costs = float(costs[0]), costs / costs[-1]
-        self._lengths = Lengths()
+        self._fits = Fits()
         self._last: tuple[list[Seen], Outlook] | None = None
 
     @one_thread
@@ -70,8 +71,8 @@ class Frontier:
         if enough(seen, self._costs):
             return iter([codes for codes, _ in self._outlook(seen).candidates])
         rng = np.random.default_rng((self._seed, len(seen)))
-        known = [one.codes for one in sorted(self._earlier, key=lambda one: (not one.same_data, one.regret))]
-        return chain(known[: first_designs(self._costs)], spread_design(self._grid, seen, rng, self._lengths))
+        known = [one.codes for one in self._earlier[: first_designs(self._costs)]]
+        return chain(known, spread_design(self._grid, seen, rng, self._fits))
 
     @one_thread
     def order(self, seen: Sequence[Seen]) -> list[int]:
@@ -129,6 +130,6 @@ class Frontier:
 
     def _outlook(self, seen: Sequence[Seen]) -> Outlook:
         if self._last is None or self._last[0] != list(seen):
-            outlook = Outlook(self._grid, seen, self._costs, self._seed, self._limit_ms, self._lengths, self._earlier)
+            outlook = Outlook(self._grid, seen, self._costs, self._seed, self._limit_ms, self._fits, self._earlier)
             self._last = list(seen), outlook
         return self._last[1]

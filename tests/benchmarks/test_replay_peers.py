@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import benchmarks.replay.peers
-from benchmarks.replay.peers._syne_tune import MissingPackageError, library
+from benchmarks.replay.peers._packages import MissingPackageError, library
 from benchmarks.replay.peers.moasha import MultiObjectiveAsha, ranking, rungs
 from benchmarks.replay.simulation import Job, Method, NewMethod, replay
 from benchmarks.replay.table import Table

@@ -13,6 +13,7 @@ from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import hypervolume
 from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers._outlook import bounded
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.warm_start import earlier_designs, standings
 from search_spaces import Architecture
@@ -141,3 +142,12 @@ def test_the_best_of_an_earlier_search_are_tried_first(before: list[Seen]) -> No
     known = known_from(before)
     first = next(iter(Frontier(GRID, COSTS, 0, earlier=known).candidates([])))
     assert first == max(known, key=lambda one: one.standing).codes
+
+
+def test_what_is_kept_of_many_earlier_designs_is_bounded_and_the_best_of_it() -> None:
+    many = [Earlier((i,), float(-i), float(i), i % 3 > 0) for i in range(6000)]
+    kept = bounded(list(reversed(many)))
+    assert [one.same_data for one in kept] == [True] * 1000 + [False] * 1000
+    assert [one.regret for one in kept[:4]] == [1.0, 2.0, 4.0, 5.0]
+    assert kept[999].regret > 5000  # and of the others some from all over
+    assert bounded(many[:9]) == sorted(many[:9], key=lambda one: (not one.same_data, one.regret))

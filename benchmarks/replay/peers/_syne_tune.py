@@ -5,8 +5,6 @@ Source: https://github.com/syne-tune/syne-tune (0.16).
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -15,26 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.replay.peers._packages import library
 from benchmarks.replay.table import Table
-
-
-class MissingPackageError(ModuleNotFoundError):
-    """A peer's package is not installed."""
-
-
-def library(name: str) -> Any:
-    """A module of a package that only benchmarks need.
-
-    Raises:
-        MissingPackageError: If it is not installed.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what they use that is deprecated
-            return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        message = f"this peer needs the package {error.name}: pip install 'nas-yolo[bench]'"
-        raise MissingPackageError(message, name=error.name) from error
 
 
 class OwnRandom:

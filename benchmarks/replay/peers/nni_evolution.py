@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.replay.peers._packages import library
 from benchmarks.replay.peers._rows import ROUNDING, Rows
-from benchmarks.replay.peers._syne_tune import library
 from benchmarks.replay.simulation import Job, Method
 from benchmarks.replay.table import Table
 

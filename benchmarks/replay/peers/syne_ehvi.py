@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import warnings
 
+from benchmarks.replay.peers._packages import library
 from benchmarks.replay.peers._rows import ROUNDING, Rows
-from benchmarks.replay.peers._syne_tune import OwnRandom, Space, library, trial
+from benchmarks.replay.peers._syne_tune import OwnRandom, Space, trial
 from benchmarks.replay.simulation import Job, Method
 from benchmarks.replay.table import Table
 
