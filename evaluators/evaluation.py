@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any, Literal
 
 Quality = Literal["good", "noisy", "invalid"]
-Cause = Literal["build", "export", "latency", "timeout", "nan", "oom", "crash", "error"]
+Cause = Literal[
+    "build",
+    "export",
+    "timeout",
+    "nan",
+    "oom",
+    "crash",
+    "error",
+    "unsupported",
+    "config_mismatch",
+    "garbage",
+    "unreachable",
+    "device_busy",
+    "device_changed",
+    "throttled",
+    "drifted",
+    "disk_full",
+]
+TIE = 0.03
+"""Relative difference of two latencies under which neither is called faster: what sessions differ by, at most."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +70,12 @@ class Latency:
         samples: Timed runs of the candidate.
         drift: Relative change of the ratio between the halves of the session.
         load: Cores kept busy by other processes meanwhile; None where the system does not tell.
-        quality: `good`; `noisy` if a flag is up; `invalid` if the output is wrong: then there is no latency.
-        flags: What is wrong: `wide_interval`, `drift`, `foreign_load`, `few_samples`.
+        quality: `good`; `noisy` if a flag is up that makes it doubtful; `invalid` if it is not to be used.
+        flags: `wide_interval` and `drift` (of the ratio), `foreign_load`, `few_samples`, `unstable` and `enqueue_bound`
+            (trtexec's own alarms): noisy. `throttled`: invalid. `drifted`: the reference was 5 to 15 % off its
+            calibrated time, which the ratio corrects; `off_calibration`: more than that.
+        sessions: Fresh processes that it is the median of.
+        conditions: For the record: settings read back, state of the device before and after, seconds of each phase.
     """
 
     target: str
@@ -68,6 +93,67 @@ class Latency:
     load: float | None
     quality: Quality
     flags: tuple[str, ...] = ()
+    sessions: int = 1
+    conditions: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def error_ms(self) -> float:
+        """Half the width of its interval."""
+        return (self.ci_high_ms - self.ci_low_ms) / 2
+
+
+def combine(sessions: Sequence[Latency]) -> Latency | None:
+    """One latency from several sessions of the same network on the same target; None if none may be used.
+
+    Good sessions count, noisy ones where there is no good one. Its interval is the widest of: that within a session,
+    and what the sessions differ by.
+
+    Args:
+        sessions: Oldest first.
+    """
+    good = [one for one in sessions if one.quality == "good"] or [one for one in sessions if one.quality == "noisy"]
+    if len(good) < 2:
+        return good[0] if good else None
+    middle = median(one.latency_ms for one in good)
+    apart = max(abs(one.latency_ms - middle) for one in good)
+    half = max(apart, median(one.error_ms for one in good))
+    return replace(
+        good[-1],
+        latency_ms=middle,
+        ratio=middle / good[-1].reference_ms,
+        ci_low_ms=max(middle - half, 0.0),
+        ci_high_ms=middle + half,
+        median_ms=median(one.median_ms for one in good),
+        samples=sum(one.samples for one in good),
+        sessions=len(good),
+    )
+
+
+@dataclass(frozen=True)
+class DeployedAccuracy:
+    """Accuracy of the file that is deployed, on the validation images, beside that of the network it was made from.
+
+    Attributes:
+        target: The target's name.
+        fingerprint: Of the target.
+        precision: That the runtime computes in.
+        epochs: That the network was trained for.
+        images: Validation images.
+        map50_95: In [0, 1]. Higher is better.
+        map50: At IoU 0.50.
+        torch_map50_95: Of PyTorch in fp32, by the same validation.
+        torch_map50: Likewise.
+    """
+
+    target: str
+    fingerprint: str
+    precision: str
+    epochs: int
+    images: int
+    map50_95: float
+    map50: float
+    torch_map50_95: float
+    torch_map50: float
 
 
 @dataclass(frozen=True)
@@ -98,11 +184,13 @@ class Failure:
         cause: A word to count by.
         message: One line for people.
         detail: Traceback or output, its end, for developers.
+        target: Name of the target on which it happened; empty where none had to do with it.
     """
 
     cause: Cause
     message: str
     detail: str = ""
+    target: str = ""
 
 
 def failure_from(error: BaseException, cause: Cause = "error") -> Failure:

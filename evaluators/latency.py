@@ -1,47 +1,53 @@
-"""Latency of one network on one target: the one timing protocol, whatever the runtime.
+"""Latency of one network on one target: the one timing protocol, whatever the runtime and the connection.
 
 The candidate and a frozen reference, yolov8n at the same image size, are timed in interleaved blocks by a fresh process
-(`probe.py`) that has the machine to itself (`host_lock.py`). The latency is the ratio of the two times the reference's
-calibrated time, which is measured once per target and image size and kept.
+on the device (`probe.py`), which has the device to itself meanwhile. The latency is the ratio of the two times the
+reference's calibrated time, which is measured once per target and image size and kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from evaluators.connections import connection
+from evaluators.errors import LatencyError
 from evaluators.evaluation import Latency
-from evaluators.export import export_onnx
-from evaluators.host_lock import measuring
-from evaluators.target import Target
+from evaluators.export import export
+from evaluators.host_lock import training
+from evaluators.target import Target, get_runtime
 
 if TYPE_CHECKING:
     from torch import nn
 
-PROTOCOL = "1"
+PROTOCOL = "2"
 REFERENCE = "yolov8n"
-CALIBRATION_SESSIONS = 3
-TIMEOUT_S = 120
-PROBE = Path(__file__).parent / "probe.py"
+CALIBRATION_SESSIONS = 5
+RETRIES = 2  # of a session that is not good
+PAUSE_S = 3.0  # before the first of them; longer before the next
+COOL_S = 30.0  # likewise, for a device that was throttled
+DRIFTED = 0.05  # how far the reference may be off its calibrated time before a session is repeated after a pause ...
+OFF = 0.15  # ... and beyond which it tells nothing, nor do others since the reference was last where it should be
+LIMITS_S = {"waiting": 900.0, "loading": 120.0, "measuring": 120.0}
+BUILD_S = 900.0  # in place of the limit of loading, for a runtime that builds an engine
+DOUBTFUL = frozenset({"wide_interval", "drift", "foreign_load", "few_samples", "unstable", "enqueue_bound"})
 
-
-class LatencyError(RuntimeError):
-    """A measurement that gave no number; the message says why."""
+Time = Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]
+State = dict[str, dict[str, float]]  # as `probe.machine_state` gives it
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -61,146 +67,276 @@ class Calibration:
     spread: float
 
 
-def fingerprint(target: Target) -> str:
-    """Hash of everything that latency depends on besides the model: sixteen hexadecimal digits."""
-    identity = {
-        "machine": platform.node(),
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "runtime": target.runtime,
-        "runtime_version": version(target.runtime),
-        "precision": target.precision,
-        "threads": target.threads,
-        "reference": REFERENCE,
-        "protocol": PROTOCOL,
-    }
+class Session(BaseModel):
+    """What a probe may answer; anything else is refused."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    ratio: Positive
+    ratio_low: Positive
+    ratio_high: Positive
+    median_ms: Time
+    p90_ms: Time | None
+    reference_ms: Time
+    first_ms: Time
+    samples: Annotated[int, Field(ge=1)]
+    drift: Share
+    load: Share | None
+    flags: list[Annotated[str, Field(max_length=40)]]
+    load_s: Share
+    seconds: Share
+    settings: dict[str, Any]
+    identity: dict[str, Any]
+    before: State = {}
+    after: State = {}
+    throttled_by: list[str] = []
+
+
+def identify(target: Target) -> dict[str, Any]:
+    """Everything that latency depends on besides the model, as the device says: machine, system, runtime, settings.
+
+    Raises:
+        LatencyError: If it does not answer, or lacks the runtime.
+    """
+    return identity_of(target, connection(target)(target, _job(target, "identify"), {}))
+
+
+def fingerprint_of(identity: Mapping[str, Any]) -> str:
+    """Hash of an identity: sixteen hexadecimal digits."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(target: Target) -> str:
+    """That of the device as it is now.
+
+    Raises:
+        LatencyError: As `identify`.
+    """
+    return fingerprint_of(identify(target))
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What changed between two identities, for people."""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} was {before.get(name)}, is {after.get(name)}" for name in names)[:300]
 
 
 def calibrate(target: Target, imgsz: int) -> Calibration:
     """Time the reference in fresh sessions. Do it once per target and image size, on a quiet machine.
 
     Raises:
+        LatencyError: If it cannot be timed, or the device changed or was throttled meanwhile.
+    """
+    return calibration_from(target, imgsz, list(reference_sessions(target, imgsz)))
+
+
+def reference_sessions(target: Target, imgsz: int) -> Iterator[Session]:
+    """Time the reference against itself in fresh sessions, as many as a calibration needs.
+
+    Raises:
         LatencyError: If it cannot be timed.
     """
-    reference = reference_onnx(imgsz)
-    times = []
+    files = reference_files(target, imgsz)
     for _ in range(CALIBRATION_SESSIONS):
-        times.append(_probe(reference, reference, target)["reference_ms"])
-    middle = statistics.median(times)
-    spread = max(abs(value / middle - 1) for value in times)
-    return Calibration(fingerprint(target), imgsz, middle, spread)
+        yield time_files(target, files, files)
 
 
-def measure_latency(model: nn.Module, target: Target, calibration: Calibration, scratch: Path) -> Latency:
-    """Export a network and time it.
+def calibration_from(target: Target, imgsz: int, sessions: Sequence[Session]) -> Calibration:
+    """What sessions of the reference with itself say.
+
+    Raises:
+        LatencyError: If the device changed or was throttled meanwhile.
+    """
+    if slowed := sorted({name for session in sessions for name in session.throttled_by}):
+        raise LatencyError("throttled", f"target {target.name} was throttled while it was calibrated: {slowed}")
+    marks = {fingerprint_of(identity_of(target, session.identity)) for session in sessions}
+    if len(marks) > 1:
+        raise LatencyError("device_changed", f"target {target.name} changed while it was calibrated")
+    times = [session.reference_ms for session in sessions]
+    return Calibration(marks.pop(), imgsz, statistics.median(times), spread(times))
+
+
+def spread(values: Sequence[float]) -> float:
+    """Largest relative deviation from the median."""
+    middle = statistics.median(values)
+    return max(abs(value / middle - 1) for value in values)
+
+
+def measure_latency(
+    network: nn.Module, target: Target, calibration: Calibration, scratch: Path, sessions: int = 1
+) -> Iterator[Latency]:
+    """Export a network and time it, in fresh processes until `sessions` of them were good, or there were too many.
 
     Args:
-        model: A detector as Ultralytics builds it; left unchanged.
+        network: A detector as Ultralytics builds it; left unchanged.
         target: Where.
         calibration: Of that target and the image size to use.
         scratch: An existing folder for the exported file.
+        sessions: Good ones that are wanted.
+
+    Yields:
+        Each session, the doubtful and the invalid too; see `combine`.
 
     Raises:
-        LatencyError: If it cannot be timed: the runtime crashed, hung, or produced values that are not finite.
+        LatencyError: If it cannot be timed: the device is away or another one, the runtime crashed, hung, or would not
+            do what was asked.
     """
-    candidate = scratch / f"candidate-{os.getpid()}.onnx"
-    reference = reference_onnx(calibration.imgsz)
-    export_onnx(model, calibration.imgsz, candidate)
-    try:
-        result = _probe(candidate, reference, target)
-    finally:
-        candidate.unlink()
-    reference_ms = calibration.reference_ms
-    return Latency(
-        target=target.name,
-        fingerprint=calibration.fingerprint,
-        imgsz=calibration.imgsz,
-        latency_ms=result["ratio"] * reference_ms,
-        ci_low_ms=result["ratio_low"] * reference_ms,
-        ci_high_ms=result["ratio_high"] * reference_ms,
-        ratio=result["ratio"],
-        reference_ms=reference_ms,
-        median_ms=result["median_ms"],
-        p90_ms=result["p90_ms"],
-        samples=result["samples"],
-        drift=result["drift"],
-        load=result["load"],
-        quality="noisy" if result["flags"] else "good",
-        flags=tuple(result["flags"]),
+    reference = reference_files(target, calibration.imgsz)
+    with exported(network, target, calibration.imgsz, scratch) as (files, export_s):
+        good = retries = usable = 0
+        while good < sessions:
+            session = time_files(target, files, reference)
+            check_same(target, identity_of(target, session.identity), calibration)
+            latency = _latency(session, target, calibration, export_s)
+            again = retries < RETRIES and (latency.quality != "good" or "drifted" in latency.flags)
+            off = "off_calibration" in latency.flags
+            if off and not again and target.exclusive:
+                raise LatencyError("drifted", off_text(target, session.reference_ms / calibration.reference_ms - 1))
+            yield latency
+            usable += latency.quality != "invalid"
+            if not usable and not again:
+                why = ", ".join(session.throttled_by)
+                raise LatencyError("throttled", f"{target.name} slowed down in each session ({why}); let it cool down")
+            if again:
+                retries += 1
+                time.sleep(retries * (COOL_S if "throttled" in latency.flags else PAUSE_S))
+            else:
+                good += 1
+
+
+def off_text(target: Target, off: float) -> str:
+    """That a device is not as fast as it was, and what to do."""
+    return (
+        f"the reference takes {off:+.0%} of its calibrated time on {target.name} (heat, power mode, other work?); see "
+        f"nas-yolo target check {target.name}, and give it --recalibrate if that is how the device is from now on"
     )
 
 
-def reference_onnx(imgsz: int) -> Path:
-    """The frozen reference model as ONNX, made once per image size and kept in the user's cache.
+def check_same(target: Target, identity: Mapping[str, Any], calibration: Calibration) -> None:
+    """Refuse to compare devices that are not the same.
+
+    Raises:
+        LatencyError: `device_changed`.
+    """
+    if fingerprint_of(identity) != calibration.fingerprint:
+        raise LatencyError("device_changed", f"target {target.name} is not the device, or not set up, as it was")
+
+
+@contextmanager
+def exported(network: nn.Module, target: Target, imgsz: int, scratch: Path) -> Iterator[tuple[dict[str, Path], float]]:
+    """The files that the target's runtime reads, by their names in a job, and the seconds that it took."""
+    started = time.monotonic()
+    format = _format(target)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="export-") as folder:
+        with training():  # it computes, which must not disturb a measurement on this machine
+            files = export(network, imgsz, format, Path(folder))
+        yield files, time.monotonic() - started
+
+
+def reference_files(target: Target, imgsz: int) -> dict[str, Path]:
+    """The frozen reference model in the target's format, made once per image size and kept in the user's cache.
 
     Its weights are random but always the same; time does not depend on them.
     """
-    folder = Path(platformdirs.user_cache_dir("nas-yolo")) / "reference"
-    path = folder / f"{REFERENCE}-{imgsz}-protocol{PROTOCOL}.onnx"
-    if not path.exists():
+    format = _format(target)
+    folder = Path(platformdirs.user_cache_dir("nas-yolo")) / "reference" / f"{REFERENCE}-{imgsz}-{format}-{PROTOCOL}"
+    if not folder.exists():
         import torch
 
         from search_spaces import hook
         from search_spaces.space_file import load_preset
 
-        folder.mkdir(parents=True, exist_ok=True)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model = hook.build(hook.model_file(load_preset(REFERENCE), nc=80))
-        export_onnx(model, imgsz, path)
-    return path
-
-
-def _probe(candidate: Path, reference: Path, target: Target) -> dict[str, Any]:
-    """Load both models in a fresh process, then time them while nobody else computes."""
-    runtime = Path(__file__).parent / "runtimes" / f"{target.runtime}.py"
-    command = [sys.executable, "-I", str(PROBE), "--model", str(candidate), "--reference", str(reference)]
-    command += ["--runtime", str(runtime), "--threads", str(target.threads), "--wait"]
-    pipe = subprocess.PIPE
-    with tempfile.TemporaryFile("w+") as errors:
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process:
-            assert process.stdout is not None
+            network = hook.build(hook.model_file(load_preset(REFERENCE), nc=80))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
+            with training():
+                export(network, imgsz, format, new)
             try:
-                with _killed_after(TIMEOUT_S, process, target):
-                    process.stdout.readline()  # "ready", or the end of a process that failed
-                with measuring(), _killed_after(TIMEOUT_S, process, target):
-                    output, _ = process.communicate("go\n")
-            finally:
-                process.kill()
-        if process.returncode != 0:
-            errors.seek(0)
-            reason = (errors.read().strip().splitlines() or ["no message"])[-1]
-            raise LatencyError(f"{target.runtime} ended with status {process.returncode}: {reason[:200]}")
+                new.rename(folder)
+            except OSError:  # another process was first
+                if not folder.exists():
+                    raise
+    return {path.name: path for path in sorted(folder.iterdir())}
+
+
+@lru_cache
+def _format(target: Target) -> str:
+    """What the target's runtime reads; asked once per process, since every session says whether the device changed."""
+    format: str = get_runtime(target.runtime).model_format(target.precision, identify(target))
+    return format
+
+
+def time_files(target: Target, files: Mapping[str, Path], reference: Mapping[str, Path]) -> Session:
+    """One session on the device, in a fresh process.
+
+    Args:
+        target: Where.
+        files: Of the candidate: `model` with the suffixes of the format.
+        reference: Of the reference, likewise.
+
+    Raises:
+        LatencyError: If there is no figure, or none that can be believed.
+    """
+    named = dict(files) | {path.name.replace("model.", "reference."): path for path in reference.values()}
+    answer = connection(target)(target, _job(target, "measure"), named)
     try:
-        result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    except (IndexError, ValueError) as error:
-        raise LatencyError(f"{target.runtime} printed no result") from error
-    if not result.get("finite"):
-        raise LatencyError(f"{target.runtime} computed values that are not finite")
-    return result
+        return Session.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise LatencyError("garbage", f"the device's {where} makes no sense: {first['msg']}", str(error)) from error
 
 
-@contextmanager
-def _killed_after(seconds: float, process: subprocess.Popen[str], target: Target) -> Iterator[None]:
-    """Kill a process that does not come to its next step in time; waiting for the machine does not count."""
-    watchdog = threading.Timer(seconds, process.kill)
-    watchdog.start()
-    try:
-        yield
-    finally:
-        timed_out = watchdog.finished.is_set()
-        watchdog.cancel()
-    if timed_out:
-        raise LatencyError(f"{target.runtime} did not finish within {seconds} s")
+def _job(target: Target, action: str) -> dict[str, Any]:
+    runtime = get_runtime(target.runtime)
+    loading = BUILD_S if target.runtime == "tensorrt" else LIMITS_S["loading"]
+    return {
+        "action": action,
+        "runtime": target.runtime,
+        "runtime_source": Path(runtime.__file__).read_text(encoding="utf-8"),
+        "settings": target.settings,
+        "postprocess": target.postprocess,
+        "limits": LIMITS_S | {"loading": loading},
+    }
 
 
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("model name", "Model", "Hardware")):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor()
+def identity_of(target: Target, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the device says of itself, with what is asked of it."""
+    asked = target.settings | {"postprocess": target.postprocess, "reference": REFERENCE, "protocol": PROTOCOL}
+    return dict(said) | asked
+
+
+def _latency(session: Session, target: Target, calibration: Calibration, export_s: float) -> Latency:
+    reference_ms = calibration.reference_ms
+    off = abs(session.reference_ms / reference_ms - 1)
+    flags = [*session.flags, *(["off_calibration"] if off > OFF else ["drifted"] if off > DRIFTED else [])]
+    doubtful = off > OFF or not DOUBTFUL.isdisjoint(flags)
+    return Latency(
+        target=target.name,
+        fingerprint=calibration.fingerprint,
+        imgsz=calibration.imgsz,
+        latency_ms=session.ratio * reference_ms,
+        ci_low_ms=session.ratio_low * reference_ms,
+        ci_high_ms=session.ratio_high * reference_ms,
+        ratio=session.ratio,
+        reference_ms=reference_ms,
+        median_ms=session.median_ms,
+        p90_ms=session.p90_ms,
+        samples=session.samples,
+        drift=session.drift,
+        load=session.load,
+        quality="invalid" if "throttled" in flags else "noisy" if doubtful else "good",
+        flags=tuple(flags),
+        conditions={
+            "settings": session.settings,
+            "first_ms": session.first_ms,
+            "reference_off": round(session.reference_ms / reference_ms - 1, 4),
+            "seconds": {"export": round(export_s, 3), "load": round(session.load_s, 3), "time": session.seconds},
+            **({"before": session.before, "after": session.after} if session.before else {}),
+            **({"throttled_by": session.throttled_by} if session.throttled_by else {}),
+        },
+    )

@@ -6,13 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluators.errors import LatencyError
 from evaluators.evaluation import Complexity, Failure, Latency, failure_from
-from evaluators.latency import Calibration, LatencyError, calibrate, measure_latency
+from evaluators.host_lock import training
+from evaluators.latency import (
+    Calibration,
+    calibrate,
+    check_same,
+    identity_of,
+    measure_latency,
+    reference_files,
+    time_files,
+)
 from evaluators.memory import release_memory
 from evaluators.target import Target
 from search_spaces.architecture import Architecture
-
-SESSIONS = 2  # a noisy measurement is repeated once
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class MeasurementRequest:
         imgsz: Pixels.
         targets: Those on which no latency is known yet, each with its calibration.
         scratch: A folder for the exported file.
+        sessions: Fresh processes in which it is timed on each target.
+        sized: Whether its size is known.
     """
 
     architecture: Architecture
@@ -32,10 +42,12 @@ class MeasurementRequest:
     imgsz: int
     targets: tuple[tuple[Target, Calibration], ...]
     scratch: Path
+    sessions: int = 1
+    sized: bool = False
 
 
 def measure(request: MeasurementRequest) -> Iterator[Complexity | Latency | Failure]:
-    """Yield the size, then the latencies; or, last, what went wrong."""
+    """Yield the size, then each session on each target, or what went wrong there."""
     try:
         import torch
 
@@ -43,30 +55,41 @@ def measure(request: MeasurementRequest) -> Iterator[Complexity | Latency | Fail
         from search_spaces import hook
 
         torch.set_num_threads(1)
-        model = hook.build(hook.model_file(request.architecture, request.classes))
+        with training():  # it computes, which must not disturb a measurement on this machine
+            network = hook.build(hook.model_file(request.architecture, request.classes))
+            complexity = None if request.sized else measure_complexity(network, request.imgsz)
     except Exception as error:
         yield failure_from(error, "build")
         return
     try:
-        yield measure_complexity(model, request.imgsz)
+        if complexity:
+            yield complexity
         request.scratch.mkdir(parents=True, exist_ok=True)
         for target, calibration in request.targets:
-            for _ in range(SESSIONS):
-                latency = measure_latency(model, target, calibration, request.scratch)
-                yield latency
-                if latency.quality == "good":
-                    break
-    except LatencyError as error:
-        yield failure_from(error, "latency")
+            try:
+                yield from measure_latency(network, target, calibration, request.scratch, request.sessions)
+            except LatencyError as error:  # another device may do better
+                yield Failure(error.cause, str(error), error.detail, target.name)
     except Exception as error:
         yield failure_from(error, "export")
     finally:
         release_memory()
 
 
+def check_target(target: Target, calibration: Calibration) -> Iterator[Failure]:
+    """Time the reference on a target; yield what went wrong."""
+    try:
+        files = reference_files(target, calibration.imgsz)
+        check_same(target, identity_of(target, time_files(target, files, files).identity), calibration)
+    except LatencyError as error:
+        yield Failure(error.cause, str(error), error.detail, target.name)
+
+
 def calibrate_target(target: Target, imgsz: int) -> Iterator[Calibration | Failure]:
     """Yield the reference's time on a target, or what went wrong."""
     try:
         yield calibrate(target, imgsz)
+    except LatencyError as error:
+        yield Failure(error.cause, str(error), error.detail, target.name)
     except Exception as error:
-        yield failure_from(error, "latency")
+        yield failure_from(error)

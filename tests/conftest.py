@@ -23,7 +23,11 @@ os.environ.update(ultralytics_environment())
 
 
 # Two processes share the files, each taken as a whole: the longest first, so that none is left for the end.
-LONGEST = ("search", "crash", "stock", "training", "registry", "complexity", "cli", "block_contract", "presets")
+LONGEST = (
+    *("search", "crash", "search_devices", "stock", "replay", "warm_start", "training", "registry", "complexity"),
+    *("cli", "runtime_contract", "deployed", "ray_connection", "validate_cli", "failure_modes", "latency"),
+    *("target_cli", "ssh", "block_contract", "presets"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,15 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 QUICK = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("probe", {probe!r})
-probe = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(probe)
-probe.WARM_UP_S = probe.MIN_S = 0.05
-probe.WARM_UP_LIMIT_S = probe.MAX_S = 0.3
-probe.MIN_BLOCKS = 2
-probe.TOO_WIDE = probe.TOO_MUCH_DRIFT = probe.TOO_MUCH_LOAD = float("inf")
-sys.exit(probe.main())
+
+WARM_UP_S = MIN_S = 0.05
+WARM_UP_LIMIT_S = MAX_S = 0.3
+MIN_BLOCKS = FEW_BLOCKS = 2
+LOOK_S = 0.01
+TOO_WIDE = TOO_MUCH_DRIFT = TOO_MUCH_LOAD = EXCLUSIVE_LOAD = NEARLY = float("inf")
 """
 
 
@@ -52,10 +53,14 @@ sys.exit(probe.main())
 def quick_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real probe, content with little time and with whatever else the machine does meanwhile."""
     from evaluators import latency
+    from evaluators.connections import _exchange
 
     path = tmp_path / "quick_probe.py"
-    path.write_text(QUICK.format(probe=str(latency.PROBE)))
-    monkeypatch.setattr(latency, "PROBE", path)
+    path.write_text(_exchange.PROBE.read_text() + QUICK)
+    monkeypatch.setattr(_exchange, "PROBE", path)
+    monkeypatch.setattr(latency, "DRIFTED", float("inf"))
+    monkeypatch.setattr(latency, "OFF", float("inf"))
+    monkeypatch.setattr(latency, "CALIBRATION_SESSIONS", 2)
 
 
 @pytest.fixture(scope="session")

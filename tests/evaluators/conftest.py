@@ -1,60 +1,100 @@
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import os
+import shutil
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from evaluators import latency
+from benchmarks.ssh_server import PROGRAM, SshServer
+from evaluators import latency, probe
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
 
 SCRIPTED = """
-import sys
-print("ready", flush=True)
-sys.stdin.readline()
+import json, os, sys, time
+from math import inf, nan
+
+def say(**event):
+    print(json.dumps(event), flush=True)
+
+def serve():
+    job = json.loads(sys.stdin.buffer.readline())
 {code}
 """
 FIGURES = {
-    **{"ratio": 1.5, "ratio_low": 1.4, "ratio_high": 1.7, "median_ms": 3.0, "p90_ms": 3.5, "reference_ms": 2.0},
-    **{"samples": 100, "drift": 0.01, "load": 0.0, "flags": [], "finite": True},
+    **{"ratio": 1.5, "ratio_low": 1.4, "ratio_high": 1.7, "median_ms": 3.0, "p90_ms": 3.5, "reference_ms": 8.0},
+    **{"samples": 100, "drift": 0.01, "load": 0.0, "flags": [], "first_ms": 9.0, "load_s": 0.1, "seconds": 2.0},
+    **{"settings": {"threads": 1}, "identity": {"machine": "made up"}},
 }
 
 
 @pytest.fixture
 def scripted_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a process in the probe's place that does what it is told: a fault, or a machine of known speed."""
+    """Puts a program in the probe's place that does what it is told: a fault, or a machine of known speed."""
+    from evaluators.connections import _exchange
 
     def script(code: str) -> None:
         path = tmp_path / "scripted_probe.py"
-        path.write_text(SCRIPTED.format(code=code))
-        monkeypatch.setattr(latency, "PROBE", path)
+        path.write_text(SCRIPTED.format(code=textwrap.indent(textwrap.dedent(code).strip() or "pass", "    ")))
+        monkeypatch.setattr(_exchange, "PROBE", path)
 
     return script
 
 
 @pytest.fixture
 def probe_that_prints(scripted_probe: Callable[[str], None]) -> Callable[..., None]:
-    """Like `scripted_probe`: one that prints good figures, with some of them changed."""
+    """Like `scripted_probe`: one that answers good figures, with some of them changed."""
 
     def script(**changed: Any) -> None:
-        scripted_probe(f"print({json.dumps(FIGURES | changed)!r})")
+        scripted_probe(f"say(event='result', result={FIGURES | changed!r})")
 
     return script
 
 
 @pytest.fixture
-def any_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the probe does not read them, models need not be exported."""
-    monkeypatch.setattr(latency, "export_onnx", lambda model, imgsz, path: path.write_text("not read"))
+def session() -> Callable[..., latency.Session]:
+    """Good figures of a session, with some of them changed."""
+    return lambda **changed: latency.Session.model_validate(FIGURES | changed)
 
 
 @pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's cache folder for this test alone: nobody else's locks, no reference model yet."""
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine for this test alone, as far as locks say."""
+    monkeypatch.setattr(probe, "LOCKS", tmp_path / "locks")
+    return tmp_path / "locks"
+
+
+@pytest.fixture
+def quick_probe(quick_probe: None, own_locks: Path) -> None:
+    """With locks of its own."""
+    from evaluators.connections import _exchange
+
+    with open(_exchange.PROBE, "a") as program:
+        program.write(f"\nLOCKS = Path({str(own_locks)!r})\n")
+
+
+@pytest.fixture
+def any_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the probe does not read them, models need not be exported."""
+
+    def write(network: object, imgsz: int, format: str, folder: Path) -> dict[str, Path]:
+        (folder / "model.onnx").write_text("not read")
+        return {"model.onnx": folder / "model.onnx"}
+
+    monkeypatch.setattr(latency, "export", write)
+    monkeypatch.setattr(latency, "_format", lambda target: "onnx")
+
+
+@pytest.fixture
+def own_cache(own_locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's cache folder for this test alone: no reference model yet, and nobody else's locks."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "nas-yolo"
 
@@ -72,3 +112,91 @@ def small_detector() -> DetectionModel:
         Neck("Conv", (Level("C2f", 24, 1), Level("C2f", 32, 1), Level("C2f", 48, 1))),
     )
     return hook.build(hook.model_file(architecture, nc=2))
+
+
+@pytest.fixture
+def change_probe(quick_probe: None) -> Callable[[str], None]:
+    """Adds to the quick probe's program; from the start it looks around often."""
+    from evaluators.connections import _exchange
+
+    def change(code: str) -> None:
+        with open(_exchange.PROBE, "a") as program:
+            program.write(f"\n{textwrap.dedent(code)}\n")
+
+    change("POLL_S = 0.02")
+    return change
+
+
+RUNTIME = """
+import os, subprocess, time
+from pathlib import Path
+
+def identity(settings):
+    return {{"runtime": "made up", "version": "1"}}
+
+class Network:
+    settings = {{"threads": 1}}
+
+    def infer(self, image):
+        import numpy
+        return [numpy.zeros((1, 84, 100))]
+
+    def run(self):
+        time.sleep(0.001)
+{run}
+
+def load(model, settings):
+{load}
+    return Network()
+"""
+
+
+@pytest.fixture
+def scripted_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a runtime in the place of all others that does what it is told when it loads a network, or runs it."""
+
+    def script(load: str = "pass", run: str = "pass") -> None:
+        path = tmp_path / "scripted_runtime.py"
+        code = {"load": textwrap.indent(textwrap.dedent(load), " " * 4), "run": textwrap.indent(run, " " * 8)}
+        path.write_text(RUNTIME.format(**code))
+        file = SimpleNamespace(__file__=str(path), model_format=lambda precision, identity: "onnx")
+        monkeypatch.setattr(latency, "get_runtime", lambda name: file)
+
+    return script
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Callable[..., dict[str, Path]]:
+    """Writes an ONNX model of one operator; its weights take `size` numbers."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    def write(name: str = "tiny", operator: str = "Relu", domain: str = "", size: int = 1) -> dict[str, Path]:
+        shape = (1, 3, 512, 512)  # so that it takes a believable time
+        image = helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)
+        output = helper.make_tensor_value_info("output0", TensorProto.FLOAT, shape)
+        weight = helper.make_tensor("weight", TensorProto.FLOAT, (size,), os.urandom(4 * size), raw=True)
+        node = helper.make_node(operator, ["images"], ["output0"], domain=domain)
+        graph = helper.make_graph([node], name, [image], [output], [weight])
+        opsets = [helper.make_opsetid("", 17), *([helper.make_opsetid(domain, 1)] if domain else [])]
+        folder = tmp_path / name
+        folder.mkdir()
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "model.onnx")
+        return {"model.onnx": folder / "model.onnx"}
+
+    return write
+
+
+@pytest.fixture
+def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
+    from evaluators.connections import ssh
+
+    if not PROGRAM or not shutil.which("ssh"):
+        pytest.skip("OpenSSH's client and server are not installed: apt-get install openssh-server")
+    (tmp_path / "device").mkdir()
+    server = SshServer(tmp_path / "device")
+    with tempfile.TemporaryDirectory(prefix="ssh-", dir="/tmp") as sockets:  # their paths must be short
+        monkeypatch.setattr(ssh, "SOCKETS", Path(sockets))
+        server.start()
+        yield server
+        server.stop()  # the client's master process ends with its connection

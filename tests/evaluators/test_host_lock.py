@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import stat
 import subprocess
 import sys
 import threading
@@ -12,8 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from evaluators import host_lock
-from evaluators.host_lock import lock_folder, measuring, training
+from evaluators import host_lock, probe
+from evaluators.host_lock import training
+from evaluators.probe import measuring
 
 LONG_S = 30.0  # what must happen, happens long before
 SHORT_S = 0.1  # what must not happen, is given so long to happen
@@ -21,7 +24,7 @@ SHORT_S = 0.1  # what must not happen, is given so long to happen
 HOLDER = """
 import sys
 from pathlib import Path
-from evaluators.host_lock import {kind}
+from evaluators.{module} import {kind}
 with {kind}(Path(sys.argv[1])):
     print("inside", flush=True)
     sys.stdin.read()
@@ -108,7 +111,12 @@ def start() -> Iterator[Callable[[Callable[[Worker], None]], Worker]]:
 @contextmanager
 def holder_process(kind: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process, inside `training` or `measuring`."""
-    command = [sys.executable, "-c", HOLDER.format(kind=kind), str(folder)]
+    command = [
+        sys.executable,
+        "-c",
+        HOLDER.format(kind=kind, module="probe" if kind == "measuring" else "host_lock"),
+        str(folder),
+    ]
     root = Path(host_lock.__file__).parents[1]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         try:
@@ -265,9 +273,65 @@ def test_folders_are_other_machines(start: Start, tmp_path: Path) -> None:
     assert start(measurement(tmp_path / "two")).inside.wait(LONG_S)
 
 
-def test_the_locks_are_in_the_user_s_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert lock_folder().is_relative_to(tmp_path)
+def test_the_locks_are_the_same_for_all_who_name_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "LOCKS", tmp_path / "locks")
     with measuring():
-        assert gate_is_closed(lock_folder())
-    assert not gate_is_closed(lock_folder())
+        assert gate_is_closed(tmp_path / "locks")
+    assert not gate_is_closed(tmp_path / "locks")
+
+
+def test_they_are_for_every_user_of_the_machine(tmp_path: Path) -> None:
+    with training(tmp_path / "locks"):
+        pass
+    for name in ("gate", "main"):
+        assert (tmp_path / "locks" / name).stat().st_mode & 0o444 == 0o444
+        (tmp_path / "locks" / name).chmod(0o444)  # to lock takes no right to write
+    with measuring(tmp_path / "locks"):
+        pass
+
+
+def test_waiting_for_others_has_an_end(start: Start, tmp_path: Path) -> None:
+    assert start(measurement(tmp_path)).inside.wait(LONG_S)
+    with pytest.raises(probe.ProbeError, match=r"for 0\.1 s$") as caught, measuring(tmp_path, limit_s=0.1):
+        raise AssertionError
+    assert caught.value.cause == "device_busy"
+
+
+def test_waiting_ends_when_the_result_is_not_wanted_any_more(start: Start, tmp_path: Path) -> None:
+    assert start(measurement(tmp_path)).inside.wait(LONG_S)
+    with pytest.raises(probe.ProbeError), measuring(tmp_path, wanted=lambda: False):
+        raise AssertionError
+
+
+def test_a_measurement_that_gave_up_lets_trainings_go_on(tmp_path: Path) -> None:
+    with training(tmp_path) as slot:
+        with pytest.raises(probe.ProbeError), measuring(tmp_path, limit_s=0.05):
+            raise AssertionError
+        slot.give_way()
+    assert slot.waited_s < 1.0
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+    with measuring(tmp_path):
+        assert descriptors() == before + 2
+        with pytest.raises(probe.ProbeError), measuring(tmp_path, limit_s=0.0):
+            raise AssertionError
+        assert descriptors() == before + 2
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_whoever_makes_the_locks_all_users_may_take_them(umask: int, tmp_path: Path) -> None:
+    folder = tmp_path / "locks"
+    usual = os.umask(umask)
+    try:
+        with measuring(folder):
+            pass
+    finally:
+        os.umask(usual)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
+    assert modes == {"locks": 0o1777, "main": 0o644, "gate": 0o644}
