@@ -1,60 +1,275 @@
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import torch
 
 import evaluators.runtimes
-from evaluators.export import export_onnx
+from evaluators import probe
+from evaluators.export import export
 from evaluators.target import list_runtimes
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
 
+FOLDER = Path(evaluators.runtimes.__file__).parent
+IMGSZ = 64
+# Mean error of boxes, as a share of the image, and of scores. Half precision has 11 bits, bf16 has 8.
+TOLERANCE = {"fp32": (1e-4, 1e-5), "fp16": (6e-3, 3e-3), "bf16": (5e-2, 2e-2), "int8": (0.2, 0.1)}
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 
-@pytest.fixture(params=list_runtimes())
-def runtime(request: pytest.FixtureRequest) -> ModuleType:
-    """The runtime's file, loaded as the probe loads it."""
-    path = Path(evaluators.runtimes.__file__).parent / f"{request.param}.py"
-    spec = importlib.util.spec_from_file_location("probed_runtime", path)
-    module = importlib.util.module_from_spec(spec)
+
+@lru_cache
+def runtime_file(name: str) -> ModuleType:
+    """As the probe loads it."""
+    return probe.load_runtime((FOLDER / f"{name}.py").read_text())
+
+
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+CLAIMED = [
+    pytest.param(name, precision, id=f"{name}-{precision}")
+    for name in list_runtimes()
+    if installed(name)
+    for precision in runtime_file(name).PRECISIONS
+]
+EVERY = [name for name in list_runtimes() if installed(name)]
+
+
+@pytest.fixture(scope="module")
+def lively_detector() -> DetectionModel:
+    """A detector whose outputs differ from place to place and from image to image, as those of a trained one do."""
+    from search_spaces import Architecture, Level, Neck, Stage, Stem, hook
+
+    stages = tuple(Stage("Conv", "C2f", width, 1) for width in (16, 24, 32, 48))
+    neck = Neck("Conv", (Level("C2f", 24, 1), Level("C2f", 32, 1), Level("C2f", 48, 1)))
+    network = hook.build(hook.model_file(Architecture("yolov8", Stem("Conv", 8), stages, neck), nc=2))
+    network.train()
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.weight.requires_grad:
+            module.reset_parameters()
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean over all that it sees, from here on
+            module.reset_running_stats()
+    with torch.no_grad():
+        for seed in range(8):  # normalisation learns the ranges, so that signals neither fade nor grow
+            network(torch.from_numpy(np.concatenate([image(10 * seed + i) for i in range(4)])))
+        for branch in (*network.model[-1].cv2, *network.model[-1].cv3):
+            branch[-1].weight.div_(4 * branch[-1].weight.std())
+            branch[-1].bias.zero_()
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def files(lively_detector: DetectionModel, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The detector in a format, exported once."""
+
+    @lru_cache
+    def write(format: str) -> str:
+        folder = tmp_path_factory.mktemp(format)
+        images = [image(seed) for seed in range(4)]
+        return model_of(export(lively_detector, IMGSZ, format, folder, images))
+
+    return write
+
+
+def model_of(files: dict[str, Path]) -> str:
+    return str(next(path for name, path in files.items() if name != "model.bin"))
+
+
+def image(seed: int) -> Any:
+    return np.random.default_rng(seed).random((1, 3, IMGSZ, IMGSZ), dtype=np.float32)
+
+
+def errors(output: Any, expected: Any) -> tuple[float, float]:
+    """Of boxes, as a share of the image, and of scores."""
+    error = np.abs(output - expected)[0]
+    return error[:4].mean() / IMGSZ, error[4:].mean()
+
+
+def settings(folder: Path, precision: str = "fp32", threads: int = 1) -> dict[str, Any]:
+    return {"threads": threads, "precision": precision, "device": "cpu", "exclusive": False, "folder": str(folder)}
+
+
+def load(name: str, files: Any, asked: dict[str, Any]) -> Any:
+    """The network; the test ends here where the runtime says that it would do something else."""
+    runtime = runtime_file(name)
+    format = runtime.model_format(asked["precision"], runtime.identity(asked))
     try:
-        spec.loader.exec_module(module)
-    except ModuleNotFoundError as error:
-        pytest.skip(f"{request.param} is not installed: {error}")
-    return module
+        return runtime.load(files(format), asked)
+    except RuntimeError as error:
+        assert asked["precision"] != "fp32"
+        if not str(error).startswith(("config_mismatch: ", "unsupported: ")):
+            raise
+        pytest.skip(f"{name} says: {error}")
 
 
-@pytest.fixture
-def detector_file(small_detector: DetectionModel, tmp_path: Path) -> Path:
-    export_onnx(small_detector, 32, tmp_path / "detector.onnx")
-    return tmp_path / "detector.onnx"
-
-
-def test_identity_can_be_printed(runtime: ModuleType) -> None:
-    identity = runtime.identity()
-    assert {"runtime", "version"} <= set(identity)
+@pytest.mark.parametrize("name", EVERY)
+def test_identity_can_be_printed(name: str, tmp_path: Path) -> None:
+    identity = runtime_file(name).identity(settings(tmp_path))
+    assert {"runtime": name, "version": identity["version"]}.items() <= identity.items()
     assert json.loads(json.dumps(identity)) == identity
 
 
+@pytest.mark.parametrize(("name", "precision"), CLAIMED)
+def test_computes_the_same_detections_as_torch(
+    name: str, precision: str, files: Any, lively_detector: DetectionModel, tmp_path: Path
+) -> None:
+    network = load(name, files, settings(tmp_path, precision))
+    for seed in (0, 1):
+        with torch.no_grad():
+            expected = lively_detector(torch.from_numpy(image(seed)))[0].numpy()
+        (output,) = network.infer(image(seed))
+        assert output.shape == expected.shape
+        boxes, scores = errors(output, expected)
+        assert boxes < TOLERANCE[precision][0]
+        assert scores < TOLERANCE[precision][1]
+
+
+def test_the_detector_of_these_tests_tells_images_and_places_apart(lively_detector: DetectionModel) -> None:
+    with torch.no_grad():
+        first, second = (lively_detector(torch.from_numpy(image(seed)))[0] for seed in (0, 1))
+    boxes, scores = errors(first.numpy(), second.numpy())
+    assert boxes > TOLERANCE["int8"][0]
+    assert scores > TOLERANCE["int8"][1]
+    assert first[0, 4:].std() > 0.05
+
+
+@pytest.mark.parametrize(("name", "precision"), CLAIMED)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_runs_again_and_again(runtime: ModuleType, threads: int, detector_file: Path) -> None:
-    run: Callable[[], bool] = runtime.load(str(detector_file), threads)
-    assert [run() for _ in range(3)] == [True, True, True]
+def test_says_what_is_really_used(name: str, precision: str, threads: int, files: Any, tmp_path: Path) -> None:
+    network = load(name, files, settings(tmp_path, precision, threads))
+    used = network.settings
+    assert json.loads(json.dumps(used)) == used
+    assert used["precision"] == precision
+    assert threads in (used.get("threads"), used.get("INFERENCE_NUM_THREADS"))
+    assert [network.run() for _ in range(3)] == [None, None, None]
 
 
-def test_says_that_an_output_is_not_finite(runtime: ModuleType, small_detector: DetectionModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", EVERY)
+def test_the_fixed_image_is_always_the_same_and_no_constant(name: str, files: Any, tmp_path: Path) -> None:
+    first, second = (load(name, files, settings(tmp_path)) for _ in range(2))
+    network_output = first.infer(None)[0]
+    np.testing.assert_array_equal(network_output, second.infer(None)[0])
+    first.infer(image(7))
+    np.testing.assert_array_equal(network_output, first.infer(None)[0])
+    assert np.abs(network_output - first.infer(np.zeros_like(image(0)))[0])[0, 4:].max() > 0.05
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_values_that_are_not_finite_are_seen(name: str, small_detector: DetectionModel, tmp_path: Path) -> None:
     small_detector.model[0].conv.weight.data.fill_(float("nan"))
-    export_onnx(small_detector, 32, tmp_path / "broken.onnx")
-    assert runtime.load(str(tmp_path / "broken.onnx"), 1)() is False
+    runtime = runtime_file(name)
+    format = runtime.model_format("fp32", runtime.identity(settings(tmp_path)))
+    (tmp_path / "model").mkdir()
+    files = export(small_detector, IMGSZ, format, tmp_path / "model")
+    network = runtime.load(model_of(files), settings(tmp_path))
+    assert not np.isfinite(network.infer(None)[0]).all()
 
 
-def test_a_file_that_is_no_model_is_an_error(runtime: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "garbage.onnx").write_bytes(b"garbage")
-    with pytest.raises(Exception, match=r"garbage\.onnx"):
-        runtime.load(str(tmp_path / "garbage.onnx"), 1)
+@pytest.mark.parametrize("name", EVERY)
+def test_a_file_that_is_no_model_is_an_error(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for suffix in ("onnx", "param", "bin", "torchscript"):
+        (tmp_path / f"model.{suffix}").write_bytes(b"garbage")
+    suffix = {"ncnn": "param", "torch": "torchscript"}.get(name, "onnx")
+    with pytest.raises(Exception, match=r"model\.|archive|read"):
+        runtime_file(name).load(str(tmp_path / f"model.{suffix}"), settings(tmp_path))
+
+
+def test_ncnn_takes_either_of_its_files(files: Any, tmp_path: Path) -> None:
+    """A job names only one of them: the first."""
+    weights = str(Path(files("ncnn")).with_suffix(".bin"))
+    (output,) = runtime_file("ncnn").load(weights, settings(tmp_path)).infer(image(0))
+    (expected,) = runtime_file("ncnn").load(files("ncnn"), settings(tmp_path)).infer(image(0))
+    np.testing.assert_array_equal(output, expected)
+
+
+def test_a_network_that_lacks_weights_is_an_error(files: Any, tmp_path: Path) -> None:
+    (tmp_path / "model.param").write_bytes(Path(files("ncnn")).read_bytes())
+    (tmp_path / "model.bin").write_bytes(b"")
+    with pytest.raises(RuntimeError, match=r"ncnn cannot read model\.bin"):
+        runtime_file("ncnn").load(str(tmp_path / "model.param"), settings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "format"),
+    [
+        ("onnxruntime", "fp16", "onnx-fp16"),
+        ("onnxruntime", "int8", "onnx"),
+        ("openvino", "int8", "onnx"),
+        ("torch", "fp16", "torchscript"),
+    ],
+)
+def test_what_would_not_be_used_is_refused(name: str, precision: str, format: str, files: Any, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^(config_mismatch|unsupported): .+"):
+        runtime_file(name).load(files(format), settings(tmp_path, precision))
+
+
+x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="about x86 processors")
+
+
+@x86
+def test_onnxruntime_refuses_signed_activations_which_x86_would_compute_in_fp32(files: Any, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^config_mismatch: .* in fp32"):
+        runtime_file("onnxruntime").load(files("onnx-int8"), settings(tmp_path, "int8"))
+
+
+@x86
+def test_ncnn_refuses_fp16_on_x86_where_its_options_do_nothing(files: Any, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^config_mismatch: ncnn has no fp16"):
+        runtime_file("ncnn").load(files("ncnn"), settings(tmp_path, "fp16"))
+
+
+@x86
+def test_openvino_refuses_fp16_on_a_processor_that_has_none(files: Any, tmp_path: Path) -> None:
+    """OpenVINO would take bf16 or fp32 without a word. The variable hides what this processor may have."""
+    code = (
+        "import runpy, sys\n"
+        f"runpy.run_path({str(FOLDER / 'openvino.py')!r})['load']({files('onnx')!r}, {settings(tmp_path, 'fp16')!r})"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+    done = subprocess.run([sys.executable, "-I", "-c", code], env=environment, capture_output=True, text=True)
+    assert "config_mismatch: OpenVINO uses INFERENCE_PRECISION_HINT" in done.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_gpu_computes_the_same_and_times_itself(
+    precision: str, files: Any, lively_detector: DetectionModel, tmp_path: Path
+) -> None:
+    asked = settings(tmp_path, precision) | {"device": "cuda"}
+    network = load("torch", files, asked)
+    with torch.no_grad():
+        expected = lively_detector(torch.from_numpy(image(0)))[0].numpy()
+    boxes, scores = errors(network.infer(image(0))[0], expected)
+    assert boxes < TOLERANCE[precision][0]
+    assert scores < TOLERANCE[precision][1]
+    assert all(0 < network.run() < 1000 for _ in range(3))
+    assert network.settings["cuda_graph"]
+
+
+@pytest.mark.parametrize("path", [Path(probe.__file__), *sorted(FOLDER.glob("[!_]*.py"))], ids=lambda path: path.name)
+def test_a_device_needs_python_3_8_and_nothing_else_to_read_it(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
+    imported = {
+        name.split(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    assert imported <= sys.stdlib_module_names
+    assert "evaluators" not in path.read_text().split('"""', 2)[2]
