@@ -68,7 +68,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         self._checkpoint = checkpoint
         self._history: list[Epoch] = [Epoch(**epoch) for epoch in checkpoint["history"]] if checkpoint else []
         self._reported_at, self._waited_before = time.monotonic(), slot.waited_s
-        overrides = {**_overrides(request.imgsz, request.scratch), **request.arguments}
+        overrides = {**base_arguments(request.imgsz, request.scratch), **request.arguments}
         overrides |= {
             "epochs": request.epochs,
             "seed": request.seed,
@@ -93,7 +93,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
 
     def get_dataset(self) -> dict[str, Any]:
         """The checked data set; Ultralytics' own check could download one."""
-        return _data(self.request.dataset)
+        return data_document(self.request.dataset)
 
     def setup_model(self) -> None:
         """Build the architecture; weights are random, or come with the checkpoint."""
@@ -247,13 +247,14 @@ def scan(dataset: Dataset, imgsz: int, scratch: Path) -> None:
     from ultralytics.data import build_yolo_dataset
 
     LOGGER.setLevel("ERROR")
-    arguments = get_cfg(overrides=_overrides(imgsz, scratch))
-    data = _data(dataset)
+    arguments = get_cfg(overrides=base_arguments(imgsz, scratch))
+    data = data_document(dataset)
     for mode in ("train", "val"):
         build_yolo_dataset(arguments, data[mode], 1, data, mode=mode)
 
 
-def _overrides(imgsz: int, scratch: Path) -> dict[str, Any]:
+def base_arguments(imgsz: int, scratch: Path) -> dict[str, Any]:
+    """Ultralytics arguments of every training and validation."""
     return {
         "task": "detect",
         "mode": "train",
@@ -267,7 +268,7 @@ def _overrides(imgsz: int, scratch: Path) -> dict[str, Any]:
     }
 
 
-def _data(dataset: Dataset) -> dict[str, Any]:
+def data_document(dataset: Dataset) -> dict[str, Any]:
     """What Ultralytics' own check of the data file would return."""
     return {
         "train": list(dataset.train),
