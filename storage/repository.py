@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from evaluators.evaluation import Complexity, Epoch, Failure, Latency
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency, combine
 from evaluators.latency import Calibration
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -27,6 +27,7 @@ from search_spaces.registry import unknown
 from storage.tables import (
     ArchitectureRow,
     CalibrationRow,
+    DeployedRow,
     EpochRow,
     FailureRow,
     LatencyRow,
@@ -36,7 +37,7 @@ from storage.tables import (
 )
 from storage.trial import Search, Spent, Trial, TrialState
 
-REVISION = "0003"  # of the tables: the newest file in migrations/versions
+REVISION = "0004"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
 LEASE = timedelta(seconds=60)  # after so long without a heartbeat another host's process counts as dead
 
@@ -263,7 +264,9 @@ class Repository:
 
     def trials(self, search: Search) -> list[Trial]:
         """All trials of a search, in order, with everything measured of them."""
-        targets = {target["fingerprint"]: target["name"] for target in search.config["targets"]}
+        targets: dict[str, list[str]] = {}  # one device, set up in one way, may have several names
+        for target in search.config["targets"]:
+            targets.setdefault(target["fingerprint"], []).append(target["name"])
         classes = len(search.config["dataset"]["names"])
         mine = select(TrialRow.id).where(TrialRow.search_id == search.id)
         with self._transaction() as session:
@@ -281,8 +284,13 @@ class Repository:
                 epochs.setdefault(e.trial_id, []).append(epoch)
             failures: dict[int, list[Failure]] = {}
             for f in session.scalars(select(FailureRow).where(FailureRow.trial_id.in_(mine)).order_by(FailureRow.id)):
-                failures.setdefault(f.trial_id, []).append(Failure(cast(Any, f.cause), f.message, f.detail))
-            latencies: dict[str, dict[str, Latency]] = {}
+                failures.setdefault(f.trial_id, []).append(Failure(cast(Any, f.cause), f.message, f.detail, f.target))
+            deployed: dict[int, dict[str, DeployedAccuracy]] = {}
+            for d in session.scalars(
+                select(DeployedRow).where(DeployedRow.trial_id.in_(mine)).order_by(DeployedRow.id)
+            ):
+                deployed.setdefault(d.trial_id, {})[d.target] = _deployed(d)
+            sessions: dict[tuple[str, str], list[Latency]] = {}
             keys = select(TrialRow.architecture_key).where(TrialRow.search_id == search.id)
             measured = (
                 select(LatencyRow)
@@ -292,7 +300,12 @@ class Repository:
             )
             for lat in session.scalars(measured):
                 if lat.imgsz == sizes.get(lat.architecture_key):  # of a trial that was added since, there is none
-                    latencies.setdefault(lat.architecture_key, {})[targets[lat.fingerprint]] = _latency(lat)
+                    sessions.setdefault((lat.architecture_key, lat.fingerprint), []).append(_latency(lat))
+            latencies: dict[str, dict[str, Latency]] = {}
+            for (key, fingerprint), found in sessions.items():
+                if latency := combine(found):
+                    for name in targets[fingerprint]:
+                        latencies.setdefault(key, {})[name] = replace(latency, target=name)
             return [
                 Trial(
                     row.id,
@@ -305,6 +318,7 @@ class Repository:
                     latencies.get(row.architecture_key, {}),
                     tuple(epochs.get(row.id, ())),
                     tuple(failures.get(row.id, ())),
+                    deployed.get(row.id, {}),
                 )
                 for row, _ in rows
             ]
@@ -314,22 +328,40 @@ class Repository:
     def add_latency(self, architecture: Architecture, classes: int, latency: Latency) -> None:
         """Record a measurement, for this and every later search."""
         values = asdict(latency) | {"flags": list(latency.flags)}
+        del values["sessions"]
         with self._transaction() as session:
             self._add_architecture(session, architecture)
             row = LatencyRow(architecture_key=architecture.key, classes=classes, measured_at=_now(), **values)
             session.add(row)
 
     def find_latency(self, architecture: Architecture, classes: int, imgsz: int, fingerprint: str) -> Latency | None:
-        """The newest good measurement of it under the same conditions, whichever search made it."""
+        """What any search measured of it under the same conditions; None without a good session."""
+        good = [one for one in self.sessions(architecture, classes, imgsz, fingerprint) if one.quality == "good"]
+        return combine(good)
+
+    def sessions(self, architecture: Architecture, classes: int, imgsz: int, fingerprint: str) -> list[Latency]:
+        """All measurements of it under the same conditions, oldest first."""
         query = (
             select(LatencyRow)
             .where(LatencyRow.architecture_key == architecture.key, LatencyRow.classes == classes)
-            .where(LatencyRow.imgsz == imgsz, LatencyRow.fingerprint == fingerprint, LatencyRow.quality == "good")
-            .order_by(LatencyRow.id.desc())
+            .where(LatencyRow.imgsz == imgsz, LatencyRow.fingerprint == fingerprint)
+            .order_by(LatencyRow.id)
         )
         with self._transaction() as session:
-            row = session.scalars(query).first()
-            return _latency(row) if row else None
+            return [_latency(row) for row in session.scalars(query)]
+
+    def invalidate_latencies(self, fingerprint: str) -> None:
+        """Take back what was measured on a target since its reference was last as fast as it should be.
+
+        Those sessions say so themselves: they are flagged `drifted`.
+        """
+        with self._transaction() as session:
+            measured = select(LatencyRow).where(LatencyRow.fingerprint == fingerprint).order_by(LatencyRow.id.desc())
+            for row in session.scalars(measured):
+                if "off_calibration" not in row.flags and "drifted" not in row.flags:
+                    break
+                if "drifted" in row.flags:
+                    row.quality = "invalid"
 
     def calibration(self, fingerprint: str, imgsz: int) -> Calibration | None:
         """The reference's time on a target, if it was measured."""
@@ -338,9 +370,28 @@ class Repository:
             return Calibration(row.fingerprint, row.imgsz, row.reference_ms, row.spread) if row else None
 
     def add_calibration(self, calibration: Calibration) -> None:
-        """Record the reference's time on a target."""
+        """Record the reference's time on a target. What was measured there is given anew, from its ratios."""
+        where = (LatencyRow.fingerprint == calibration.fingerprint) & (LatencyRow.imgsz == calibration.imgsz)
+        now = calibration.reference_ms / LatencyRow.reference_ms
         with self._transaction() as session:
             session.merge(CalibrationRow(measured_at=_now(), **asdict(calibration)))
+            session.execute(
+                update(LatencyRow)
+                .where(where)
+                .values(
+                    latency_ms=LatencyRow.latency_ms * now,
+                    ci_low_ms=LatencyRow.ci_low_ms * now,
+                    ci_high_ms=LatencyRow.ci_high_ms * now,
+                    reference_ms=calibration.reference_ms,
+                )
+            )
+
+    # Deployment -----------------------------------------------------------------------------------------------------
+
+    def add_deployed(self, trial: Trial, accuracy: DeployedAccuracy) -> None:
+        """Record the accuracy of a trial's exported file."""
+        with self._transaction() as session:
+            session.add(DeployedRow(trial_id=trial.id, validated_at=_now(), **asdict(accuracy)))
 
     # Budget ---------------------------------------------------------------------------------------------------------
 
@@ -487,4 +538,19 @@ def _latency(row: LatencyRow) -> Latency:
         load=row.load,
         quality=cast(Any, row.quality),
         flags=tuple(row.flags),
+        conditions=row.conditions,
+    )
+
+
+def _deployed(row: DeployedRow) -> DeployedAccuracy:
+    return DeployedAccuracy(
+        target=row.target,
+        fingerprint=row.fingerprint,
+        precision=row.precision,
+        epochs=row.epochs,
+        images=row.images,
+        map50_95=row.map50_95,
+        map50=row.map50,
+        torch_map50_95=row.torch_map50_95,
+        torch_map50=row.torch_map50,
     )

@@ -115,6 +115,7 @@ class LatencyRow(Base):
     load: Mapped[float | None]
     quality: Mapped[str] = mapped_column(String(20))
     flags: Mapped[list[str]] = mapped_column(JSON)
+    conditions: Mapped[dict[str, Any]] = mapped_column(JSON)
     measured_at: Mapped[datetime]
 
 
@@ -130,6 +131,25 @@ class CalibrationRow(Base):
     measured_at: Mapped[datetime]
 
 
+class DeployedRow(Base):
+    """Accuracy of a trial's exported file on a target's runtime."""
+
+    __tablename__ = "nas_deployed"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("nas_trials.id"), index=True)
+    target: Mapped[str] = mapped_column(String(100))
+    fingerprint: Mapped[str] = mapped_column(String(16))
+    precision: Mapped[str] = mapped_column(String(20))
+    epochs: Mapped[int]
+    images: Mapped[int]
+    map50_95: Mapped[float]
+    map50: Mapped[float]
+    torch_map50_95: Mapped[float]
+    torch_map50: Mapped[float]
+    validated_at: Mapped[datetime]
+
+
 class FailureRow(Base):
     """A failed attempt."""
 
@@ -140,6 +160,7 @@ class FailureRow(Base):
     cause: Mapped[str] = mapped_column(String(20))
     message: Mapped[str] = mapped_column(String(500))
     detail: Mapped[str]
+    target: Mapped[str] = mapped_column(String(100))
     failed_at: Mapped[datetime]
 
 

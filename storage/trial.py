@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from evaluators.evaluation import Complexity, Epoch, Failure, Latency
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency
 from search_spaces.architecture import Architecture
 
 TrialState = Literal["new", "measuring", "ready", "training", "paused", "complete", "rejected", "failed"]
@@ -27,9 +27,10 @@ class Trial:
         origin: Who proposed it: `preset:NAME` or `sampler:NAME`; `repeat:NUMBER` trains the architecture of that trial
             once more, with another seed.
         reason: Why it was rejected or failed; empty otherwise.
-        latencies: By target name.
+        latencies: By target name, each from all sessions that may be used.
         epochs: In order, from 1, without gaps.
         failures: All so far, also those that a retry mended.
+        deployed: Newest accuracy of its exported file, by target name.
     """
 
     id: int
@@ -42,6 +43,7 @@ class Trial:
     latencies: dict[str, Latency]
     epochs: tuple[Epoch, ...]
     failures: tuple[Failure, ...]
+    deployed: dict[str, DeployedAccuracy] = field(default_factory=dict)
 
     @property
     def preset(self) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from evaluators.evaluation import Complexity, Epoch, Failure, Latency
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency
 from evaluators.latency import Calibration
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, SearchBusyError, SearchExistsError, SearchNotFoundError, StorageError
@@ -122,6 +122,93 @@ def test_calibration_is_kept_and_replaced(repository: Repository) -> None:
     assert repository.calibration("aaaa", 96) == Calibration("aaaa", 96, 2.5, 0.02)
 
 
+def test_what_was_measured_is_given_anew_when_the_reference_is_calibrated_again(
+    repository: Repository, search: Search
+) -> None:
+    repository.add_trial(search, 0, GHOST, "preset:yolov8n-ghost")
+    measured = replace(latency(3.0), ratio=1.5, reference_ms=2.0, ci_low_ms=2.8, ci_high_ms=3.2, median_ms=3.3)
+    repository.add_latency(GHOST, 2, measured)
+    repository.add_latency(GHOST, 2, replace(measured, fingerprint="bbbb"))
+    repository.add_latency(GHOST, 2, replace(measured, imgsz=128))
+
+    repository.add_calibration(Calibration("aaaa", 96, 2.5, 0.02))
+
+    found = repository.trials(search)[0].latencies["cpu"]
+    assert (found.latency_ms, found.ci_low_ms, found.ci_high_ms) == pytest.approx((3.75, 3.5, 4.0))
+    assert (found.reference_ms, found.ratio, found.median_ms) == (2.5, 1.5, 3.3)  # ratio and raw time are as they were
+    assert repository.find_latency(GHOST, 2, 96, "bbbb") == replace(measured, fingerprint="bbbb")
+    assert repository.find_latency(GHOST, 2, 128, "aaaa") == replace(measured, imgsz=128)
+
+
+def test_sessions_of_one_network_are_combined(repository: Repository, search: Search) -> None:
+    repository.add_trial(search, 0, GHOST, "preset:yolov8n-ghost")
+    for ms, quality in ((3.0, "good"), (9.0, "noisy"), (3.2, "good"), (50.0, "invalid"), (3.1, "good")):
+        repository.add_latency(GHOST, 2, latency(ms, quality=quality))
+
+    found = repository.trials(search)[0].latencies["cpu"]
+    assert (found.latency_ms, found.sessions, found.samples) == (3.1, 3, 300)
+    assert (found.ci_low_ms, found.ci_high_ms) == pytest.approx((3.0, 3.2))
+    assert repository.find_latency(GHOST, 2, 96, "aaaa") == found
+
+
+def test_a_network_that_was_never_measured_well_has_the_noisy_latency_or_none(
+    repository: Repository, search: Search
+) -> None:
+    repository.add_trial(search, 0, GHOST, "preset:yolov8n-ghost")
+    repository.add_latency(GHOST, 2, latency(50.0, quality="invalid"))
+    assert repository.trials(search)[0].latencies == {}
+    repository.add_latency(GHOST, 2, latency(9.0, quality="noisy"))
+    assert repository.trials(search)[0].latencies == {"cpu": latency(9.0, quality="noisy")}
+    assert repository.find_latency(GHOST, 2, 96, "aaaa") is None
+
+
+def test_one_device_under_two_names_is_measured_once(repository: Repository) -> None:
+    names = [{"name": name, "fingerprint": "aaaa"} for name in ("cpu", "desk")]
+    search = repository.create_search("two names", CONFIG | {"targets": names})
+    repository.add_trial(search, 0, GHOST, "preset:yolov8n-ghost")
+    repository.add_latency(GHOST, 2, latency(1.5))
+
+    assert repository.trials(search)[0].latencies == {
+        "cpu": latency(1.5),
+        "desk": replace(latency(1.5), target="desk"),
+    }
+
+
+def test_what_was_measured_since_a_device_began_to_drift_is_taken_back(repository: Repository) -> None:
+    def measured(ms: float, *flags: str) -> None:
+        repository.add_latency(GHOST, 2, replace(latency(ms), flags=flags))
+
+    def good() -> Any:
+        found = repository.find_latency(GHOST, 2, 96, "aaaa")
+        return found and (found.latency_ms, found.sessions)
+
+    measured(9.0, "drifted")  # long ago: the device came back from it
+    measured(3.0)
+    measured(4.0, "drifted")
+    measured(5.0, "off_calibration")
+    measured(6.0, "drifted")
+    repository.add_latency(GHOST, 2, replace(latency(7.0, fingerprint="bbbb"), flags=("drifted",)))
+    repository.invalidate_latencies("aaaa")
+
+    assert good() == (5.0, 3)  # of 9, 3 and 5
+    other = repository.find_latency(GHOST, 2, 96, "bbbb")
+    assert other
+    assert other.latency_ms == 7.0
+
+
+def test_the_newest_deployed_accuracy_of_each_target_comes_back(repository: Repository, search: Search) -> None:
+    first = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+    second = repository.add_trial(search, 1, STOCK, "repeat:0")
+    old = DeployedAccuracy("nano", "cccc", "int8", 3, 128, 0.30, 0.50, 0.40, 0.60)
+    new, other = replace(old, epochs=9, map50_95=0.35), replace(old, target="cpu", precision="fp32", map50_95=0.40)
+    for accuracy in (old, other, new):
+        repository.add_deployed(first, accuracy)
+
+    found = repository.trials(search)
+    assert found[first.number].deployed == {"nano": new, "cpu": other}
+    assert found[second.number].deployed == {}
+
+
 def test_names_are_unique(repository: Repository, search: Search) -> None:
     with pytest.raises(SearchExistsError, match="nas-yolo resume one"):
         repository.create_search("one", CONFIG)
@@ -150,35 +237,40 @@ def test_a_repeat_has_the_architecture_and_the_latency_of_another_trial(reposito
     assert [trial.latencies["cpu"].latency_ms for trial in repository.trials(search)] == [1.5] * 3
 
 
-def test_a_database_of_the_first_revision_is_brought_up_to_date_with_all_it_holds(tmp_path: Path) -> None:
-    import sqlite3
-
+def write_old_tables(url: str, revision: str) -> None:
+    """The tables of an earlier version, with a search of one trial."""
     from alembic import command
     from alembic.config import Config
 
     import storage
 
-    file = tmp_path / "old.db"
     config = Config()
     config.set_main_option("script_location", str(Path(storage.__file__).parent / "migrations"))
-    engine = create_engine(f"sqlite:///{file}")
+    engine = create_engine(url)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0002")
-    engine.dispose()
+        command.upgrade(config, revision)
     at = "2026-01-01 00:00:00.000000"
-    with sqlite3.connect(file) as old:
-        old.execute("INSERT INTO nas_searches VALUES (1, 'one', ?, 'done', ?, NULL, NULL)", (at, json.dumps(CONFIG)))
-        old.execute("INSERT INTO nas_architectures VALUES (?, 'yolov8', ?)", (STOCK.key, STOCK.document))
-        old.execute(
+    given = {"at": at, "key": STOCK.key, "document": STOCK.document, "config": json.dumps(CONFIG), "flags": '["drift"]'}
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO nas_searches VALUES (1, 'one', :at, 'done', :config, NULL, NULL)",
+            "INSERT INTO nas_architectures VALUES (:key, 'yolov8', :document)",
             "INSERT INTO nas_trials (id, search_id, number, architecture_key, origin, state, reason, created_at, "
-            "updated_at) VALUES (7, 1, 0, ?, 'preset:yolov8n', 'complete', '', ?, ?)",
-            (STOCK.key, at, at),
-        )
-        old.execute("INSERT INTO nas_epochs VALUES (7, 1, 0.1, 0.2, 5.0, 3.0, ?)", (at,))
-    old.close()
+            "updated_at) VALUES (7, 1, 0, :key, 'preset:yolov8n', 'complete', '', :at, :at)",
+            "INSERT INTO nas_epochs VALUES (7, 1, 0.1, 0.2, 5.0, 3.0, :at)",
+            "INSERT INTO nas_latencies (architecture_key, classes, imgsz, fingerprint, target, latency_ms, "
+            "ci_low_ms, ci_high_ms, ratio, reference_ms, median_ms, samples, drift, quality, flags, measured_at) "
+            "VALUES (:key, 2, 96, 'aaaa', 'cpu', 1.5, 1.5, 1.5, 1.0, 1.5, 1.5, 100, 0.0, 'good', :flags, :at)",
+        ):
+            connection.execute(text(statement), given)
+    engine.dispose()
 
-    repository = Repository(f"sqlite:///{file}")
+
+def test_a_database_of_the_first_revision_is_brought_up_to_date_with_all_it_holds(tmp_path: Path) -> None:
+    write_old_tables(f"sqlite:///{tmp_path / 'old.db'}", "0002")
+
+    repository = Repository(f"sqlite:///{tmp_path / 'old.db'}")
     search = repository.search("one")
     (trial,) = repository.trials(search)
     assert (trial.architecture, trial.epochs) == (STOCK, (Epoch(1, 0.1, 0.2, 5.0, 3.0),))
@@ -186,6 +278,26 @@ def test_a_database_of_the_first_revision_is_brought_up_to_date_with_all_it_hold
     with pytest.raises(Exception, match=r"(?i)foreign key"):  # they hold again
         repository.add_epoch(replace(trial, id=99), Epoch(2, 0.1, 0.2, 5.0, 3.0))
     repository.close()
+
+
+def test_latencies_from_before_conditions_were_recorded_are_kept(repository: Repository) -> None:
+    repository.close()
+    engine = create_engine(repository.url)
+    with engine.begin() as connection:
+        from storage.tables import Base
+
+        Base.metadata.drop_all(connection)
+        connection.execute(text("DROP TABLE nas_yolo_version"))
+    engine.dispose()
+    write_old_tables(repository.url, "0003")
+
+    again = Repository(repository.url)
+    (trial,) = again.trials(again.search("one"))
+    assert trial.latencies == {"cpu": latency(1.5)}
+    assert trial.latencies["cpu"].conditions == {}
+    again.add_latency(STOCK, 2, replace(latency(1.6), conditions={"first_ms": 9.0}))
+    assert again.trials(again.search("one"))[0].latencies["cpu"].conditions == {"first_ms": 9.0}
+    again.close()
 
 
 def test_a_second_process_is_refused(repository: Repository, search: Search) -> None:
