@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evaluators.dataset import Dataset
-from evaluators.target import Target
+from evaluators.target import Target, timed_text
 from nas_yolo import __version__
 from nas_yolo.budget import Budget, parse_budget
 from nas_yolo.objective import Limit, parse_limit
@@ -33,6 +33,7 @@ class SearchConfig:
         workers: Trainings at once; None: as many as there are cores or GPUs.
         gpus_per_trial: GPUs, or a share of one, for each training.
         warm_start: Whether earlier searches in the same database inform it.
+        identities: What each target said of itself then, by name: for saying what changed.
         repeats: Finalists trained once more to the end with another seed; None: as the budget allows.
     """
 
@@ -51,11 +52,17 @@ class SearchConfig:
     gpus_per_trial: float = 1.0
     warm_start: bool = True
     repeats: int | None = None
+    identities: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
         """All sizes, in pixels, at which something may be measured: the space's if it chooses them, and `imgsz`."""
         return tuple(sorted({self.imgsz, *map(int, self.space.choices.get("imgsz", ()))}))
+
+    @property
+    def timed(self) -> str:
+        """What latencies are of."""
+        return timed_text(self.targets[0][0])
 
     def imgsz_of(self, architecture: Architecture) -> int:
         """The size at which an architecture is trained and measured, pixels."""
@@ -67,7 +74,10 @@ class SearchConfig:
             "version": __version__,
             "dataset": self.dataset.document(),
             "space": self.space.document(),
-            "targets": [asdict(target) | {"fingerprint": fingerprint} for target, fingerprint in self.targets],
+            "targets": [
+                asdict(target) | {"fingerprint": fingerprint, "identity": self.identities.get(target.name, {})}
+                for target, fingerprint in self.targets
+            ],
             "imgsz": self.imgsz,
             "epochs": self.epochs,
             "budgets": [budget.text for budget in self.budgets],
@@ -90,9 +100,13 @@ class SearchConfig:
             dataset=Dataset.from_document(document["dataset"]),
             space=SearchSpace.from_document(document["space"]),
             targets=tuple(
-                (Target(**{k: v for k, v in target.items() if k != "fingerprint"}), target["fingerprint"])
+                (
+                    Target(**{k: v for k, v in target.items() if k not in ("fingerprint", "identity")}),
+                    target["fingerprint"],
+                )
                 for target in document["targets"]
             ),
+            identities={target["name"]: target.get("identity", {}) for target in document["targets"]},
             budgets=tuple(map(parse_budget, document["budgets"])),
             limits=tuple(map(parse_limit, document["limits"])),
             workers=document["workers"],

@@ -9,11 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def front(latencies_ms: Sequence[float], accuracies: Sequence[float]) -> list[int]:
+def front(latencies_ms: Sequence[float], accuracies: Sequence[float], tie: float = 0.0) -> list[int]:
     """Indices of the points that no other point beats, fastest first.
 
     A point is beaten by one that is at least as fast and as accurate and better in one of the two. Of equal points the
     first counts.
+
+    Args:
+        latencies_ms: Of the points.
+        accuracies: Likewise.
+        tie: Relative difference of latencies up to which none is faster: then the more accurate one beats the other.
 
     Raises:
         ValueError: If a value is not finite, or the lengths differ.
@@ -22,32 +27,35 @@ def front(latencies_ms: Sequence[float], accuracies: Sequence[float]) -> list[in
         raise ValueError(f"{len(latencies_ms)} latencies but {len(accuracies)} accuracies")
     if not all(map(math.isfinite, [*latencies_ms, *accuracies])):
         raise ValueError("latencies and accuracies must be finite")
+    behind = regrets(latencies_ms, accuracies, tie)
     members: list[int] = []
     best = -math.inf
     for index in sorted(range(len(latencies_ms)), key=lambda i: (latencies_ms[i], -accuracies[i], i)):
-        if accuracies[index] > best:
+        if behind[index] <= 0 and accuracies[index] > best:
             members.append(index)
             best = accuracies[index]
     return members
 
 
-def regrets(latencies_ms: Sequence[float], accuracies: Sequence[float]) -> list[float]:
+def regrets(latencies_ms: Sequence[float], accuracies: Sequence[float], tie: float = 0.0) -> list[float]:
     """For each point, how much more accurate the best point is that is no slower: 0 or more, 0 on the front.
 
     A slower point never counts against a faster one.
+
+    Args:
+        latencies_ms: Of the points.
+        accuracies: Likewise.
+        tie: Relative difference of latencies up to which none is slower.
     """
     order = sorted(range(len(latencies_ms)), key=lambda i: latencies_ms[i])
     result = [0.0] * len(order)
-    best = -math.inf
-    start = 0
-    while start < len(order):
-        end = start  # points of equal latency see one another
-        while end < len(order) and latencies_ms[order[end]] == latencies_ms[order[start]]:
-            best = max(best, accuracies[order[end]])
-            end += 1
-        for index in order[start:end]:
-            result[index] = best - accuracies[index]
-        start = end
+    best, seen = -math.inf, 0
+    for index in order:
+        # Points of equal latency see one another.
+        while seen < len(order) and latencies_ms[order[seen]] <= latencies_ms[index] * (1 + tie):
+            best = max(best, accuracies[order[seen]])
+            seen += 1
+        result[index] = best - accuracies[index]
     return result
 
 

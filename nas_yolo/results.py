@@ -10,6 +10,7 @@ from itertools import cycle, islice
 from statistics import fmean
 from typing import Any
 
+from evaluators.evaluation import TIE, DeployedAccuracy
 from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import front
 from nas_yolo.schedulers.asha import rungs
@@ -36,25 +37,37 @@ def complete(trials: Sequence[Trial], target: str) -> list[Trial]:
 
 
 def front_trials(trials: Sequence[Trial], target: str) -> list[Trial]:
-    """Complete trials that no other complete trial beats in latency and mAP50-95, fastest first."""
+    """Complete trials that no other complete trial beats in latency and mAP50-95, fastest first.
+
+    Of two that differ in latency by less than measurements do, only the more accurate one is on it.
+    """
     candidates = complete(trials, target)
     latencies = [trial.latencies[target].latency_ms for trial in candidates]
-    return [candidates[i] for i in front(latencies, [trial.map50_95 or 0.0 for trial in candidates])]
+    return [candidates[i] for i in front(latencies, [trial.map50_95 or 0.0 for trial in candidates], TIE)]
 
 
-def baselines(trials: Sequence[Trial], config: SearchConfig) -> list[Trial]:
-    """The stock model of the family, as far as it was trained."""
+def baselines(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> list[Trial]:
+    """The stock model of the family, as far as it was trained; measured on the target, if one is given, or on any."""
     stock = get_family(config.space.family).baseline
-    return [trial for trial in trials if trial.preset == stock and trial.latencies]
+    measured = [trial for trial in trials if (target in trial.latencies if target else trial.latencies)]
+    return [trial for trial in measured if trial.preset == stock]
 
 
-def best_trial(trials: Sequence[Trial], config: SearchConfig, max_latency_ms: float | None = None) -> Trial:
+def best_trial(
+    trials: Sequence[Trial], config: SearchConfig, max_latency_ms: float | None = None, target: str = ""
+) -> Trial:
     """The most accurate complete trial within a latency: by default that of the stock model.
+
+    Args:
+        trials: All.
+        config: Of the search.
+        max_latency_ms: At most.
+        target: On which; by default the search's first.
 
     Raises:
         NoSuchTrialError: If none is complete, or none is fast enough.
     """
-    target = config.targets[0][0].name
+    target = target or config.targets[0][0].name
     members = front_trials(trials, target)
     if not members:
         raise NoSuchTrialError(
@@ -62,7 +75,7 @@ def best_trial(trials: Sequence[Trial], config: SearchConfig, max_latency_ms: fl
         )
     bound = max_latency_ms
     if bound is None:
-        bound = max((b.latencies[target].ci_high_ms for b in baselines(trials, config)), default=float("inf"))
+        bound = max((b.latencies[target].ci_high_ms for b in baselines(trials, config, target)), default=float("inf"))
     within = [trial for trial in members if trial.latencies[target].latency_ms <= bound]
     if within:
         return within[-1]
@@ -72,13 +85,27 @@ def best_trial(trials: Sequence[Trial], config: SearchConfig, max_latency_ms: fl
     raise NoSuchTrialError(f"no complete trial takes {max_latency_ms:g} ms or less; the fastest takes {fastest:.3g} ms")
 
 
-def challenger(trials: Sequence[Trial], config: SearchConfig) -> Trial | None:
+def numbered_trial(search: Search, trials: Sequence[Trial], number: int) -> Trial:
+    """The trial of that number.
+
+    Raises:
+        NoSuchTrialError: If there is none.
+    """
+    if 0 <= number < len(trials):
+        return trials[number]
+    there = f"trials 0 to {len(trials) - 1}" if trials else "no trials yet"
+    raise NoSuchTrialError(
+        f"search {search.name!r} has no trial {number}; it has {there} (nas-yolo status {search.name})"
+    )
+
+
+def challenger(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> Trial | None:
     """The most accurate complete trial within the stock model's latency, other than itself; None if there is none.
 
     It is chosen by its own training, not by the mean with its repeats, so that these do not change who it is.
     """
-    target = config.targets[0][0].name
-    stock = baselines(trials, config)
+    target = target or config.targets[0][0].name
+    stock = baselines(trials, config, target)
     bound = max((trial.latencies[target].ci_high_ms for trial in stock), default=float("inf"))
     rivals = [t for t in complete(trials, target) if t not in stock and t.latencies[target].latency_ms <= bound]
     return max(rivals, key=lambda trial: trial.map50_95 or 0.0, default=None)
@@ -120,7 +147,7 @@ def alike(trials: Sequence[Trial], first: Trial, second: Trial) -> bool:
 def due_repeats(trials: Sequence[Trial], config: SearchConfig, count: int) -> list[Trial]:
     """The trials that should be trained once more with another seed, in this order.
 
-    First the two that the verdict compares, then the rest of the front, the most accurate first, and over again where
+    First those that the verdicts compare, then the rest of the front, the most accurate first, and over again where
     `count` is more; none that learned nothing. What was begun is not due again, whatever came of it.
 
     Args:
@@ -128,7 +155,10 @@ def due_repeats(trials: Sequence[Trial], config: SearchConfig, count: int) -> li
         config: Of the search.
         count: How many there should be in all.
     """
-    main = [challenger(trials, config), *(t for t in baselines(trials, config) if t.state == "complete")]
+    main = [
+        *(challenger(trials, config, target.name) for target, _ in config.targets),
+        *(t for t in baselines(trials, config) if t.state == "complete"),
+    ]
     fronts = [trial for target, _ in config.targets for trial in front_trials(trials, target.name)]
     rest = sorted(fronts, key=lambda trial: -(trial.map50_95 or 0.0))
     learned = [trial for trial in [*main, *rest] if trial and (trial.map50_95 or 0.0) >= NOISE_FLOOR]
@@ -143,10 +173,16 @@ def due_repeats(trials: Sequence[Trial], config: SearchConfig, count: int) -> li
     return due
 
 
-def verdict(trials: Sequence[Trial], config: SearchConfig) -> str:
-    """Whether the search beats the stock model at its latency, from complete trials, means over seeds."""
-    target = config.targets[0][0].name
-    stock = [trial for trial in baselines(trials, config) if trial.state == "complete"]
+def verdict(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> str:
+    """Whether the search beats the stock model at its latency, from complete trials, means over seeds.
+
+    Args:
+        trials: All.
+        config: Of the search.
+        target: On which; by default the search's first.
+    """
+    target = target or config.targets[0][0].name
+    stock = [trial for trial in baselines(trials, config, target) if trial.state == "complete"]
     done = complete(trials, target)
     if not stock:
         return "No verdict: the stock model was not trained to the end within the budget."
@@ -157,7 +193,7 @@ def verdict(trials: Sequence[Trial], config: SearchConfig) -> str:
             f"No verdict: no net reached {NOISE_FLOOR} mAP50-95 in {config.epochs} epochs, so their differences "
             "are noise; train longer (--epochs)."
         )
-    rival = challenger(trials, config)
+    rival = challenger(trials, config, target)
     if rival is None:
         return f"No trial was as fast as stock {name} ({base_ms:.3g} ms on {target}) and trained to the end."
     gain, half = difference(trials, rival, base)
@@ -189,6 +225,7 @@ def front_document(search: Search, config: SearchConfig, trials: Sequence[Trial]
     return {
         "name": search.name,
         "budget": budget_document(config, spent, len(asked(trials))),
+        "latency_of": config.timed,
         "front": [
             trial_document(trial)
             | {
@@ -209,6 +246,7 @@ def trust_document(trials: Sequence[Trial], config: SearchConfig) -> dict[str, A
     floor = noise(trials)
     return {
         "verdict": verdict(trials, config),
+        "verdicts": {target.name: verdict(trials, config, target.name) for target, _ in config.targets},
         "rung_correlation": {
             str(rung): None if found is None else asdict(found)
             for rung, found in rung_correlations(trials, config).items()
@@ -231,7 +269,7 @@ def rung_correlations(trials: Sequence[Trial], config: SearchConfig) -> dict[int
 
 def trust_text(trials: Sequence[Trial], config: SearchConfig) -> str:
     """The verdict, and as far as they are known a line on the noise and one on how well the rungs told the end."""
-    lines = [verdict(trials, config)]
+    lines = list(dict.fromkeys(verdict(trials, config, target.name) for target, _ in config.targets))
     if floor := noise(trials):
         lines.append(
             f"Noise between seeds: standard deviation {floor.sd:.3f} mAP50-95, from {repeats_text(floor)}; two single "
@@ -270,9 +308,18 @@ def trial_document(trial: Trial) -> dict[str, Any]:
         "latency_ms": {name: latency.latency_ms for name, latency in latencies.items()},
         "latency_ci_ms": {name: [latency.ci_low_ms, latency.ci_high_ms] for name, latency in latencies.items()},
         "latency_quality": {name: latency.quality for name, latency in latencies.items()},
+        "latency_sessions": {name: latency.sessions for name, latency in latencies.items()},
+        "deployed": {name: deployed_document(accuracy) for name, accuracy in trial.deployed.items()},
         "params": trial.complexity.params if trial.complexity else None,
         "params_m": round(trial.complexity.params / 1e6, 3) if trial.complexity else None,
         "gflops": round(trial.complexity.gflops, 4) if trial.complexity else None,
         "epochs": len(trial.epochs),
         "architecture": json.loads(trial.architecture.document),
     }
+
+
+def deployed_document(accuracy: DeployedAccuracy) -> dict[str, Any]:
+    """Accuracy of an exported file, and of its network by the same validation."""
+    document = asdict(accuracy)
+    del document["target"]
+    return document

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,15 +19,19 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from evaluators.accuracy.deployed import DeployedRequest, validate_finalist
 from evaluators.accuracy.training import TrainingRequest, prepare, train
 from evaluators.complexity import predict_size, smallest
-from evaluators.evaluation import Complexity, Epoch, Failure, Latency
+from evaluators.errors import AWAY
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency, combine
 from evaluators.latency import Calibration
-from evaluators.measurement import MeasurementRequest, calibrate_target, measure
+from evaluators.measurement import MeasurementRequest, calibrate_target, check_target, measure
+from evaluators.target import Target
 from nas_yolo.budget import RESERVE, Purse
 from nas_yolo.config import SearchConfig
+from nas_yolo.devices import Device, after_failure, is_given_up, is_ready, is_suspect
 from nas_yolo.objective import too_complex, too_slow
-from nas_yolo.results import asked, due_repeats
+from nas_yolo.results import asked, baselines, complete, due_repeats, front_trials
 from nas_yolo.runners import Event, Kind, Runner, Work
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers._grid import Grid
@@ -40,6 +45,10 @@ from search_spaces.space_file import known_designs
 from storage import Repository, Search, Spent, Trial
 
 ATTEMPTS = 2  # a crash may be the machine's fault: once more, from the last checkpoint
+MENDABLE = frozenset({"crash", "timeout", "garbage"})
+FRONT_SESSIONS, FINAL_SESSIONS = 2, 5  # fresh processes in which what is on the front is timed, and in the end
+VALIDATION_S = 6.0  # what it takes to begin to validate an exported file, about
+FINAL_SHARE = 0.1  # of the budget, at most, that is kept for these
 MAX_FAILURES = 5  # with nothing trained at all: something is wrong that more trials will not mend
 SAFETY = 1.1  # trainings are planned as that much longer than measured
 TICK_S = 1.0
@@ -47,6 +56,7 @@ BY_CHANCE, BY_WALK = 50, 500  # architectures looked at for one that is new and 
 
 T = TypeVar("T")
 JobKind = Kind | Literal["session"]
+Purpose = Literal["prepare", "calibrate", "check", "measure", "confirm", "validate", "train", "session"]
 Phase = Literal["preparing", "exploring", "finishing", "done"]
 
 
@@ -60,6 +70,7 @@ class Snapshot:
 
     Attributes:
         running: What runs now: kind and trial number (None: preparations).
+        away: Targets that do not answer, and why; the rest of the search goes on.
     """
 
     search: Search
@@ -68,19 +79,22 @@ class Snapshot:
     trials: tuple[Trial, ...]
     purse: Purse
     running: tuple[tuple[JobKind, int | None], ...]
+    away: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class _Job:
     kind: JobKind
+    purpose: Purpose
     trial: int | None
     entry: int
+    target: str = ""
     gpus: float = 0.0
     cpus: float = 0.0
     expected_s: float = 0.0
     started: float = field(default_factory=time.monotonic)
     charged_s: float = 0.0
-    failure: Failure | None = None
+    failures: list[Failure] = field(default_factory=list)
 
     def seconds(self, now: float) -> float:
         """Since its start."""
@@ -134,9 +148,12 @@ class SearchLoop:
         self.baseline = get_family(self.config.space.family).baseline
         self.trials: dict[int, Trial] = {}
         self.calibrations: dict[tuple[str, int], Calibration] = {}  # by target and image size
+        self.devices = {target.name: Device() for target, _ in self.config.targets}
         self.phase: Phase = "preparing"
         self.exhausted_space = False
         self._codes_of: dict[int, tuple[int, ...] | None] = {}
+        self._confirmed: Counter[tuple[int, str]] = Counter()  # attempts at more sessions, by trial and target
+        self._validated: set[tuple[int, str]] = set()  # attempts at the accuracy of the exported file, likewise
         self._jobs: dict[str, _Job] = {}
         self._ticked = 0.0
         self._thoughts = ThreadPoolExecutor(1, "decisions")
@@ -147,7 +164,7 @@ class SearchLoop:
         """Work until nothing is left to do within the budget.
 
         Raises:
-            SearchError: If the images or the target cannot be used.
+            SearchError: If the images or a target cannot be used, or a target is not what it was.
             KeyboardInterrupt: If the user stops it. As after a crash, nothing is lost, `run` on a new loop continues.
         """
         self.repository.set_state(self.search, "running")
@@ -173,14 +190,13 @@ class SearchLoop:
     def _prepare(self) -> None:
         """Scan the images once and time the reference model on every target that has not been."""
         config = self.config
-        self._submit("prepare", "train", None, partial(prepare, config.dataset, config.imgsz, self.scratch))
+        self._submit("prepare", None, partial(prepare, config.dataset, config.imgsz, self.scratch))
         for (target, fingerprint), imgsz in product(config.targets, config.image_sizes):
             known = self.repository.calibration(fingerprint, imgsz)
             if known:
                 self.calibrations[target.name, imgsz] = known
             else:
-                work = partial(calibrate_target, target, imgsz)
-                self._submit(f"calibrate {target.name} at {imgsz} px", "measure", None, work)
+                self._submit("calibrate", None, partial(calibrate_target, target, imgsz), target, f"at {imgsz} px")
         while self._jobs:
             self._wait()
 
@@ -198,11 +214,9 @@ class SearchLoop:
                 self.exhausted_space = True
                 break
             purse = self._purse()
-        for trial in list(self.trials.values()):
-            if trial.state == "new":
-                self._start_measuring(trial)
+        self._measure()
         self._show()
-        return bool(self._jobs)
+        return bool(self._jobs) or self._waits_for_device()
 
     def _wait(self) -> None:
         for event in self.runner.poll(min(TICK_S, self._purse().seconds_left)):
@@ -257,7 +271,7 @@ class SearchLoop:
         order += [self.trials[numbers[i]] for i in self._think(self.strategy.finalists, seen)[: max(room, 0)]]
         # How sure a comparison is matters once there are two to compare: until then repeats get nothing.
         rivals = any(t.state in ("complete", "training") and t.preset != self.baseline for t in designs)
-        repeats = self._cost_of_repeats(purse) if rivals else 0.0
+        repeats = (self._cost_of_repeats(purse) if rivals else 0.0) + self._cost_of_confirming(purse)
         for trial in order:
             keep = 0.0 if trial.preset == self.baseline else repeats
             if purse.fits(self._cost(trial, self.config.epochs) + keep):
@@ -460,26 +474,160 @@ class SearchLoop:
         earlier = [t for t in self.trials.values() if t.repeat_of == trial.repeat_of and t.number < trial.number]
         return self.config.seed + 1 + len(earlier)
 
-    def _start_measuring(self, trial: Trial) -> None:
-        config = self.config
-        classes = len(config.dataset.names)
+    def _measure(self) -> None:
+        """Start the measurements that are due, as many at once as there are targets."""
+        most = len(self._distinct())
+        for target, _ in self.config.targets:
+            if is_suspect(self.devices[target.name]) and not self._is_measuring(target=target.name):
+                calibration = self.calibrations[target.name, self.config.imgsz]
+                self._submit("check", None, partial(check_target, target, calibration), target)
+        for trial in list(self.trials.values()):
+            if self._count("measure") >= most:
+                return
+            if trial.state == "new" and self._are_ready(unknown := self._unknown(trial)):
+                self._start_measuring(trial, unknown)
+        for trial, target, sessions in self._confirmations():
+            if self._count("measure") >= most:
+                return
+            if self._are_ready([target]) and not self._is_measuring(trial=trial.number):
+                self._confirmed[trial.number, target.name] += 1
+                self._submit("confirm", trial, partial(measure, self._request(trial, [target], sessions)), target)
+
+        for trial, target in self._validations():
+            if self._count("measure") >= most:
+                return
+            self._validated.add((trial.number, target.name))
+            request = DeployedRequest(
+                architecture=trial.architecture,
+                checkpoint=self.repository.checkpoint(self.search, trial.number),
+                epochs=len(trial.epochs),
+                dataset=self.config.dataset,
+                imgsz=self.config.imgsz_of(trial.architecture),
+                target=target,
+                threads=self.threads,
+                arguments=self.config.training,
+            )
+            self._submit("validate", trial, partial(validate_finalist, request), target)
+
+    def _unknown(self, trial: Trial) -> list[Target]:
+        """Targets on which no search has measured it yet; of several names of the same, the first."""
         unknown = []
-        imgsz = config.imgsz_of(trial.architecture)
-        for target, fingerprint in config.targets:
-            known = self.repository.find_latency(trial.architecture, classes, imgsz, fingerprint)
-            if known:
-                trial = replace(trial, latencies={**trial.latencies, target.name: known})
+        for target, fingerprint in self._distinct():
+            if known := self._known_latency(trial, fingerprint):
+                self._set_latency(trial.number, fingerprint, known)
             else:
-                unknown.append((target, self.calibrations[target.name, imgsz]))
-        request = MeasurementRequest(
+                unknown.append(target)
+        return unknown
+
+    def _distinct(self) -> list[tuple[Target, str]]:
+        """Targets with their fingerprints: one device that is set up in one way may have several names."""
+        first = {fingerprint: target for target, fingerprint in reversed(self.config.targets)}
+        return [(target, fingerprint) for target, fingerprint in self.config.targets if first[fingerprint] is target]
+
+    def _set_latency(self, number: int, fingerprint: str, latency: Latency | None) -> None:
+        """Under every name of the target; None: there is none any more."""
+        names = [target.name for target, mark in self.config.targets if mark == fingerprint]
+        rest = {name: one for name, one in self.trials[number].latencies.items() if name not in names}
+        mine = {name: replace(latency, target=name) for name in names} if latency else {}
+        self._update(replace(self.trials[number], latencies={**rest, **mine}))
+
+    def _known_latency(self, trial: Trial, fingerprint: str) -> Latency | None:
+        classes, imgsz = len(self.config.dataset.names), self.config.imgsz_of(trial.architecture)
+        return self.repository.find_latency(trial.architecture, classes, imgsz, fingerprint)
+
+    def _start_measuring(self, trial: Trial, unknown: list[Target]) -> None:
+        self._move(self.trials[trial.number], "measuring")
+        self._submit("measure", trial, partial(measure, self._request(trial, unknown)))
+
+    def _request(self, trial: Trial, targets: list[Target], sessions: int = 1) -> MeasurementRequest:
+        imgsz = self.config.imgsz_of(trial.architecture)
+        return MeasurementRequest(
             architecture=trial.architecture,
-            classes=classes,
+            classes=len(self.config.dataset.names),
             imgsz=imgsz,
-            targets=tuple(unknown),
+            targets=tuple((target, self.calibrations[target.name, imgsz]) for target in targets),
             scratch=self.scratch,
+            sessions=sessions,
+            sized=trial.complexity is not None,
         )
-        self._move(trial, "measuring")
-        self._submit(f"measure {trial.number}", "measure", trial, partial(measure, request))
+
+    def _confirmations(self) -> Iterator[tuple[Trial, Target, int]]:
+        """What should be timed in more processes, and in how many.
+
+        All that lost its latency, since the device was not as it should be; the front, in a second process; and once
+        there is nothing left to train, finalists and the stock model in five.
+        """
+        trials = list(self.trials.values())
+        wanted = FINAL_SESSIONS if self._only_finalists_left() else FRONT_SESSIONS
+        for target, _ in self._distinct():
+            shown = self._finalists(target.name)
+            for trial in trials:
+                if trial.state in ("new", "measuring", "rejected", "failed") or trial.repeat_of is not None:
+                    continue
+                known = trial.latencies.get(target.name)
+                missing = 1 if known is None else wanted - known.sessions if trial.number in shown else 0
+                if missing > 0 and self._confirmed[trial.number, target.name] < FRONT_SESSIONS + 1:
+                    yield trial, target, missing
+
+    def _only_finalists_left(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.phase == "finishing" and not self._count("train")
+
+    def _validations(self) -> Iterator[tuple[Trial, Target]]:
+        """Finalists whose exported file is to be validated, in the end."""
+        if not self._only_finalists_left():
+            return
+        for target, _ in self.config.targets:
+            for number in sorted(self._finalists(target.name)):
+                trial = self.trials[number]
+                if target.name not in trial.deployed and (number, target.name) not in self._validated:
+                    yield trial, target
+
+    def _finalists(self, target: str) -> set[int]:
+        """Numbers of the front's members on a target, and of the stock model once it is complete."""
+        trials = list(self.trials.values())
+        members = [*front_trials(trials, target), *baselines(complete(trials, target), self.config, target)]
+        return {trial.number for trial in members}
+
+    def _cost_of_confirming(self, purse: Purse) -> float:
+        """Expected seconds of timing and validating the finalists so far; 0 where that takes much of the budget."""
+        seconds = 0.0
+        for target, _ in self._distinct():
+            for number in self._finalists(target.name):
+                latency = self.trials[number].latencies[target.name]
+                took = sum(latency.conditions.get("seconds", {}).values())
+                seconds += took * max(FINAL_SESSIONS - latency.sessions, 0)
+                if target.name not in self.trials[number].deployed:  # about as long again in PyTorch
+                    seconds += VALIDATION_S + 2 * self.config.dataset.val_images * latency.median_ms / 1e3
+        return seconds if purse.share(seconds) <= FINAL_SHARE else 0.0
+
+    def _are_ready(self, targets: Sequence[Target]) -> bool:
+        """Whether all can be measured on now."""
+        now = time.monotonic()
+        return all(is_ready(self.devices[target.name], now) for target in targets)
+
+    def _is_measuring(self, trial: int | None = None, target: str | None = None) -> bool:
+        jobs = [job for job in self._jobs.values() if job.kind == "measure"]
+        return (
+            any(job.trial == trial for job in jobs) if trial is not None else any(job.target == target for job in jobs)
+        )
+
+    def _waits_for_device(self) -> bool:
+        """Whether something is left to measure once a device answers again.
+
+        Raises:
+            SearchError: If it has been away for too long.
+        """
+        waiting = any(trial.state == "new" for trial in self.trials.values()) and self.phase == "exploring"
+        if not waiting:
+            return False
+        for name, device in self.devices.items():
+            if is_given_up(device, time.monotonic()):
+                raise SearchError(
+                    f"target {name} is away: {device.reason}; nothing is lost: see nas-yolo target check {name}, then "
+                    f"nas-yolo resume {self.search.name}"
+                )
+        return not self._are_ready([target for target, _ in self.config.targets])
 
     def _start_training(self, trial: Trial, until: int) -> None:
         checkpoint = self.repository.checkpoint(self.search, trial.number)
@@ -500,16 +648,28 @@ class SearchLoop:
         )
         expected = self._cost(trial, until)
         self._move(trial, "training")
-        self._submit(f"train {trial.number}", "train", trial, partial(train, request), expected)
+        self._submit("train", trial, partial(train, request), expected_s=expected)
 
-    def _submit(self, key: str, kind: Kind, trial: Trial | None, work: Work, expected_s: float = 0.0) -> None:
+    def _submit(
+        self,
+        purpose: Purpose,
+        trial: Trial | None,
+        work: Work,
+        target: Target | None = None,
+        detail: str = "",
+        expected_s: float = 0.0,
+    ) -> None:
+        kind: Kind = "train" if purpose in ("prepare", "train") else "measure"
         gpus, cpus = 0.0, 1.0
         if kind == "train":
             gpus = self.config.gpus_per_trial if self.on_gpu else 0.0
             cpus = float(self.threads)
         entry = self.repository.open_entry(self.search, trial, kind, gpus, cpus)
         number = trial.number if trial else None
-        self._jobs[key] = _Job(kind, number, entry, gpus, cpus, expected_s)
+        about = "" if number is None else str(number)
+        key = " ".join(filter(None, (purpose, about, target.name if target else "", detail)))
+        job = _Job(kind, purpose, number, entry, target.name if target else "", gpus, cpus, expected_s)
+        self._jobs[key] = job
         self.runner.submit(key, kind, work)
 
     def _handle(self, event: Event) -> None:
@@ -521,24 +681,15 @@ class SearchLoop:
             case None:
                 self._charge([job])
                 del self._jobs[event.key]
-                if trial is None:
-                    if job.failure:
-                        raise SearchError(f"{event.key} failed: {job.failure.message}")
-                elif job.failure:
-                    self._after_failure(trial, job)
-                elif job.kind == "train":
-                    self._move(trial, "complete" if len(trial.epochs) >= self.config.epochs else "paused")
-                else:
-                    self._after_measuring(trial)
+                self._after(event.key, job, trial)
             case Failure() as failure:
-                job.failure = failure
+                job.failures.append(failure)
                 if trial:
                     self.repository.add_failure(trial, failure)
                     self._update(replace(trial, failures=(*trial.failures, failure)))
             case Calibration() as calibration:
                 self.repository.add_calibration(calibration)
-                name = event.key.removeprefix("calibrate ").rpartition(" at ")[0]
-                self.calibrations[name, calibration.imgsz] = calibration
+                self.calibrations[job.target, calibration.imgsz] = calibration
             case Epoch() as epoch if trial:
                 self.repository.add_epoch(trial, epoch)
                 self._update(replace(trial, epochs=(*trial.epochs, epoch)))
@@ -546,25 +697,74 @@ class SearchLoop:
                 self.repository.set_complexity(trial, complexity)
                 self._update(replace(trial, complexity=complexity))
             case Latency() as latency if trial:
-                self.repository.add_latency(trial.architecture, len(self.config.dataset.names), latency)
-                self._update(replace(trial, latencies={**trial.latencies, latency.target: latency}))
+                self._add_session(trial, latency)
+            case DeployedAccuracy() as accuracy if trial:
+                self.repository.add_deployed(trial, accuracy)
+                self._update(replace(trial, deployed={**trial.deployed, accuracy.target: accuracy}))
             case other:
                 raise AssertionError(f"unexpected result {other!r}")
 
+    def _add_session(self, trial: Trial, latency: Latency) -> None:
+        classes = len(self.config.dataset.names)
+        self.repository.add_latency(trial.architecture, classes, latency)
+        self.devices[latency.target] = Device()
+        if "off_calibration" in latency.flags:
+            self.repository.invalidate_latencies(latency.fingerprint)
+        for other in list(self.trials.values()):
+            known = other.latencies.get(latency.target)
+            doubtful = known is not None and "off_calibration" in latency.flags and "drifted" in known.flags
+            if doubtful or other.architecture == trial.architecture:
+                where = (other.architecture, classes, self.config.imgsz_of(other.architecture), latency.fingerprint)
+                now = combine(self.repository.sessions(*where))
+                self._set_latency(other.number, latency.fingerprint, now)
+                if not now and other.state == "ready" and other.repeat_of is None:
+                    self._move(self.trials[other.number], "new")
+
+    def _after(self, key: str, job: _Job, trial: Trial | None) -> None:
+        """What follows from the end of a piece of work."""
+        for failure in job.failures:
+            if failure.cause == "device_changed":
+                raise SearchError(
+                    f"{failure.message}; its latencies would not compare. Put it back as it was and go on with "
+                    f"nas-yolo resume {self.search.name}, or start a new search"
+                )
+            if failure.target in self.devices:
+                device = self.devices[failure.target]
+                checked = job.purpose == "check"
+                self.devices[failure.target] = after_failure(device, failure, time.monotonic(), checked)
+        match job.purpose:
+            case "prepare" | "calibrate":
+                if job.failures:
+                    raise SearchError(f"{key} failed: {job.failures[-1].message}")
+            case "check":
+                if not job.failures:
+                    self.devices[job.target] = Device()
+            case "train" if trial and not job.failures:
+                self._move(trial, "complete" if len(trial.epochs) >= self.config.epochs else "paused")
+            case "measure" if trial and not job.failures:
+                self._after_measuring(trial)
+            case "measure" | "train" if trial:
+                self._after_failure(trial, job)
+
     def _after_measuring(self, trial: Trial) -> None:
+        if len(trial.latencies) < len(self.config.targets):  # one was taken back meanwhile
+            self._move(trial, "new")
+            return
         limits = () if trial.preset == self.baseline else self.config.limits
         reason = too_slow(limits, trial.latencies.values())
         self._move(trial, "rejected" if reason else "ready", reason)
 
     def _after_failure(self, trial: Trial, job: _Job) -> None:
-        """Try again after a crash, which may have been the machine's; anything else would only happen again."""
-        failure = job.failure
-        assert failure is not None
-        crashes = sum(past.cause in ("crash", "latency") for past in trial.failures)
-        if failure.cause in ("crash", "latency") and crashes < ATTEMPTS:
+        """Try again after a crash, which may have been the machine's; anything else would only happen again.
+
+        A device that is away is no fault of the trial's, which waits for it.
+        """
+        own = [failure for failure in job.failures if failure.cause not in AWAY]
+        attempts = sum(past.cause in MENDABLE for past in trial.failures)
+        if not own or (own[-1].cause in MENDABLE and attempts < ATTEMPTS):
             self._move(self._settled(trial), self._settled(trial).state)
         else:
-            self._move(trial, "failed", f"{failure.cause}: {failure.message}")
+            self._move(trial, "failed", f"{own[-1].cause}: {own[-1].message}")
         failed = [other for other in self.trials.values() if other.state == "failed"]
         if len(failed) >= MAX_FAILURES and not any(other.epochs for other in self.trials.values()):
             raise SearchError(
@@ -616,7 +816,7 @@ class SearchLoop:
     @contextmanager
     def _session(self) -> Iterator[None]:
         """Count the wall-clock time while this process works on the search."""
-        self._session_job = _Job("session", None, self.repository.open_entry(self.search, None, "session"))
+        self._session_job = _Job("session", "session", None, self.repository.open_entry(self.search, None, "session"))
         try:
             yield
         finally:
@@ -658,5 +858,6 @@ class SearchLoop:
                 trials=tuple(self.trials.values()),
                 purse=self._purse(),
                 running=tuple((job.kind, job.trial) for job in self._jobs.values()),
+                away={name: device.reason for name, device in self.devices.items() if device.away_since is not None},
             )
         )

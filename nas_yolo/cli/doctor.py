@@ -71,6 +71,14 @@ def _gpus() -> str:
 
 
 def _targets() -> str:
-    from evaluators.target import load_targets
+    from importlib.util import find_spec
 
-    return ", ".join(sorted(load_targets()))
+    from evaluators.target import BUILT_IN, own_targets
+    from nas_yolo.cli.target import how_to_install
+
+    missing = [name for name, target in BUILT_IN.items() if find_spec(target.runtime) is None]
+    found = [
+        f"{name} (to have it: {how_to_install(BUILT_IN[name].runtime)})" if name in missing else name
+        for name in BUILT_IN
+    ]
+    return ", ".join([*found, *(f"{name} ({target.where})" for name, target in own_targets().items())])

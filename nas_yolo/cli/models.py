@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nas_yolo.cli.options import console, json_option, open_repository, print_json, storage_option
+from nas_yolo.cli.options import (
+    console,
+    imgsz_option,
+    json_option,
+    open_repository,
+    postprocess_option,
+    print_json,
+    storage_option,
+    targets_option,
+)
 
 
 @click.command("profile")
 @click.argument("model")
 @click.option("--target", "targets", multiple=True, metavar="NAME", help="Measure latency there. Repeatable.")
-@click.option("--imgsz", default=640, show_default=True, help="Image size, pixels, a multiple of 32.")
+@imgsz_option(640)
+@postprocess_option
 @click.option("--fresh", is_flag=True, help="Measure again, whatever is in the database.")
+@targets_option
 @storage_option
 @json_option
 def profile_command(
-    model: str, targets: tuple[str, ...], imgsz: int, fresh: bool, url: str | None, as_json: bool
+    model: str,
+    targets: tuple[str, ...],
+    imgsz: int,
+    with_postprocess: bool,
+    fresh: bool,
+    targets_file: Path | None,
+    url: str | None,
+    as_json: bool,
 ) -> None:
     """Measure a model: parameters, GFLOPs (as Ultralytics counts, and fused) and latency.
 
@@ -35,35 +54,39 @@ def profile_command(
     from rich.table import Table
 
     from evaluators.complexity import measure_complexity
-    from evaluators.latency import LatencyError, calibrate, fingerprint, measure_latency
-    from evaluators.target import get_target
+    from evaluators.errors import LatencyError
+    from evaluators.evaluation import combine
+    from evaluators.latency import calibrate, fingerprint, measure_latency
+    from evaluators.target import get_target, timed_text
     from nas_yolo.report.tables import latency_text
     from search_spaces import UserError
 
-    if imgsz < 32 or imgsz % 32:
-        raise UserError(f"--imgsz {imgsz} must be a multiple of 32")
-    chosen = [get_target(name) for name in dict.fromkeys(targets)]
+    named = [get_target(name, targets_file) for name in dict.fromkeys(targets)]
+    chosen = [replace(target, postprocess=with_postprocess) for target in named]
     network, architecture, classes = _build(model)
     complexity = measure_complexity(network, imgsz)
     latencies: dict[str, Any] = {}
     for target in chosen:
         repository = open_repository(url)
-        mark = fingerprint(target)
-        latency = None
-        if architecture and not fresh:
-            latency = repository.find_latency(architecture, classes, imgsz, mark)
-        if latency is None:
-            try:
+        try:
+            mark = fingerprint(target)
+            latency = None
+            if architecture and not fresh:
+                latency = repository.find_latency(architecture, classes, imgsz, mark)
+            if latency is None:
                 calibration = repository.calibration(mark, imgsz)
                 if calibration is None:
                     calibration = calibrate(target, imgsz)
                     repository.add_calibration(calibration)
                 with tempfile.TemporaryDirectory() as scratch:
-                    latency = measure_latency(network, target, calibration, Path(scratch))
-            except LatencyError as error:
-                raise UserError(f"latency on {target.name} was not measured: {error}") from error
-            if architecture:
-                repository.add_latency(architecture, classes, latency)
+                    sessions = list(measure_latency(network, target, calibration, Path(scratch)))
+                if architecture:
+                    for session in sessions:
+                        repository.add_latency(architecture, classes, session)
+                latency = combine(sessions)
+                assert latency is not None  # else there was an error
+        except LatencyError as error:
+            raise UserError(f"latency on {target.name} was not measured: {error}") from error
         latencies[target.name] = (target, latency)
     if as_json:
         return print_json(
@@ -78,6 +101,7 @@ def profile_command(
                 "layers": complexity.layers,
                 "latency_ms": {
                     name: {
+                        "of": timed_text(target),
                         "latency": latency.latency_ms,
                         "ci": [latency.ci_low_ms, latency.ci_high_ms],
                         "median": latency.median_ms,
@@ -100,9 +124,10 @@ def profile_command(
     table.add_row("modules", str(complexity.layers), "")
     screen.print(table)
     for name, (target, latency) in latencies.items():
+        settings = f"{target.runtime} {target.precision}, {target.threads} thread(s), {latency.quality}"
         screen.print(
-            f"latency on {name}: {latency_text(latency)} ms (95 %), raw median {latency.median_ms:.3g} ms; "
-            f"{target.runtime} {target.precision}, {target.threads} thread(s), {latency.quality}",
+            f"latency of {timed_text(target)} on {name}: {latency_text(latency)} ms (95 %), "
+            f"raw median {latency.median_ms:.3g} ms; {settings}",
             soft_wrap=True,
         )
     return None

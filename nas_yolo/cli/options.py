@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -30,6 +31,37 @@ def storage_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")(command)
+
+
+def targets_option(command: Command) -> Command:
+    """`--targets FILE`."""
+    return click.option(
+        "--targets",
+        "targets_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="File of your targets. Default: targets.yaml in your configuration folder.",
+    )(command)
+
+
+def postprocess_option(command: Command) -> Command:
+    """`--with-postprocess`."""
+    help_text = "Time decoding and suppression (NMS) with the network; some networks need none."
+    return click.option("--with-postprocess", is_flag=True, help=help_text)(command)
+
+
+def imgsz_option(default: int) -> Callable[[Command], Command]:
+    """`--imgsz`."""
+
+    def checked(_context: click.Context, _option: click.Parameter, imgsz: int) -> int:
+        from search_spaces import UserError
+
+        if imgsz < 32 or imgsz % 32:
+            raise UserError(f"--imgsz {imgsz} must be a multiple of 32")
+        return imgsz
+
+    help_text = "Image size, pixels, a multiple of 32."
+    return click.option("--imgsz", default=default, show_default=True, callback=checked, help=help_text)
 
 
 def open_repository(url: str | None) -> Repository:

@@ -104,16 +104,16 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
         f"[bold]{name}[/bold]: {state}; spent {budget['spent']:g} of {budget['limit']:g} {budget['unit']}",
         soft_wrap=True,
     )
-    target = config.targets[0][0].name
-    table = Table("trial", "state", "epochs", "mAP50-95", f"ms on {target}", "params M", "from", box=SIMPLE_HEAD)
+    names = [target.name for target, _ in config.targets]
+    times = [f"ms on {name}" for name in names]
+    table = Table("trial", "state", "epochs", "mAP50-95", *times, "params M", "from", box=SIMPLE_HEAD)
     for trial in trials:
-        latency = trial.latencies.get(target)
         table.add_row(
             str(trial.number),
             trial.state,
             f"{len(trial.epochs)}/{config.epochs}",
             f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-",
-            latency_text(latency) if latency else "-",
+            *(latency_text(trial.latencies[name]) if name in trial.latencies else "-" for name in names),
             f"{trial.complexity.params / 1e6:.2f}" if trial.complexity else "-",
             f"{origin_text(trial)}\n{trial.reason}".strip(),
         )
@@ -153,6 +153,7 @@ def front_command(name: str, url: str | None, as_json: bool) -> None:
     "--trial", "number", type=int, help="Which trial. Default: the most accurate that is as fast as the stock model."
 )
 @click.option("--max-latency", type=float, metavar="MS", help="Instead: the most accurate within so many milliseconds.")
+@click.option("--target", metavar="NAME", help="On which device, of a search with several. Default: its first.")
 @click.option(
     "-o",
     "--output",
@@ -164,7 +165,13 @@ def front_command(name: str, url: str | None, as_json: bool) -> None:
 @storage_option
 @json_option
 def export_command(
-    name: str, number: int | None, max_latency: float | None, output: Path, url: str | None, as_json: bool
+    name: str,
+    number: int | None,
+    max_latency: float | None,
+    target: str | None,
+    output: Path,
+    url: str | None,
+    as_json: bool,
 ) -> None:
     """Write a trial: a model YAML with explicit channels, ready to train, or a folder that runs as it is.
 
@@ -181,8 +188,9 @@ def export_command(
     from evaluators.accuracy.training import trained_weights
     from nas_yolo.config import SearchConfig
     from nas_yolo.export import check_folder, design_of, write_folder, write_yaml
-    from nas_yolo.results import NoSuchTrialError, best_trial
+    from nas_yolo.results import best_trial, numbered_trial
     from search_spaces import UserError
+    from search_spaces.registry import unknown
 
     if number is not None and max_latency is not None:
         raise click.UsageError("give --trial or --max-latency, not both")
@@ -190,13 +198,13 @@ def export_command(
     search = repository.search(name)
     config = SearchConfig.from_document(search.config)
     trials = repository.trials(search)
+    names = [one.name for one, _ in config.targets]
+    if target is not None and target not in names:
+        raise UserError(unknown("target of this search", target, names))
     if number is None:
-        trial = best_trial(trials, config, max_latency)
-    elif 0 <= number < len(trials):
-        trial = trials[number]
+        trial = best_trial(trials, config, max_latency, target or names[0])
     else:
-        there = f"trials 0 to {len(trials) - 1}" if trials else "no trials yet"
-        raise NoSuchTrialError(f"search {name!r} has no trial {number}; it has {there} (nas-yolo status {name})")
+        trial = numbered_trial(search, trials, number)
     if not output.absolute().parent.is_dir():
         raise UserError(f"folder {output.absolute().parent} does not exist; create it or write elsewhere")
     design = design_of(name, config, trial)

@@ -5,15 +5,25 @@ from __future__ import annotations
 import re
 import signal
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas_yolo.cli.options import console, json_option, open_repository, print_json, storage_option
+from nas_yolo.cli.options import (
+    console,
+    json_option,
+    open_repository,
+    postprocess_option,
+    print_json,
+    storage_option,
+    targets_option,
+)
 
 if TYPE_CHECKING:
     from evaluators.dataset import Dataset
+    from evaluators.target import Target
     from nas_yolo.budget import Budget
     from nas_yolo.config import SearchConfig
     from storage import Repository, Search
@@ -24,12 +34,22 @@ EXAMPLES = """
       nas-yolo search --data my.yaml --target cpu --budget 8h
       nas-yolo search --data my.yaml --target cpu --budget 50gpu-h --epochs 150 --imgsz 512
       nas-yolo search --data my.yaml --target cpu --budget 200trials --limit "latency_ms<=12" --train batch=32
+      nas-yolo search --data my.yaml --target jetson --target rpi5 --budget 50gpu-h
 """
 
 
 @click.command("search", epilog=EXAMPLES)
 @click.option("--data", required=True, metavar="YAML", help="Your labelled images, in the Ultralytics layout.")
-@click.option("--target", "targets", required=True, multiple=True, metavar="NAME", help="Device to be fast on.")
+@click.option(
+    "--target",
+    "targets",
+    required=True,
+    multiple=True,
+    metavar="NAME",
+    help="Device to be fast on (nas-yolo target list). Repeatable: one training serves all, each gets a front.",
+)
+@targets_option
+@postprocess_option
 @click.option(
     "--budget",
     "budgets",
@@ -115,6 +135,7 @@ def resume_command(name: str, budgets: tuple[str, ...], url: str | None, as_json
         check_devices(parsed)
         search = repository.set_config(search, search.config | {"budgets": [budget.text for budget in parsed]})
     check_dataset(search)
+    check_targets(search)
     run_search(repository, search, as_json)
 
 
@@ -135,6 +156,8 @@ def make_config(
     seed: int = 0,
     warm_start: bool = True,
     repeats: int | None = None,
+    targets_file: Path | None = None,
+    with_postprocess: bool = False,
 ) -> SearchConfig:
     """Check everything that was given, cheapest first, before anything is spent.
 
@@ -142,7 +165,7 @@ def make_config(
         UserError: With one line on what to do.
     """
     from evaluators.dataset import load_dataset
-    from evaluators.latency import fingerprint
+    from evaluators.latency import fingerprint_of
     from evaluators.target import get_target
     from nas_yolo.budget import parse_budget
     from nas_yolo.config import SearchConfig
@@ -161,7 +184,7 @@ def make_config(
     parsed_budgets = tuple(map(parse_budget, budgets))
     parsed_limits = tuple(map(parse_limit, limits))
     check_sampler(sampler)
-    known_targets = tuple((target, fingerprint(target)) for target in map(get_target, dict.fromkeys(targets)))
+    chosen = [replace(get_target(name, targets_file), postprocess=with_postprocess) for name in dict.fromkeys(targets)]
     dataset: Dataset = load_dataset(data)
     loaded = load_space(space)
     if blocks == "stock":
@@ -172,10 +195,12 @@ def make_config(
     check_feasible(parsed_limits, loaded, len(dataset.names), imgsz)
     arguments = parse_training(training)
     check_devices(parsed_budgets)
+    identities = {target.name: ask_target(target) for target in chosen}
     return SearchConfig(
         dataset=dataset,
         space=loaded,
-        targets=known_targets,
+        targets=tuple((target, fingerprint_of(identities[target.name])) for target in chosen),
+        identities=identities,
         imgsz=imgsz,
         epochs=epochs,
         budgets=parsed_budgets,
@@ -255,6 +280,45 @@ def check_dataset(search: Search) -> None:
         )
 
 
+def ask_target(target: Target) -> dict[str, Any]:
+    """What a target says of itself.
+
+    Raises:
+        UserError: If it does not answer, or cannot measure.
+    """
+    from evaluators.errors import LatencyError
+    from evaluators.latency import identify
+    from search_spaces import UserError
+
+    try:
+        return identify(target)
+    except LatencyError as error:
+        raise UserError(
+            f"target {target.name} cannot be measured on: {error} (nas-yolo target check {target.name})"
+        ) from error
+
+
+def check_targets(search: Search) -> None:
+    """Refuse to go on with devices that are not those that the search began with.
+
+    Raises:
+        UserError: If one does not answer, or changed; says what.
+    """
+    from evaluators.latency import differences, fingerprint_of
+    from nas_yolo.config import SearchConfig
+    from search_spaces import UserError
+
+    config = SearchConfig.from_document(search.config)
+    for target, known in config.targets:
+        identity = ask_target(target)
+        if fingerprint_of(identity) != known:
+            changed = differences(config.identities.get(target.name, {}), identity)
+            raise UserError(
+                f"target {target.name!r} is not what it was when search {search.name!r} began ({changed}); latencies "
+                "would not compare: put it back as it was, or start a new search"
+            )
+
+
 def count_gpus() -> int:
     """GPUs that PyTorch can use."""
     import torch
@@ -294,22 +358,14 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
     Raises:
         UserError: If it cannot run here and now.
     """
-    from evaluators.latency import fingerprint
     from nas_yolo.config import SearchConfig
     from nas_yolo.environment import count_cores
     from nas_yolo.report.tables import count_text
     from nas_yolo.report.views import LineView, LiveView
     from nas_yolo.runners import Runner
     from nas_yolo.search import SearchLoop
-    from search_spaces import UserError
 
     config = SearchConfig.from_document(search.config)
-    for target, known in config.targets:
-        if fingerprint(target) != known:
-            raise UserError(
-                f"target {target.name!r} is not what it was when search {search.name!r} began (another machine, or "
-                f"another version of {target.runtime}); latencies would not compare: start a new search here"
-            )
     screen = console(as_json)
     folder = repository.run_folder(search)
     folder.mkdir(parents=True, exist_ok=True)
@@ -370,14 +426,16 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
     trained, ended = sum(bool(trial.epochs) for trial in tried), sum(trial.state == "complete" for trial in tried)
     text = f"{len(tried)} architectures measured, {trained} of them trained, {ended} to the end."
     screen.print(text, soft_wrap=True)
-    try:
-        best = best_trial(trials, config)
-    except NoSuchTrialError as error:
-        screen.print(str(error).capitalize(), soft_wrap=True)
-    else:
-        path = folder / "best.yaml"
+    for place, (target, _) in enumerate(config.targets):
+        on = f" on {target.name}" if len(config.targets) > 1 else ""
+        try:
+            best = best_trial(trials, config, target=target.name)
+        except NoSuchTrialError as error:
+            screen.print(f"{str(error).capitalize()}{on}", soft_wrap=True)
+            continue
+        path = folder / (f"best-{target.name}.yaml" if place else "best.yaml")
         write_yaml(design_of(search.name, config, best), path)
-        screen.print(f"Best (trial {best.number}): {path}", soft_wrap=True)
+        screen.print(f"Best{on} (trial {best.number}): {path}", soft_wrap=True)
         screen.print(f"Train it:   nas-yolo yolo train model={path} data={config.dataset.file}", soft_wrap=True)
     screen.print(f"Dashboard:  nas-yolo dashboard {search.name}", soft_wrap=True)
     if as_json:

@@ -12,6 +12,8 @@ from nas_yolo.config import SearchConfig
 from nas_yolo.results import alike, baselines, front_trials
 from storage import Trial
 
+DEPLOYED_SAME = 0.005  # mAP50-95 that an exported file may differ from its network by without a word
+
 
 def count_text(count: int) -> str:
     """Every digit up to a million, then `4.2e+18`."""
@@ -30,17 +32,21 @@ def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> T
 
     With repeats, a `~` marks what is no more accurate than the next faster one, as far as can be told.
     """
-    title = f"Front on {target} at {'/'.join(map(str, config.image_sizes))} px, all {config.epochs} epochs trained"
+    sizes = "/".join(map(str, config.image_sizes))
+    title = f"Front on {target} at {sizes} px, all {config.epochs} epochs trained; latency of {config.timed}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for heading in ("trial", "mAP50-95", "latency ms", "params M", "GFLOPs"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("from; blocks P2 to P5: name-width×depth")
     members = front_trials(trials, target)
+    captions = []
     for faster, trial in zip([None, *members], members, strict=False):
         doubt = faster is not None and alike(trials, faster, trial)
         _add_row(table, trial, target, " ~" if doubt else "")
         if doubt:
-            table.caption, table.caption_justify = "~: cannot be told apart from the row above", "left"
+            captions = ["~: cannot be told apart from the row above"]
+    captions += [text for trial in members if (text := deployed_text(trial, target))]
+    table.caption, table.caption_justify = "\n".join(captions) or None, "left"
     for trial in baselines(trials, config):
         if trial not in members and target in trial.latencies:
             table.add_section()
@@ -61,6 +67,17 @@ def _add_row(table: Table, trial: Trial, target: str, doubt: str = "") -> None:
         f"{complexity.gflops:.3g}" if complexity else "-",
         origin_text(trial) if trial.preset else f"{origin_text(trial)}: {blocks_text(trial)}",
     )
+
+
+def deployed_text(trial: Trial, target: str) -> str:
+    """A sentence if the exported file is known to be more or less accurate than its network; else nothing."""
+    accuracy = trial.deployed.get(target)
+    if accuracy is None or accuracy.epochs != len(trial.epochs):
+        return ""
+    change = accuracy.map50_95 - accuracy.torch_map50_95
+    if abs(change) <= DEPLOYED_SAME:
+        return ""
+    return f"Trial {trial.number} deployed in {accuracy.precision}: {change:+.3f} mAP50-95 against PyTorch"
 
 
 def origin_text(trial: Trial) -> str:

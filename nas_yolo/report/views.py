@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -32,6 +33,7 @@ class LineView:
         self.console = console
         self._seen: dict[int, tuple[str, int]] = {}
         self._phase = ""
+        self._away: Mapping[str, str] = {}
         self._started = time.monotonic()
 
     def __call__(self, snapshot: Snapshot) -> None:
@@ -39,10 +41,17 @@ class LineView:
         if snapshot.phase != self._phase:
             self._phase = snapshot.phase
             self._print(PHASES[snapshot.phase])
+        for name, reason in snapshot.away.items():
+            if name not in self._away:
+                self._print(f"target {name} is away, and is tried again: {reason}")
+        for name in self._away:
+            if name not in snapshot.away:
+                self._print(f"target {name} is back")
+        self._away = snapshot.away
         for trial in snapshot.trials:
             now = (trial.state, len(trial.epochs) if trial.state in ("paused", "complete") else 0)
             if now != self._seen.get(trial.number) and trial.state not in ("new", "measuring", "training"):
-                self._print(trial_line(trial, snapshot.config.targets[0][0].name))
+                self._print(trial_line(trial))
             self._seen[trial.number] = now
 
     def close(self) -> None:
@@ -69,11 +78,12 @@ class LiveView:
         self._live.stop()
 
 
-def trial_line(trial: Trial, target: str) -> str:
+def trial_line(trial: Trial) -> str:
     """A trial in one line."""
     parts = [f"trial {trial.number} ({origin_text(trial)})", trial.state]
-    if latency := trial.latencies.get(target):
-        parts.append(f"{latency_text(latency)} ms")
+    several = len(trial.latencies) > 1
+    for name, latency in trial.latencies.items():
+        parts.append(f"{latency_text(latency)} ms{f' on {name}' if several else ''}")
     if trial.epochs:
         parts.append(f"mAP50-95 {trial.map50_95:.3f} after {len(trial.epochs)} epochs")
     if trial.reason:
@@ -98,9 +108,11 @@ def render(snapshot: Snapshot) -> Group:
         verb = "training" if kind == "train" else "measuring"
         progress = f"epoch {len(trial.epochs)}/{snapshot.config.epochs}" if kind == "train" else ""
         lines.append(Text(f"  {verb} trial {number} ({origin_text(trial)}) {progress}"))
-    target = snapshot.config.targets[0][0].name
-    if front_trials(snapshot.trials, target):
-        lines.append(front_table(snapshot.trials, snapshot.config, target))
+    for name, reason in snapshot.away.items():
+        lines.append(Text(f"  target {name} is away, and is tried again: {reason}", style="yellow"))
+    for target, _ in snapshot.config.targets:
+        if front_trials(snapshot.trials, target.name):
+            lines.append(front_table(snapshot.trials, snapshot.config, target.name))
     lines.append(Text("Ctrl-C stops and keeps everything.", style="dim"))
     return Group(*lines)
 

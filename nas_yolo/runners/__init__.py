@@ -28,7 +28,7 @@ class Event:
 
 
 class Runner(Protocol):
-    """Runs work; keeps up to `slots` trainings and one measurement going at once."""
+    """Runs work; keeps up to `slots` trainings going at once, and every measurement that it is given."""
 
     slots: int
 

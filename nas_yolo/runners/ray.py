@@ -20,7 +20,6 @@ from evaluators.evaluation import Failure, failure_from
 from nas_yolo.environment import ultralytics_environment
 from nas_yolo.runners import Event, Kind, Work
 
-MEASURING = "nas-yolo-measuring"  # custom resource: one unit, so that one measurement runs at a time
 OBJECT_STORE_BYTES = 100 * 2**20  # results are a few hundred bytes each
 
 
@@ -44,7 +43,6 @@ class RayRunner:
             address="local",  # never a cluster that happens to run here, or that RAY_ADDRESS names
             num_cpus=slots,
             num_gpus=None if gpus_per_trial else 0,
-            resources={MEASURING: 1},
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             log_to_driver=False,
@@ -55,7 +53,7 @@ class RayRunner:
 
     def submit(self, key: str, kind: Kind, work: Work) -> None:
         """Hand it to Ray, which queues it until its resources are free."""
-        resources: dict[str, Any] = {"num_cpus": 0, "resources": {MEASURING: 1}}
+        resources: dict[str, Any] = {"num_cpus": 0}
         if kind == "train":
             resources = {"num_cpus": 1, "num_gpus": self._gpus_per_trial}
         self._running[_run.options(**resources).remote(work)] = key

@@ -54,6 +54,7 @@ class Outlook:
         fits: Kept between outlooks, to save time; changes nothing.
         earlier: Designs of earlier searches: a fidelity more, below all others, that costs nothing. How much it tells
             of this search follows from the trials that there are.
+        tie: Relative difference of latencies up to which none is faster.
 
     Raises:
         ValueError: If no trial was measured and trained.
@@ -68,8 +69,10 @@ class Outlook:
         limit_ms: float = math.inf,
         fits: Fits | None = None,
         earlier: Sequence[Earlier] = (),
+        tie: float = 0.0,
     ):
         self._grid, self._costs, self._seed, self._count = grid, costs, seed, len(seen)
+        self._tie = tie
         fits = fits or Fits()
         self._seen = [one for one in seen if one.latencies_ms]
         if not any(one.accuracies for one in self._seen):
@@ -182,7 +185,9 @@ class Outlook:
         if coming:
             expected = self._expected_end(coming)
             accuracy = np.concatenate([accuracy, expected])
-        return step_front(self._measured[target, done + coming], accuracy, self.references[target])
+        # A new design that is as fast, as far as can be told, must be more accurate to add anything.
+        latency = self._measured[target, done + coming] - math.log1p(self._tie)
+        return step_front(latency, accuracy, self.references[target])
 
     # Decisions ------------------------------------------------------------------------------------------------------
 

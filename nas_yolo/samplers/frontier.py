@@ -44,6 +44,7 @@ class Frontier:
         seed: Of everything random.
         limit_ms: Latency beyond which a design is of no use.
         earlier: Designs of earlier searches. The best of them are tried first, and all of them inform the model.
+        tie: Relative difference of latencies up to which none is faster: what measurements differ by.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class Frontier:
         seed: int,
         limit_ms: float = math.inf,
         earlier: Sequence[Earlier] = (),
+        tie: float = 0.0,
     ):
-        self._grid, self._seed, self._limit_ms = grid, seed, limit_ms
+        self._grid, self._seed, self._limit_ms, self._tie = grid, seed, limit_ms, tie
         self._earlier = bounded(earlier)  # the same images first, the best of each first
         costs = np.asarray(costs, dtype=float)
         self._first_epochs, self._costs = float(costs[0]), costs / costs[-1]
@@ -130,6 +132,7 @@ class Frontier:
 
     def _outlook(self, seen: Sequence[Seen]) -> Outlook:
         if self._last is None or self._last[0] != list(seen):
-            outlook = Outlook(self._grid, seen, self._costs, self._seed, self._limit_ms, self._fits, self._earlier)
+            known = self._limit_ms, self._fits, self._earlier, self._tie
+            outlook = Outlook(self._grid, seen, self._costs, self._seed, *known)
             self._last = list(seen), outlook
         return self._last[1]

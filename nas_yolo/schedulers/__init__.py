@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from evaluators.evaluation import TIE
 from nas_yolo.samplers import Earlier, Strategy, get_ask
 from nas_yolo.samplers._grid import Grid
 from nas_yolo.samplers.frontier import Frontier
@@ -35,5 +36,5 @@ def get_strategy(
         UnknownNameError: If there is no such sampler.
     """
     if sampler == "frontier":
-        return Frontier(grid, costs, seed, limit_ms, earlier)
+        return Frontier(grid, costs, seed, limit_ms, earlier, TIE)
     return Halving(get_ask(sampler), grid, len(costs), seed)

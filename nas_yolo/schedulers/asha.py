@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluators.evaluation import TIE
 from nas_yolo.pareto import regrets
 from nas_yolo.samplers import Ask, Seen
 from nas_yolo.samplers._grid import Grid
@@ -57,7 +58,8 @@ def ranking(standings: Sequence[Standing], rung: int) -> list[tuple[float, int]]
     if not here:
         return []
     accuracies = [standing.accuracies[rung] for standing in here]
-    by_target = [regrets(latencies, accuracies) for latencies in zip(*(s.latencies_ms for s in here), strict=True)]
+    columns = zip(*(s.latencies_ms for s in here), strict=True)
+    by_target = [regrets(latencies, accuracies, TIE) for latencies in columns]
     regret = {standing.number: min(column) for standing, column in zip(here, zip(*by_target, strict=True), strict=True)}
     place = {standing.number: math.log(standing.latencies_ms[0]) for standing in here}
     accuracy = {standing.number: value for standing, value in zip(here, accuracies, strict=True)}

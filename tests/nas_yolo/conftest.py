@@ -12,6 +12,14 @@ from storage import Repository, Search, Trial
 
 
 @pytest.fixture
+def trainings_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finalists are not measured again, nor validated: a search and its repetition decide from the same numbers."""
+    monkeypatch.setattr("nas_yolo.search.FRONT_SESSIONS", 1)
+    monkeypatch.setattr("nas_yolo.search.FINAL_SESSIONS", 1)
+    monkeypatch.setattr("nas_yolo.search.SearchLoop._validations", lambda self: iter(()))
+
+
+@pytest.fixture
 def finished(few_digits: Path, database: str) -> tuple[Repository, Search]:
     """A search whose rows were written by hand: stock, a faster and better net, a slow one, one that waits."""
     config = make_config(

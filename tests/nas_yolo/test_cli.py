@@ -98,7 +98,9 @@ def test_labels_out_of_range(search: Callable[..., Result], broken_data: Callabl
 
 
 def test_an_unknown_target(search: Callable[..., Result]) -> None:
-    refused(search(target="jetson"), "unknown target 'jetson'", "known: cpu", "To add one", "targets.yaml")
+    refused(
+        search(target="jetson"), "unknown target 'jetson'", "known: cpu", "To add a device: nas-yolo target add jetson"
+    )
 
 
 @pytest.mark.parametrize(

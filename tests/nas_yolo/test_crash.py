@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from evaluators import latency
 from evaluators.evaluation import Latency
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
@@ -25,14 +26,28 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 SPACE = Path(__file__).parent / "space.yaml"
 DEADLINE_S = 400  # ten times what it takes: a busy machine is no failure
-NAS_YOLO = [sys.executable, "-m", "nas_yolo"]
+LEAN = """
+from nas_yolo import search
+search.FRONT_SESSIONS = search.FINAL_SESSIONS = 1
+search.SearchLoop._validations = lambda self: iter(())
+from nas_yolo.cli import main
+main()
+"""
+NAS_YOLO = [sys.executable, "-c", LEAN]  # without what comes after the trainings
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "CALIBRATION_SESSIONS", 2)
+        return latency.calibrate(get_target("cpu"), 64)
 
 
 @pytest.fixture
-def calibrated(database: str) -> Repository:
+def calibrated(database: str, calibration: Calibration) -> Repository:
     """The reference's time was measured before."""
     repository = Repository(database)
-    repository.add_calibration(Calibration(fingerprint(get_target("cpu")), 64, 1.6, 0.01))
+    repository.add_calibration(calibration)
     return repository
 
 
@@ -44,8 +59,8 @@ def all_measured(calibrated: Repository) -> None:
     mark = fingerprint(get_target("cpu"))
     for index, design in enumerate([load_preset("yolov8n"), *map(space.architecture, points)]):
         ms = 1 + index / len(points)
-        latency = Latency("cpu", mark, 64, ms, ms, ms, ms / 1.6, 1.6, ms, ms, 100, 0.0, 0.0, "good")
-        calibrated.add_latency(design, 10, latency)
+        measured = Latency("cpu", mark, 64, ms, ms, ms, ms / 1.6, 1.6, ms, ms, 100, 0.0, 0.0, "good")
+        calibrated.add_latency(design, 10, measured)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from search_spaces.space_file import load_preset
 from storage import Repository, Search, Spent, Trial
 
 SPACE = Path(__file__).parent / "space.yaml"
-pytestmark = pytest.mark.usefixtures("quick_probe")
+pytestmark = pytest.mark.usefixtures("quick_probe", "trainings_only")
 
 TRAINING = ("batch=16", "nbs=16", "optimizer=AdamW", "lr0=0.003")
 
