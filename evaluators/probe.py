@@ -434,7 +434,9 @@ def _output(*command: str) -> str | None:
 def identify_machine(root: Path = Path("/")) -> dict[str, Any]:
     """What times depend on and does not change by itself: the device, its system, its power mode."""
     cpu = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", _read(root / "proc/cpuinfo") or "", re.M)
-    governors = {_read(path) for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")}
+    clocks = "sys/devices/system/cpu/cpu*/cpufreq/scaling_"
+    governors = {_read(path) for path in root.glob(f"{clocks}governor")}
+    lowest, highest = (list(_numbers(root, f"{clocks}{bound}_freq").values()) for bound in ("min", "max"))
     identity = {
         "machine": platform.node(),
         "serial": _read(root / "proc/device-tree/serial-number") or _read(root / "etc/machine-id"),
@@ -445,7 +447,8 @@ def identify_machine(root: Path = Path("/")) -> dict[str, Any]:
         "l4t": (_read(root / "etc/nv_tegra_release") or "").split("\n")[0] or None,
         "power_mode": _output("nvpmodel", "-q"),
         "governor": " ".join(sorted(filter(None, governors))) or None,
-        "max_khz": max(_numbers(root, "sys/devices/system/cpu/cpu*/cpufreq/scaling_max_freq").values(), default=None),
+        "max_khz": max(highest, default=None),
+        "clocks_locked": lowest == highest if lowest else None,  # as jetson_clocks does
         "gpu": _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"),
     }
     return {name: value for name, value in identity.items() if value is not None}

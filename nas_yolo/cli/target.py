@@ -239,7 +239,7 @@ def _warnings(identity: dict[str, Any], sessions: list[Session]) -> list[str]:
     if mode and "MAXN" not in mode:
         found.append(f"the power mode is {_power_mode(mode)}, not MAXN; to choose it: sudo nvpmodel -m ID, often 0")
     governor = identity.get("governor", "performance")
-    if governor != "performance":
+    if governor != "performance" and not identity.get("clocks_locked"):
         found.append(f"the governor is {governor}; for steady clocks: sudo cpupower frequency-set -g performance")
     busy = [session.load or 0.0 for session in sessions if "foreign_load" in session.flags]
     if busy:

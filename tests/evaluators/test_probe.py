@@ -422,6 +422,7 @@ JETSON = {
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1420800\n",
     "sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq": "1984000\n",
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "1984000\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_min_freq": "115200\n",
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "schedutil\n",
     "sys/class/devfreq/17000000.gpu/cur_freq": "918000000\n",
     "sys/class/devfreq/15340000.vic/cur_freq": "729600000\n",
@@ -460,7 +461,7 @@ def test_the_identity_of_a_jetson(root: Path, program: Callable[[str, str], None
     assert identity["cpu"] == "ARMv8 Processor rev 1 (v8l)"
     assert identity["l4t"] == "# R36 (release), REVISION: 4.3"
     assert identity["power_mode"] == "NV Power Mode: MAXN\n0"
-    assert (identity["governor"], identity["max_khz"]) == ("schedutil", 1_984_000)
+    assert (identity["governor"], identity["max_khz"], identity["clocks_locked"]) == ("schedutil", 1_984_000, False)
     assert "gpu" not in identity
 
 
@@ -469,8 +470,11 @@ def test_an_identity_stays_while_the_device_works(root: Path) -> None:
     before = probe.identify_machine(root)
     write(root, {CPU0: "100", GPU: "100", OC1: "9", "sys/class/thermal/thermal_zone0/temp": "70000"})
     assert probe.identify_machine(root) == before
+    write(root, {"sys/devices/system/cpu/cpu0/cpufreq/scaling_min_freq": "1984000"})  # what jetson_clocks does
+    locked = probe.identify_machine(root)
+    assert locked == {**before, "clocks_locked": True}
     write(root, {"sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave"})
-    assert probe.identify_machine(root) != before
+    assert probe.identify_machine(root) == {**locked, "governor": "powersave"}
 
 
 def test_a_machine_that_tells_nothing(root: Path) -> None:
