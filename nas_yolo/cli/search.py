@@ -312,7 +312,8 @@ def check_targets(search: Search) -> None:
     for target, known in config.targets:
         identity = ask_target(target)
         if fingerprint_of(identity) != known:
-            changed = differences(config.identities.get(target.name, {}), identity)
+            before = config.identities.get(target.name)
+            changed = differences(before, identity) if before else "an earlier nas-yolo measured in another way"
             raise UserError(
                 f"target {target.name!r} is not what it was when search {search.name!r} began ({changed}); latencies "
                 "would not compare: put it back as it was, or start a new search"
