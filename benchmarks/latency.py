@@ -133,8 +133,8 @@ def measure_condition(
     calibrations: Mapping[str, Calibration],
     repeats: int,
     seed: int,
-    data: Path | None,
     folder: Path,
+    data: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """All methods on all targets, in one condition of the machine.
 
@@ -143,8 +143,8 @@ def measure_condition(
         calibrations: Likewise, made while the machine was quiet.
         repeats: Of each network.
         seed: Of their order.
+        folder: Holds the files of `prepare`.
         data: Images for Ultralytics' benchmark; None: leave it out.
-        folder: For files.
     """
     from search_spaces import hook
     from search_spaces.space_file import load_preset
@@ -152,7 +152,8 @@ def measure_condition(
     networks = {model: hook.build(hook.model_file(load_preset(model), 80)) for model in MODELS}
     samples: dict[str, dict[str, Sample]] = {name: {} for name in targets}
     order = random.Random(seed)
-    for _, (name, target) in product(range(repeats), targets.items()):
+    for turn, (name, target) in product(range(repeats), targets.items()):
+        print(f"{name}: turn {turn + 1} of {repeats}", file=sys.stderr)
         for model in order.sample(MODELS, len(MODELS)):
 
             def add(method: str, ms: float | None, seconds: float, name: str = name, model: str = model) -> None:
@@ -197,7 +198,9 @@ def prepare(folder: Path) -> Path:
 @click.command()
 @click.option("--repeats", default=5, show_default=True, help="Fresh processes for each network.")
 @click.option("--runtime", "runtimes", multiple=True, default=("cpu", "openvino"), show_default=True)
-@click.option("--ultralytics/--no-ultralytics", default=True, show_default=True, help="It takes half of the time.")
+@click.option(
+    "--ultralytics/--no-ultralytics", default=True, help="Its benchmark, on the quiet machine.  [default: on]"
+)
 @click.option("--json", "file", type=click.Path(path_type=Path))
 def main(repeats: int, runtimes: tuple[str, ...], ultralytics: bool, file: Path | None) -> None:
     """Print the coefficient of variation between processes, and whether the order was right."""
@@ -205,13 +208,13 @@ def main(repeats: int, runtimes: tuple[str, ...], ultralytics: bool, file: Path 
     document: dict[str, Any] = {"repeats": repeats, "imgsz": IMAGE_SIZE}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = prepare(folder) if ultralytics else None
-        if data is None:
-            prepare(folder)
+        data = prepare(folder)
         calibrations = {name: calibrate(target, IMAGE_SIZE) for name, target in targets.items()}
-        document["quiet"] = measure_condition(targets, calibrations, repeats, 0, data, folder)
+        document["quiet"] = measure_condition(targets, calibrations, repeats, 0, folder, data if ultralytics else None)
         with busy_cores(1):
-            document["one core busy"] = measure_condition(targets, calibrations, repeats, 1, data, folder)
+            document["one core busy"] = measure_condition(
+                targets, calibrations, repeats, 1, folder, data if ultralytics else None
+            )
         if PROGRAM:
             (folder / "server").mkdir()
             server = SshServer(folder / "server")
@@ -219,7 +222,7 @@ def main(repeats: int, runtimes: tuple[str, ...], ultralytics: bool, file: Path 
             try:
                 both = {"local": BUILT_IN["cpu"], "over ssh": server.target}
                 same = dict.fromkeys(both, calibrate(BUILT_IN["cpu"], IMAGE_SIZE))
-                document["over ssh"] = measure_condition(both, same, repeats, 2, None, folder)
+                document["over ssh"] = measure_condition(both, same, repeats, 2, folder)
             finally:
                 server.stop()
     rows = []
