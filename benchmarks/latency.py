@@ -198,9 +198,7 @@ def prepare(folder: Path) -> Path:
 @click.command()
 @click.option("--repeats", default=5, show_default=True, help="Fresh processes for each network.")
 @click.option("--runtime", "runtimes", multiple=True, default=("cpu", "openvino"), show_default=True)
-@click.option(
-    "--ultralytics/--no-ultralytics", default=True, help="Its benchmark, on the quiet machine.  [default: on]"
-)
+@click.option("--ultralytics/--no-ultralytics", default=True, help="Its benchmark too, while the machine is quiet.")
 @click.option("--json", "file", type=click.Path(path_type=Path))
 def main(repeats: int, runtimes: tuple[str, ...], ultralytics: bool, file: Path | None) -> None:
     """Print the coefficient of variation between processes, and whether the order was right."""

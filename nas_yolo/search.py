@@ -191,7 +191,7 @@ class SearchLoop:
         """Scan the images once and time the reference model on every target that has not been."""
         config = self.config
         self._submit("prepare", None, partial(prepare, config.dataset, config.imgsz, self.scratch))
-        for (target, fingerprint), imgsz in product(config.targets, config.image_sizes):
+        for (target, fingerprint), imgsz in product(self._distinct(), config.image_sizes):
             known = self.repository.calibration(fingerprint, imgsz)
             if known:
                 self.calibrations[target.name, imgsz] = known
@@ -477,7 +477,7 @@ class SearchLoop:
     def _measure(self) -> None:
         """Start the measurements that are due, as many at once as there are targets."""
         most = len(self._distinct())
-        for target, _ in self.config.targets:
+        for target, _ in self._distinct():
             if is_suspect(self.devices[target.name]) and not self._is_measuring(target=target.name):
                 calibration = self.calibrations[target.name, self.config.imgsz]
                 self._submit("check", None, partial(check_target, target, calibration), target)
