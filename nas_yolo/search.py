@@ -577,7 +577,7 @@ class SearchLoop:
         """Finalists whose exported file is to be validated, in the end."""
         if not self._only_finalists_left():
             return
-        for target, _ in self.config.targets:
+        for target, _ in self._distinct():
             for number in sorted(self._finalists(target.name)):
                 trial = self.trials[number]
                 if target.name not in trial.deployed and (number, target.name) not in self._validated:
