@@ -198,7 +198,7 @@ def prepare(folder: Path) -> Path:
 @click.command()
 @click.option("--repeats", default=5, show_default=True, help="Fresh processes for each network.")
 @click.option("--runtime", "runtimes", multiple=True, default=("cpu", "openvino"), show_default=True)
-@click.option("--ultralytics/--no-ultralytics", default=True, help="Its benchmark too, while the machine is quiet.")
+@click.option("--ultralytics/--no-ultralytics", default=True, help="Its benchmark too.")
 @click.option("--json", "file", type=click.Path(path_type=Path))
 def main(repeats: int, runtimes: tuple[str, ...], ultralytics: bool, file: Path | None) -> None:
     """Print the coefficient of variation between processes, and whether the order was right."""
@@ -206,9 +206,10 @@ def main(repeats: int, runtimes: tuple[str, ...], ultralytics: bool, file: Path 
     document: dict[str, Any] = {"repeats": repeats, "imgsz": IMAGE_SIZE}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = prepare(folder)
+        images = prepare(folder)
+        data = images if ultralytics else None
         calibrations = {name: calibrate(target, IMAGE_SIZE) for name, target in targets.items()}
-        document["quiet"] = measure_condition(targets, calibrations, repeats, 0, folder, data if ultralytics else None)
+        document["quiet"] = measure_condition(targets, calibrations, repeats, 0, folder, data)
         with busy_cores(1):
             document["one core busy"] = measure_condition(
                 targets, calibrations, repeats, 1, folder, data if ultralytics else None
