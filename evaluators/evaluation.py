@@ -14,6 +14,7 @@ Cause = Literal[
     "export",
     "timeout",
     "nan",
+    "diverged",
     "oom",
     "crash",
     "error",
@@ -163,17 +164,31 @@ class Epoch:
     Attributes:
         epoch: Counted from 1.
         map50_95: Mean average precision over IoU 0.50 to 0.95 on the validation images, in [0, 1]. Higher is better.
-        map50: At IoU 0.50.
+            None where no decision needs it: only the ends of rungs are validated.
+        map50: At IoU 0.50; likewise.
         loss: Mean training loss of the epoch (sum of its parts).
         seconds: Wall-clock seconds since the previous report (the first includes set-up), without waiting for
             latency measurements.
     """
 
     epoch: int
-    map50_95: float
-    map50: float
+    map50_95: float | None
+    map50: float | None
     loss: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class FirstWeights:
+    """Where the first weights of a training came from.
+
+    Attributes:
+        parents: Trained networks, by name; none where all weights were drawn at random.
+        share: Of the network's parameters that were taken from these, 0 to 1.
+    """
+
+    parents: tuple[str, ...] = ()
+    share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -258,12 +258,12 @@ def trust_document(trials: Sequence[Trial], config: SearchConfig) -> dict[str, A
 def rung_correlations(trials: Sequence[Trial], config: SearchConfig) -> dict[int, RankCorrelation | None]:
     """For each rung below the last, of complete trials: is the better of two equally fast ones known by then?"""
     target = config.targets[0][0].name
-    done = [trial for trial in complete(trials, target) if trial.map50_95 is not None]
+    levels = rungs(config.epochs)
+    done = [trial for trial in complete(trials, target) if len(trial.reached(levels)) == len(levels)]
     latencies = [trial.latencies[target].latency_ms for trial in done]
-    final = [trial.map50_95 or 0.0 for trial in done]
+    *early, final = ([trial.reached(levels)[i] for trial in done] for i in range(len(levels)))
     return {
-        rung: iso_latency_correlation(latencies, [trial.epochs[rung - 1].map50_95 for trial in done], final)
-        for rung in rungs(config.epochs)[:-1]
+        rung: iso_latency_correlation(latencies, values, final) for rung, values in zip(levels[:-1], early, strict=True)
     }
 
 

@@ -433,7 +433,7 @@ class SearchLoop:
                 self._codes_of[trial.number] = self._codes(trial.architecture)
             if (codes := self._codes_of[trial.number]) is None:
                 continue
-            reached = tuple(trial.epochs[level - 1].map50_95 for level in self.levels if level <= len(trial.epochs))
+            reached = trial.reached(self.levels)
             measured = trial.state not in ("new", "measuring") and all(name in trial.latencies for name in targets)
             seen.append(
                 Seen(

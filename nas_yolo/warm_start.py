@@ -13,7 +13,7 @@ from nas_yolo.samplers import Earlier
 from nas_yolo.samplers._scale import normal_ranks
 from nas_yolo.schedulers import rungs
 from search_spaces.architecture import Architecture
-from storage import Repository, Search, Trial
+from storage import Repository, Search
 
 MIN_TRAINED = 3  # of which the order tells something
 MIN_COMPLETE = 3  # from which what is reached early is carried on to the end
@@ -39,7 +39,7 @@ def earlier_designs(
         trials = [t for t in asked(repository.trials(other)) if len(t.epochs) >= levels[0] and target in t.latencies]
         if len(trials) < MIN_TRAINED:
             continue
-        standing = standings([_reached(trial, levels) for trial in trials])
+        standing = standings([trial.reached(levels) for trial in trials])
         regret = regrets([trial.latencies[target].latency_ms for trial in trials], standing.tolist())
         for trial, value, behind in zip(trials, standing.tolist(), regret, strict=True):
             if (codes := codes_of(trial.architecture)) is not None:
@@ -71,7 +71,3 @@ def standings(reached: Sequence[Sequence[float]]) -> NDArray[np.float64]:
             slope = max(float(np.cov(early, final)[0, 1] / early.var(ddof=1)), 0.0)
             values[here] += slope * (shown[here, level] - early.mean())
     return normal_ranks(values)
-
-
-def _reached(trial: Trial, levels: Sequence[int]) -> tuple[float, ...]:
-    return tuple(trial.epochs[level - 1].map50_95 for level in levels if level <= len(trial.epochs))

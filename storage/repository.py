@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency, combine
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, combine
 from evaluators.latency import Calibration
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
@@ -37,7 +37,7 @@ from storage.tables import (
 )
 from storage.trial import Search, Spent, Trial, TrialState
 
-REVISION = "0004"  # of the tables: the newest file in migrations/versions
+REVISION = "0005"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
 LEASE = timedelta(seconds=60)  # after so long without a heartbeat another host's process counts as dead
 
@@ -251,6 +251,22 @@ class Repository:
         with self._transaction() as session:
             session.execute(update(TrialRow).where(TrialRow.id == trial.id).values(asdict(complexity)))
 
+    def set_weights(self, trial: Trial, weights: FirstWeights) -> None:
+        """Record what a training began with."""
+        with self._transaction() as session:
+            values = {"parents": list(weights.parents), "inherited_share": weights.share}
+            session.execute(update(TrialRow).where(TrialRow.id == trial.id).values(values))
+
+    def set_batch(self, trial: Trial, batch: int) -> None:
+        """Record that a trial is trained with another batch size than the search's."""
+        with self._transaction() as session:
+            session.execute(update(TrialRow).where(TrialRow.id == trial.id).values(batch=batch))
+
+    def set_scores(self, trial: Trial, scores: dict[str, float]) -> None:
+        """Record a trial's zero-cost scores."""
+        with self._transaction() as session:
+            session.execute(update(TrialRow).where(TrialRow.id == trial.id).values(scores=scores))
+
     def add_epoch(self, trial: Trial, epoch: Epoch) -> None:
         """Record an epoch. An epoch that is there already stays: it cannot be paid twice."""
         with self._transaction() as session:
@@ -319,6 +335,9 @@ class Repository:
                     tuple(epochs.get(row.id, ())),
                     tuple(failures.get(row.id, ())),
                     deployed.get(row.id, {}),
+                    None if row.parents is None else FirstWeights(tuple(row.parents), row.inherited_share or 0.0),
+                    row.batch,
+                    row.scores or {},
                 )
                 for row, _ in rows
             ]

@@ -49,7 +49,8 @@ class ArchitectureRow(Base):
     document: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-FIRST = text("origin NOT LIKE 'repeat:%'")  # trials that are not an earlier one's architecture with another seed
+# An architecture is tried once, but for repeats with another seed and the stock model whose weights others begin with.
+FIRST = text("origin NOT LIKE 'repeat:%' AND origin NOT LIKE 'parent:%'")
 
 
 class TrialRow(Base):
@@ -73,6 +74,10 @@ class TrialRow(Base):
     params_fused: Mapped[int | None]
     gflops_fused: Mapped[float | None]
     layers: Mapped[int | None]
+    parents: Mapped[list[str] | None] = mapped_column(JSON)
+    inherited_share: Mapped[float | None]
+    batch: Mapped[int | None]
+    scores: Mapped[dict[str, float] | None] = mapped_column(JSON)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -84,8 +89,8 @@ class EpochRow(Base):
 
     trial_id: Mapped[int] = mapped_column(ForeignKey("nas_trials.id"), primary_key=True)
     epoch: Mapped[int] = mapped_column(primary_key=True)
-    map50_95: Mapped[float]
-    map50: Mapped[float]
+    map50_95: Mapped[float | None]
+    map50: Mapped[float | None]
     loss: Mapped[float]
     seconds: Mapped[float]
     recorded_at: Mapped[datetime]

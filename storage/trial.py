@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency
 from search_spaces.architecture import Architecture
 
 TrialState = Literal["new", "measuring", "ready", "training", "paused", "complete", "rejected", "failed"]
@@ -25,12 +26,16 @@ class Trial:
         id: Of the row, unique in the database.
         number: Within its search, from 0, in order of proposal.
         origin: Who proposed it: `preset:NAME` or `sampler:NAME`; `repeat:NUMBER` trains the architecture of that trial
-            once more, with another seed.
+            once more, with another seed; `parent:NAME` trains a stock model from scratch, for others to begin with its
+            weights.
         reason: Why it was rejected or failed; empty otherwise.
         latencies: By target name, each from all sessions that may be used.
         epochs: In order, from 1, without gaps.
         failures: All so far, also those that a retry mended.
         deployed: Newest accuracy of its exported file, by target name.
+        weights: What its training began with; None before that.
+        batch: Images in a batch of its training, if that is not the search's: memory had run out.
+        scores: Zero-cost scores by name; empty before they are computed.
     """
 
     id: int
@@ -44,6 +49,9 @@ class Trial:
     epochs: tuple[Epoch, ...]
     failures: tuple[Failure, ...]
     deployed: dict[str, DeployedAccuracy] = field(default_factory=dict)
+    weights: FirstWeights | None = None
+    batch: int | None = None
+    scores: dict[str, float] = field(default_factory=dict)
 
     @property
     def preset(self) -> str | None:
@@ -56,9 +64,19 @@ class Trial:
         return int(self.origin.removeprefix("repeat:")) if self.origin.startswith("repeat:") else None
 
     @property
+    def is_parent(self) -> bool:
+        """Whether it is trained only for others to begin with its weights."""
+        return self.origin.startswith("parent:")
+
+    @property
     def map50_95(self) -> float | None:
-        """After the last epoch so far, in [0, 1]."""
-        return self.epochs[-1].map50_95 if self.epochs else None
+        """After the last epoch that was validated, in [0, 1]."""
+        return next((e.map50_95 for e in reversed(self.epochs) if e.map50_95 is not None), None)
+
+    def reached(self, levels: Iterable[int]) -> tuple[float, ...]:
+        """mAP50-95 after so many epochs each, ascending, as far as it was trained and validated there."""
+        ends = (self.epochs[level - 1].map50_95 for level in levels if level <= len(self.epochs))
+        return tuple(found for found in ends if found is not None)
 
     @property
     def alive(self) -> bool:

@@ -32,6 +32,19 @@ OWN_ARGUMENTS = frozenset(
 
 
 @dataclass(frozen=True)
+class Parent:
+    """A trained network that another one's first weights are taken from.
+
+    Attributes:
+        name: For the record, e.g. `trial 3` or `yolov8n.pt`.
+        file: A checkpoint of a search's training, or one of Ultralytics'.
+    """
+
+    name: str
+    file: Path
+
+
+@dataclass(frozen=True)
 class TrainingRequest:
     """What a worker needs to know to train one rung.
 
@@ -46,6 +59,12 @@ class TrainingRequest:
         checkpoint: Where the training is kept; continued from there if the file exists.
         scratch: A folder for what Ultralytics writes.
         known: Epochs that the search has on record.
+        rungs: Epochs at which a decision follows, ascending: only these are validated, and the last of a request.
+        parents: What first weights are taken from: as far as the first has them, else the second, and so on; none for
+            random ones.
+        subset: Share of the training images, above 0 to 1, that epochs up to the first rung see. It grows by a constant
+            factor from rung to rung, to all of them up to the last. Drawn once, from the seed; larger ones hold smaller.
+        small_imgsz: Pixels at which epochs below the last rung train; None: `imgsz`. Validation is always at `imgsz`.
         threads: Computing threads.
         gpu: Train on the GPU that the worker sees rather than on the CPU.
     """
@@ -59,6 +78,10 @@ class TrainingRequest:
     checkpoint: Path
     scratch: Path
     known: int = 0
+    rungs: tuple[int, ...] = ()
+    parents: tuple[Parent, ...] = ()
+    subset: float = 1.0
+    small_imgsz: int | None = None
     threads: int = 1
     gpu: bool = False
     arguments: dict[str, Any] = field(default_factory=dict)
