@@ -63,7 +63,7 @@ class TrainingRequest:
         parents: What first weights are taken from: as far as the first has them, else the second, and so on; none for
             random ones.
         subset: Share of the training images, above 0 to 1, that epochs up to the first rung see. It grows by a constant
-            factor from rung to rung, to all of them up to the last. Drawn once, from the seed; larger ones hold smaller.
+            factor from rung to rung, to all up to the last. Drawn once, from the seed; larger ones hold smaller.
         small_imgsz: Pixels at which epochs below the last rung train; None: `imgsz`. Validation is always at `imgsz`.
         threads: Computing threads.
         gpu: Train on the GPU that the worker sees rather than on the CPU.
