@@ -7,6 +7,9 @@ from pathlib import Path
 
 import platformdirs
 
+# For Ultralytics. Autoinstall would install a package named like a missing module of a checkpoint.
+NO_DOWNLOADS = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+
 
 def count_cores() -> int:
     """CPU cores that this process may use."""
@@ -20,7 +23,6 @@ def ultralytics_environment() -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     return {
         "YOLO_CONFIG_DIR": str(folder),
-        "YOLO_OFFLINE": "true",
-        "YOLO_AUTOINSTALL": "false",  # it would install a package named like a missing module of a checkpoint
+        **NO_DOWNLOADS,
         "YOLO_VERBOSE": "false",
     }

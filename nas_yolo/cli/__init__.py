@@ -16,6 +16,7 @@ COMMANDS = {
     "status": ("results", "Show how a search stands, trial by trial."),
     "front": ("results", "Show the Pareto front of a search."),
     "export": ("results", "Write a trial as a model YAML to train with Ultralytics."),
+    "train": ("train", "Train a trial on, to a full model."),
     "validate": ("validate", "Validate a trial's exported file: the accuracy of what is deployed."),
     "dashboard": ("dashboard", "Open optuna-dashboard on your searches."),
     "profile": ("models", "Measure a model: parameters, GFLOPs, latency."),
@@ -79,8 +80,12 @@ def main(debug: bool) -> None:
     nas-yolo search --data my.yaml --target cpu --budget 8h   your images
     nas-yolo front my                                         what it found
     nas-yolo export my -o best.yaml                           the best, ready to train
+    nas-yolo train my --epochs 300                            the best, trained to a full model
     """
-    from nas_yolo.environment import ultralytics_environment
+    from nas_yolo.environment import NO_DOWNLOADS, ultralytics_environment
 
-    if click.get_current_context().invoked_subcommand != "yolo":  # there, the user's own settings hold
+    command = click.get_current_context().invoked_subcommand
+    if command == "train":  # the user's own settings hold
+        os.environ.update(NO_DOWNLOADS)
+    elif command != "yolo":  # there, everything is the user's own
         os.environ.update(ultralytics_environment())

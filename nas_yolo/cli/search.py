@@ -222,32 +222,11 @@ def parse_training(given: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         UserError: If one is unknown, of the wrong kind, or decided by the search itself.
     """
-    import yaml
-
     from evaluators.accuracy.training import OWN_ARGUMENTS
-    from search_spaces import UserError
-    from search_spaces.registry import unknown
+    from nas_yolo.cli.arguments import parse_arguments
 
-    if not given:
-        return {}
-    from ultralytics.cfg import check_cfg
-    from ultralytics.utils import DEFAULT_CFG_DICT
-
-    arguments: dict[str, Any] = {}
-    for item in given:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise UserError(f"--train {item!r} must be KEY=VALUE, e.g. batch=32")
-        if key in OWN_ARGUMENTS:
-            raise UserError(f"--train {key} is decided by the search itself (see nas-yolo search --help)")
-        if key not in DEFAULT_CFG_DICT:
-            raise UserError(unknown("training argument", key, set(DEFAULT_CFG_DICT) - OWN_ARGUMENTS))
-        arguments[key] = yaml.safe_load(value)
-    try:
-        check_cfg(dict(arguments))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"--train: {' '.join(str(error).split())}") from error
-    return arguments
+    reason = "is decided by the search itself (see nas-yolo search --help)"
+    return parse_arguments(given, dict.fromkeys(OWN_ARGUMENTS, reason), "--train ")
 
 
 def check_devices(budgets: tuple[Budget, ...] | list[Budget]) -> None:

@@ -1,0 +1,122 @@
+"""Ultralytics' own full training, begun with the network and the weights of a trial.
+
+For a training on several GPUs, Ultralytics starts processes that are given the trainer's class by its module's name,
+and its arguments. So all that they need follows from importing this module and from files that the arguments name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.cfg import get_cfg, get_save_dir
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+from ultralytics.utils import SETTINGS
+
+from evaluators.accuracy.training import trained_weights
+from evaluators.host_lock import training as training_slot
+from search_spaces import hook
+from search_spaces.architecture import Architecture
+from search_spaces.stock import stock_file, stock_network
+
+hook.install()
+
+# Services that Ultralytics reports to unless it is told not to. Those that it leaves off are as their user set them.
+dict.update(SETTINGS, dict.fromkeys(("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune"), False))
+
+
+class FinalTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no types
+    """Trains the network of a trial on, from its weights; `model` is the trial's checkpoint.
+
+    Resumed, it goes on from the run's own `last.pt`, as Ultralytics does.
+    """
+
+    def setup_model(self) -> Any:
+        """The trial's network with its weights; Ultralytics would build one from a model file."""
+        if self.resume:
+            return super().setup_model()
+        checkpoint = Path(self.args.model)
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        network = first_network(Architecture.from_document(saved["architecture"]), self.data["nc"], checkpoint)
+        self.model = self.set_model_names_for_load(network)
+        return None
+
+    def _do_train(self, *arguments: Any) -> None:
+        with training_slot() as self.slot:
+            super()._do_train(*arguments)
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Wait while a search measures on this machine."""
+        self.slot.give_way()
+        prepared: dict[str, Any] = super().preprocess_batch(batch)
+        return prepared
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights in the folder of an Ultralytics training.
+
+    Attributes:
+        rows: The network, as the file has it.
+        names: Its classes.
+        arguments: Of its training.
+        epochs: Trained when it was written; when the training ended, of the whole.
+        map50_95: In the epoch that its weights are from, in [0, 1].
+        resumable: Whether the training has not ended.
+    """
+
+    rows: list[Any]
+    names: tuple[str, ...]
+    arguments: dict[str, Any]
+    epochs: int
+    map50_95: float
+    resumable: bool
+
+
+def first_network(architecture: Architecture, nc: int, checkpoint: Path | None = None) -> DetectionModel:
+    """A trial's network, in Ultralytics' own rows if these can express it.
+
+    Args:
+        architecture: The trial's.
+        nc: Number of classes.
+        checkpoint: Of its training, for the weights; None: random ones.
+    """
+    file = hook.model_file(architecture, nc)
+    network = hook.build(file)
+    if checkpoint and (weights := trained_weights(checkpoint)):
+        network.load_state_dict(weights)
+    return stock_network(network, file) if stock_file(file) else network
+
+
+def rows_of(network: DetectionModel) -> list[Any]:
+    """The rows of the model file that a network was built from."""
+    rows: list[Any] = network.yaml["backbone"] + network.yaml["head"]
+    return rows
+
+
+def run_folder(arguments: dict[str, Any]) -> Path:
+    """Where a first training with these Ultralytics arguments writes; later ones append a number."""
+    return Path(get_save_dir(get_cfg(overrides={**arguments, "exist_ok": True})))
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """What a weights file says of itself.
+
+    Raises:
+        ValueError: If it is not the file of an Ultralytics detection training.
+    """
+    try:
+        network, saved = load_checkpoint(path)
+        return WeightsFile(
+            rows=rows_of(network),
+            names=tuple(network.names.values()),
+            arguments=saved["train_args"],
+            epochs=int(max(saved["train_results"]["epoch"])),
+            map50_95=float(saved["train_metrics"]["metrics/mAP50-95(B)"]),
+            resumable=saved["optimizer"] is not None,
+        )
+    except Exception as error:  # whatever unpickling a foreign file comes to
+        raise ValueError(f"{path} is not the file of an Ultralytics training") from error
