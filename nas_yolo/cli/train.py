@@ -92,15 +92,15 @@ def train_command(
     config = SearchConfig.from_document(search.config)
     trials = repository.trials(search)
     trial = best_trial(trials, config, max_latency) if number is None else numbered_trial(search, trials, number)
-    arguments = parse_arguments(given, REFUSED)
     chosen = Chosen(repository, search, config, trial)
-    if resume := arguments.pop("resume", None):
-        if epochs is not None:
-            raise UserError("--epochs cannot be given: a resumed run goes on to the epochs that it was begun with")
-        overrides = _resumed(chosen, arguments, resume)
-    else:
-        overrides = _begun(chosen, arguments, epochs or EPOCHS)
     with _standard_output_kept(as_json):
+        arguments = parse_arguments(given, REFUSED)
+        if resume := arguments.pop("resume", None):
+            if epochs is not None:
+                raise UserError("--epochs cannot be given: a resumed run goes on to the epochs that it was begun with")
+            overrides = _resumed(chosen, arguments, resume)
+        else:
+            overrides = _begun(chosen, arguments, epochs or EPOCHS)
         best = _train(chosen, overrides, as_json)
     _show(chosen, best, as_json)
 

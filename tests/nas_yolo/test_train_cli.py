@@ -1,0 +1,316 @@
+"""`nas-yolo train` on two trials that were really trained, for a moment; one of them needs nas-yolo and no NMS."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+
+from evaluators.accuracy.full import FinalTrainer, first_network, read_weights
+from evaluators.accuracy.training import TrainingRequest, train, trained_weights
+from evaluators.evaluation import Epoch, Latency
+from nas_yolo.cli import main
+from nas_yolo.cli.search import make_config
+from search_spaces import Architecture, Level, Neck, Stage, Stem
+from search_spaces.space_file import load_preset
+from storage import Repository
+
+STAGES = ("C2fGhost", "C2f", "C2f", "C2f")
+LEVELS = (Level("C2f", 16, 1), Level("C2f", 24, 1), Level("C2f", 32, 1))
+STOCK = Architecture(
+    "yolov8",
+    Stem("Conv", 16),
+    tuple(Stage("Conv", block, width, 1) for block, width in zip(STAGES, (16, 16, 24, 32), strict=True)),  # type: ignore[arg-type]
+    Neck("Conv", LEVELS),
+)
+OURS = Architecture(
+    "yolo26",
+    Stem("Conv", 16),
+    tuple(Stage("Conv", "ShuffleV2", width, 1) for width in (16, 16, 24, 32)),  # type: ignore[arg-type]
+    Neck("Conv", tuple(Level("C3k2", width, 1) for width in (16, 24, 32))),  # type: ignore[arg-type]
+)
+FAST = "deterministic=False"  # a CPU's trainings are so without being asked; asking costs 2 s of imports in a process
+TRAINING = ("batch=8", "optimizer=AdamW", "lr0=1e-3", "mosaic=0.0")
+
+
+class Trained(SimpleNamespace):
+    """A search `tiny` with a trial of each architecture.
+
+    Attributes:
+        data: The data YAML.
+        folder: For runs.
+        checkpoints: Of the trials.
+    """
+
+    data: Path
+    folder: Path
+    url: str
+    checkpoints: list[Path]
+
+    def command(self, *arguments: object) -> list[str]:
+        return ["train", *map(str, arguments), "--storage", self.url]
+
+    def invoke(self, *arguments: object) -> Result:
+        return CliRunner().invoke(main, self.command("tiny", *arguments))
+
+    def refused(self, *arguments: object) -> str:
+        """The one line that is the answer."""
+        result = self.invoke(*arguments)
+        assert result.exit_code == 1, (result.output, result.exception)
+        assert result.stdout == ""
+        (line,) = result.stderr.strip().splitlines()
+        assert line.startswith("Error: ")
+        return line
+
+
+@pytest.fixture(scope="module")
+def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    data = folder / "few" / "data.yaml"  # of its own: a test changes it
+    shutil.copytree(few_digits.parent, data.parent)
+    url = f"sqlite:///{folder / 'search.db'}"
+    repository = Repository(url)
+    config = make_config(str(data), ("cpu",), ("1h",), imgsz=64, epochs=1, runner="local", training=TRAINING, seed=3)
+    search = repository.create_search("tiny", config.document())
+    checkpoints = []
+    for number, architecture in enumerate((STOCK, OURS)):
+        trial = repository.add_trial(search, number, architecture, "sampler:random")
+        repository.add_latency(
+            architecture, 10, Latency("cpu", config.targets[0][1], 64, 2, 1.9, 2.1, 1, 2, 2, 2, 9, 0, 0, "good")
+        )
+        checkpoint = repository.checkpoint(search, number)
+        checkpoint.parent.mkdir(parents=True)
+        request = TrainingRequest(
+            architecture, config.dataset, 64, 1, 1, 3, checkpoint, folder / "scratch", arguments=config.training
+        )
+        for report in train(request):
+            assert isinstance(report, Epoch), report
+            repository.add_epoch(trial, report)
+        repository.set_trial_state(trial, "complete")
+        checkpoints.append(checkpoint)
+    repository.add_trial(search, 2, load_preset("yolov8n"), "preset:yolov8n")  # which was not trained
+    return Trained(data=data, folder=folder, url=url, checkpoints=checkpoints)
+
+
+@pytest.fixture(scope="module")
+def run(trained: Trained) -> Any:
+    """Three epochs of trial 0, interrupted by Ctrl-C in the second, resumed to the end."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Watched(FinalTrainer):
+        def optimizer_step(self) -> None:
+            seen.append({name: value.detach().clone() for name, value in self.model.named_parameters()})
+            super().optimizer_step()
+            if self.epoch == 1 and not self.resume:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evaluators.accuracy.full.FinalTrainer", Watched)
+        given = ["--trial", 0, "--epochs", 3, f"project={trained.folder}", "nbs=8", FAST]
+        stopped = trained.invoke(*given)
+        weights = trained.folder / "tiny-trial-0" / "weights"
+        saved = read_weights(weights / "last.pt")
+        resumed = trained.invoke("--trial", 0, "resume=True", f"project={trained.folder}")
+    return SimpleNamespace(stopped=stopped, resumed=resumed, weights=weights, saved=saved, seen=seen)
+
+
+def test_the_first_optimizer_step_sees_the_weights_of_the_trial(trained: Trained, run: Any) -> None:
+    network = first_network(STOCK, 10, trained.checkpoints[0])
+    expected = dict(network.named_parameters())
+    assert run.seen[0].keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in run.seen[0].items())
+    weights = trained_weights(trained.checkpoints[0])
+    assert weights is not None
+    assert torch.equal(run.seen[0]["model.0.conv.weight"], weights["model.0.conv.weight"])
+    assert any(not torch.equal(value, run.seen[0][name]) for name, value in run.seen[-1].items())
+
+
+def test_ctrl_c_says_how_to_go_on_and_what_it_says_works(run: Any) -> None:
+    assert run.stopped.exit_code == 130
+    last = run.weights / "last.pt"
+    assert f"Go on with: nas-yolo train tiny --trial 0 resume={last}" in run.stopped.stdout
+    assert (run.saved.epochs, run.saved.resumable) == (1, True)
+    assert run.resumed.exit_code == 0, run.resumed.output
+    with open(run.weights.parent / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    rates = [float(row["lr/pg0"]) for row in rows]
+    assert rates[2] == pytest.approx(0.001 * (1 - 2 / 3 * 0.99), rel=1e-3)  # of one schedule over three epochs
+    assert [path.name for path in run.weights.parent.parent.glob("tiny-trial-0*")] == ["tiny-trial-0"]
+
+
+def test_the_run_folder_is_that_of_an_ultralytics_training(trained: Trained, run: Any) -> None:
+    folder = run.weights.parent
+    assert {"args.yaml", "results.csv", "results.png", "labels.jpg", "confusion_matrix.png", "train_batch0.jpg"} <= {
+        path.name for path in folder.iterdir()
+    }
+    best = read_weights(run.weights / "best.pt")
+    assert best.names == tuple(yaml.safe_load(trained.data.read_text())["names"].values())
+    assert (best.epochs, best.resumable) == (3, False)
+    expected = {"batch": 8, "lr0": 0.001, "imgsz": 64, "seed": 3, "warmup_bias_lr": 0.0, "data": str(trained.data)}
+    assert {key: best.arguments[key] for key in expected} == expected
+
+
+def test_the_last_lines_say_where_it_is_how_good_it_is_and_what_to_type_next(run: Any) -> None:
+    best = run.weights / "best.pt"
+    lines = run.resumed.stdout.splitlines()[-6:]
+    assert lines[0] == f"Trial 0 of tiny, trained on: {run.weights.parent}"
+    found = read_weights(best).map50_95
+    assert lines[1].endswith(f"after the search's 1 epochs at 64 px, now {found:.3f}, the best of 3 more at 64 px")
+    assert lines[2] == "Next (stock, Ultralytics alone loads it):"
+    assert lines[3] == f"  yolo predict model={best} imgsz=64 source=..."
+
+
+PLAIN = """
+import sys
+from ultralytics import YOLO
+found = YOLO(sys.argv[1]).val(data=sys.argv[2], imgsz=64, plots=False, save_dir=sys.argv[3])
+assert not {"search_spaces", "evaluators", "nas_yolo"} & set(sys.modules)
+print(found.box.map)
+"""
+
+
+def test_plain_ultralytics_loads_a_stock_model_and_finds_the_accuracy_that_was_told(
+    trained: Trained, run: Any, tmp_path: Path
+) -> None:
+    best = run.weights / "best.pt"
+    command = [sys.executable, "-c", PLAIN, str(best), str(trained.data), str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) == pytest.approx(read_weights(best).map50_95, abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def as_child(trained: Trained) -> Path:
+    """What a process of a training on several GPUs does, as one process, from another folder; nothing may be learned.
+
+    Returns:
+        `best.pt` of trial 1.
+    """
+    from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
+
+    overrides = {
+        **{"model": str(trained.checkpoints[1]), "data": str(trained.data), "imgsz": 64, "epochs": 1, "device": "cpu"},
+        **{"lr0": 0.0, "warmup_bias_lr": 0.0, "optimizer": "SGD", "nms": False, "plots": False, "batch": 8},
+        "deterministic": False,
+        **{"project": str(trained.folder), "name": "child"},
+    }
+    trainer = FinalTrainer(overrides=overrides)
+    file = generate_ddp_file(trainer)
+    done = subprocess.run([sys.executable, file], cwd="/", capture_output=True, text=True, timeout=120)
+    ddp_cleanup(trainer, file)
+    assert done.returncode == 0, done.stderr
+    best: Path = trainer.best
+    return best
+
+
+def test_a_process_of_a_training_on_several_gpus_begins_with_the_weights_of_the_trial(
+    trained: Trained, as_child: Path
+) -> None:
+    expected = trained_weights(trained.checkpoints[1])
+    assert expected is not None
+    network = torch.load(as_child, map_location="cpu", weights_only=False)["model"]
+    for name, value in network.named_parameters():
+        assert torch.equal(value, expected[name].half()), name
+
+
+@pytest.fixture(scope="module")
+def as_json(trained: Trained) -> Any:
+    """An epoch of trial 1, in a process of its own, as told by `--json`."""
+    given = ["--trial", 1, "--epochs", 1, "plots=False", f"project={trained.folder}", "name=json", "imgsz=96", FAST]
+    done = subprocess.run(
+        [sys.executable, "-m", "nas_yolo", *trained.command("tiny", *given, "--json")],
+        env={**os.environ, "YOLO_VERBOSE": "true", "YOLO_CONFIG_DIR": str(trained.folder)},  # as after installation
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Starting training for 1 epochs" in done.stderr  # Ultralytics' own report
+    return json.loads(done.stdout)
+
+
+def test_json_has_standard_output_for_itself(trained: Trained, as_json: Any) -> None:
+    best = Path(as_json["weights"])
+    assert best == trained.folder / "json" / "weights" / "best.pt"
+    assert as_json["needs_nas_yolo"] == ["ShuffleV2"]
+    assert as_json["after"] == {"map50_95": read_weights(best).map50_95, "epochs": 1, "imgsz": 96}
+    assert (as_json["before"]["epochs"], as_json["before"]["imgsz"]) == (1, 64)
+    assert read_weights(best).arguments["nms"] is False
+
+
+@pytest.fixture
+def argv() -> Iterator[None]:
+    """`nas-yolo yolo` puts its own arguments there."""
+    kept = sys.argv[:]
+    yield
+    sys.argv[:] = kept
+
+
+@pytest.mark.usefixtures("argv")
+@pytest.mark.filterwarnings("ignore")  # PyTorch's of its exporter
+def test_the_yolo_command_runs_and_exports_a_model_that_needs_nas_yolo(
+    trained: Trained, as_json: Any, tmp_path: Path
+) -> None:
+    image = next((trained.data.parent / "images" / "val").iterdir())
+    best = Path(as_json["weights"])
+    for task, *more in (["predict", f"source={image}", f"project={tmp_path}"], ["export", "format=onnx"]):
+        done = CliRunner().invoke(main, ["yolo", task, f"model={best}", "imgsz=64", "nms=False", *more])
+        assert done.exit_code == 0, (done.output, done.exception)
+    assert (tmp_path / "predict" / image.name).with_suffix(".jpg").is_file()
+    assert best.with_suffix(".onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["model=yolov8n.pt"], "the network is the trial's; choose another with --trial"),
+        (["pretrained=yolov8n.pt"], "the first weights are the trial's"),
+        (["epochs=3"], "is an option: --epochs 300"),
+        (["bach=3"], "did you mean 'batch'"),
+        (["batch"], "must be KEY=VALUE"),
+        (["lr0=high"], "is of invalid type str"),
+        (["device=7"], "Invalid CUDA 'device=7' requested"),
+        (["data=no.yaml"], "data file no.yaml does not exist"),
+        (["--trial", 2], "trial 2 has no trained weights; choose another with --trial"),
+        (["resume=no.pt"], "no.pt does not exist; give the weights/last.pt of a run"),
+        (["resume=True", "name=no"], "to resume; give the path of its weights"),
+        (["resume=True", "--epochs", 9], "goes on to the epochs that it was begun with"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(trained: Trained, arguments: list[Any], answer: str) -> None:
+    assert answer in trained.refused(*arguments, f"project={trained.folder / 'refused'}")
+
+
+def test_only_an_unfinished_run_of_the_same_trial_is_resumed(trained: Trained, run: Any, tmp_path: Path) -> None:
+    last = run.weights / "last.pt"
+    assert "nothing is left to resume" in trained.refused("--trial", 0, f"resume={last}")
+    assert "is no training of trial 1" in trained.refused("--trial", 1, f"resume={last}")
+    (tmp_path / "last.pt").write_text("nothing")
+    assert "is not the file of an Ultralytics training" in trained.refused(f"resume={tmp_path / 'last.pt'}")
+
+
+def test_data_of_other_classes_or_that_changed_are_refused(trained: Trained, tmp_path: Path) -> None:
+    document = yaml.safe_load(trained.data.read_text())
+    names = [*list(document["names"].values())[1:], "ten"]
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({**document, "path": str(trained.data.parent), "names": names}))
+    assert "the same classes in the same order" in trained.refused(f"data={other}")
+    label = next((trained.data.parent / "labels" / "train").iterdir())
+    before = label.read_text()
+    label.write_text(before + "0 0.5 0.5 0.1 0.1\n")
+    assert f"train on them as they are: data={trained.data}" in trained.refused()
+    label.write_text(before)
