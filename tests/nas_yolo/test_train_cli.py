@@ -107,24 +107,40 @@ def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
 
 @pytest.fixture(scope="module")
 def run(trained: Trained) -> Any:
-    """Three epochs of trial 0, interrupted by Ctrl-C in the second, resumed to the end."""
+    """Three epochs of trial 0, stopped by Ctrl-C in the second, resumed to the end in another process with `--json`."""
     seen: list[dict[str, torch.Tensor]] = []
 
     class Watched(FinalTrainer):
         def optimizer_step(self) -> None:
             seen.append({name: value.detach().clone() for name, value in self.model.named_parameters()})
             super().optimizer_step()
-            if self.epoch == 1 and not self.resume:
+            if self.epoch == 1:
                 os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluators.accuracy.full.FinalTrainer", Watched)
-        given = ["--trial", 0, "--epochs", 3, f"project={trained.folder}", "nbs=8", FAST]
-        stopped = trained.invoke(*given)
-        weights = trained.folder / "tiny-trial-0" / "weights"
-        saved = read_weights(weights / "last.pt")
-        resumed = trained.invoke("--trial", 0, "resume=True", f"project={trained.folder}")
+        stopped = trained.invoke("--trial", 0, "--epochs", 3, f"project={trained.folder}", "nbs=8", FAST)
+    weights = trained.folder / "tiny-trial-0" / "weights"
+    saved = read_weights(weights / "last.pt")
+    given = ["--trial", 0, "resume=True", f"project={trained.folder}", "--json"]
+    resumed = subprocess.run(
+        [sys.executable, "-m", "nas_yolo", *trained.command("tiny", *given)],
+        env={**os.environ, "YOLO_VERBOSE": "true", "YOLO_CONFIG_DIR": str(trained.folder)},  # as after installation
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert resumed.returncode == 0, resumed.stderr
     return SimpleNamespace(stopped=stopped, resumed=resumed, weights=weights, saved=saved, seen=seen)
+
+
+@pytest.fixture(scope="module")
+def short(trained: Trained) -> Any:
+    """An epoch of trial 1."""
+    given = ["--trial", 1, "--epochs", 1, "plots=False", f"project={trained.folder}", "name=short", "imgsz=96", FAST]
+    result = trained.invoke(*given)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return SimpleNamespace(result=result, best=trained.folder / "short" / "weights" / "best.pt")
 
 
 def test_the_first_optimizer_step_sees_the_weights_of_the_trial(trained: Trained, run: Any) -> None:
@@ -143,7 +159,6 @@ def test_ctrl_c_says_how_to_go_on_and_what_it_says_works(run: Any) -> None:
     last = run.weights / "last.pt"
     assert f"Go on with: nas-yolo train tiny --trial 0 resume={last}" in run.stopped.stdout
     assert (run.saved.epochs, run.saved.resumable) == (1, True)
-    assert run.resumed.exit_code == 0, run.resumed.output
     with open(run.weights.parent / "results.csv") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
@@ -164,92 +179,74 @@ def test_the_run_folder_is_that_of_an_ultralytics_training(trained: Trained, run
     assert {key: best.arguments[key] for key in expected} == expected
 
 
-def test_the_last_lines_say_where_it_is_how_good_it_is_and_what_to_type_next(run: Any) -> None:
+def test_the_last_lines_say_where_it_is_how_good_it_is_and_what_to_type_next(trained: Trained, short: Any) -> None:
+    lines = short.result.stdout.splitlines()[-6:]
+    saved = read_weights(short.best)
+    assert lines[0] == f"Trial 1 of tiny, trained on: {short.best.parent.parent}"
+    assert lines[1].endswith(f"search's 1 epochs at 64 px, now {saved.map50_95:.3f}, the best of 1 more at 96 px")
+    assert lines[2] == "Next (needs nas-yolo, for ShuffleV2):"
+    assert lines[3] == f"  nas-yolo yolo predict model={short.best} imgsz=96 nms=False source=..."
+    assert saved.arguments["nms"] is False
+
+
+def test_json_has_standard_output_for_itself(trained: Trained, run: Any) -> None:
+    document = json.loads(run.resumed.stdout)
     best = run.weights / "best.pt"
-    lines = run.resumed.stdout.splitlines()[-6:]
-    assert lines[0] == f"Trial 0 of tiny, trained on: {run.weights.parent}"
-    found = read_weights(best).map50_95
-    assert lines[1].endswith(f"after the search's 1 epochs at 64 px, now {found:.3f}, the best of 3 more at 64 px")
-    assert lines[2] == "Next (stock, Ultralytics alone loads it):"
-    assert lines[3] == f"  yolo predict model={best} imgsz=64 source=..."
+    assert (document["trial"], document["weights"], document["kind"]) == (0, str(best), "stock")
+    assert document["after"] == {"map50_95": read_weights(best).map50_95, "epochs": 3, "imgsz": 64}
+    assert (document["before"]["epochs"], document["before"]["imgsz"]) == (1, 64)
+    assert "Resuming training" in run.resumed.stderr  # Ultralytics' own report
 
 
-PLAIN = """
-import sys
+FRESH = """
+import runpy, sys
 from ultralytics import YOLO
-found = YOLO(sys.argv[1]).val(data=sys.argv[2], imgsz=64, plots=False, save_dir=sys.argv[3])
+best, data, folder, script = sys.argv[1:]
+found = YOLO(best).val(data=data, imgsz=64, plots=False, save_dir=folder)
 assert not {"search_spaces", "evaluators", "nas_yolo"} & set(sys.modules)
 print(found.box.map)
+runpy.run_path(script, run_name="__main__")
 """
 
 
-def test_plain_ultralytics_loads_a_stock_model_and_finds_the_accuracy_that_was_told(
-    trained: Trained, run: Any, tmp_path: Path
-) -> None:
-    best = run.weights / "best.pt"
-    command = [sys.executable, "-c", PLAIN, str(best), str(trained.data), str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split()[-1]) == pytest.approx(read_weights(best).map50_95, abs=0.01)
-
-
 @pytest.fixture(scope="module")
-def as_child(trained: Trained) -> Path:
-    """What a process of a training on several GPUs does, as one process, from another folder; nothing may be learned.
+def fresh(trained: Trained, run: Any) -> Any:
+    """A process that knows nothing of nas-yolo, in another folder.
 
-    Returns:
-        `best.pt` of trial 1.
+    It validates the stock model, and then does what a process of a training on several GPUs does, alone, with trial 1;
+    at a learning rate of 0, so that weights stay what they are at first.
     """
     from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 
     overrides = {
         **{"model": str(trained.checkpoints[1]), "data": str(trained.data), "imgsz": 64, "epochs": 1, "device": "cpu"},
         **{"lr0": 0.0, "warmup_bias_lr": 0.0, "optimizer": "SGD", "nms": False, "plots": False, "batch": 8},
-        "deterministic": False,
-        **{"project": str(trained.folder), "name": "child"},
+        **{"project": str(trained.folder), "name": "child", "deterministic": False},
     }
     trainer = FinalTrainer(overrides=overrides)
-    file = generate_ddp_file(trainer)
-    done = subprocess.run([sys.executable, file], cwd="/", capture_output=True, text=True, timeout=120)
-    ddp_cleanup(trainer, file)
+    script = generate_ddp_file(trainer)
+    given = [str(run.weights / "best.pt"), str(trained.data), str(trained.folder / "val"), script]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, *given], cwd="/", env=environment, capture_output=True, text=True, timeout=120
+    )
+    ddp_cleanup(trainer, script)
     assert done.returncode == 0, done.stderr
-    best: Path = trainer.best
-    return best
+    return SimpleNamespace(output=done.stdout, best=trainer.best)
+
+
+def test_plain_ultralytics_loads_a_stock_model_and_finds_the_accuracy_that_was_told(run: Any, fresh: Any) -> None:
+    assert float(fresh.output.split()[0]) == pytest.approx(read_weights(run.weights / "best.pt").map50_95, abs=0.01)
 
 
 def test_a_process_of_a_training_on_several_gpus_begins_with_the_weights_of_the_trial(
-    trained: Trained, as_child: Path
+    trained: Trained, fresh: Any
 ) -> None:
     expected = trained_weights(trained.checkpoints[1])
     assert expected is not None
-    network = torch.load(as_child, map_location="cpu", weights_only=False)["model"]
+    network = torch.load(fresh.best, map_location="cpu", weights_only=False)["model"]
     for name, value in network.named_parameters():
         assert torch.equal(value, expected[name].half()), name
-
-
-@pytest.fixture(scope="module")
-def as_json(trained: Trained) -> Any:
-    """An epoch of trial 1, in a process of its own, as told by `--json`."""
-    given = ["--trial", 1, "--epochs", 1, "plots=False", f"project={trained.folder}", "name=json", "imgsz=96", FAST]
-    done = subprocess.run(
-        [sys.executable, "-m", "nas_yolo", *trained.command("tiny", *given, "--json")],
-        env={**os.environ, "YOLO_VERBOSE": "true", "YOLO_CONFIG_DIR": str(trained.folder)},  # as after installation
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Starting training for 1 epochs" in done.stderr  # Ultralytics' own report
-    return json.loads(done.stdout)
-
-
-def test_json_has_standard_output_for_itself(trained: Trained, as_json: Any) -> None:
-    best = Path(as_json["weights"])
-    assert best == trained.folder / "json" / "weights" / "best.pt"
-    assert as_json["needs_nas_yolo"] == ["ShuffleV2"]
-    assert as_json["after"] == {"map50_95": read_weights(best).map50_95, "epochs": 1, "imgsz": 96}
-    assert (as_json["before"]["epochs"], as_json["before"]["imgsz"]) == (1, 64)
-    assert read_weights(best).arguments["nms"] is False
 
 
 @pytest.fixture
@@ -263,10 +260,10 @@ def argv() -> Iterator[None]:
 @pytest.mark.usefixtures("argv")
 @pytest.mark.filterwarnings("ignore")  # PyTorch's of its exporter
 def test_the_yolo_command_runs_and_exports_a_model_that_needs_nas_yolo(
-    trained: Trained, as_json: Any, tmp_path: Path
+    trained: Trained, short: Any, tmp_path: Path
 ) -> None:
     image = next((trained.data.parent / "images" / "val").iterdir())
-    best = Path(as_json["weights"])
+    best = short.best
     for task, *more in (["predict", f"source={image}", f"project={tmp_path}"], ["export", "format=onnx"]):
         done = CliRunner().invoke(main, ["yolo", task, f"model={best}", "imgsz=64", "nms=False", *more])
         assert done.exit_code == 0, (done.output, done.exception)
