@@ -25,7 +25,7 @@ os.environ.update(ultralytics_environment())
 # Two processes share the files, each taken as a whole: the longest first, so that none is left for the end.
 LONGEST = (
     *("search", "crash", "search_devices", "stock", "replay", "warm_start", "training", "registry", "complexity"),
-    *("cli", "runtime_contract", "deployed", "ray_connection", "validate_cli", "failure_modes", "latency"),
+    *("train_cli", "cli", "runtime_contract", "deployed", "ray_connection", "validate_cli", "failure_modes", "latency"),
     *("target_cli", "ssh", "block_contract", "presets"),
 )
 

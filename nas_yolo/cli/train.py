@@ -264,7 +264,8 @@ def _show(chosen: Chosen, best: Path, as_json: bool) -> None:
     screen = console()
     before = "-" if trial.map50_95 is None else f"{trial.map50_95:.3f}"
     screen.print(f"Trial {trial.number} of {search.name}, trained on: {best.parent.parent}", soft_wrap=True)
-    text = f"{before} after the search's {len(trial.epochs)} epochs at {before_px} px"
+    searched = f"{len(trial.epochs)} epoch{'s' if len(trial.epochs) > 1 else ''}"
+    text = f"{before} after the search's {searched} at {before_px} px"
     text += f", now {saved.map50_95:.3f}, the best of {saved.epochs} more at {after_px} px"
     screen.print(f"mAP50-95: {text}", soft_wrap=True)
     if saved.arguments["data"] != config.dataset.file:

@@ -122,13 +122,13 @@ def run(trained: Trained) -> Any:
         stopped = trained.invoke("--trial", 0, "--epochs", 3, f"project={trained.folder}", "nbs=8", FAST)
     weights = trained.folder / "tiny-trial-0" / "weights"
     saved = read_weights(weights / "last.pt")
-    given = ["--trial", 0, "resume=True", f"project={trained.folder}", "--json"]
+    given = ["--trial", 0, "resume=True", "plots=False", f"project={trained.folder}", "--json"]
     resumed = subprocess.run(
         [sys.executable, "-m", "nas_yolo", *trained.command("tiny", *given)],
         env={**os.environ, "YOLO_VERBOSE": "true", "YOLO_CONFIG_DIR": str(trained.folder)},  # as after installation
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
     )
     assert resumed.returncode == 0, resumed.stderr
     return SimpleNamespace(stopped=stopped, resumed=resumed, weights=weights, saved=saved, seen=seen)
@@ -169,9 +169,8 @@ def test_ctrl_c_says_how_to_go_on_and_what_it_says_works(run: Any) -> None:
 
 def test_the_run_folder_is_that_of_an_ultralytics_training(trained: Trained, run: Any) -> None:
     folder = run.weights.parent
-    assert {"args.yaml", "results.csv", "results.png", "labels.jpg", "confusion_matrix.png", "train_batch0.jpg"} <= {
-        path.name for path in folder.iterdir()
-    }
+    names = {path.name for path in folder.iterdir()}
+    assert {"args.yaml", "results.csv", "labels.jpg", "train_batch0.jpg"} <= names  # plots until it was stopped
     best = read_weights(run.weights / "best.pt")
     assert best.names == tuple(yaml.safe_load(trained.data.read_text())["names"].values())
     assert (best.epochs, best.resumable) == (3, False)
@@ -183,7 +182,7 @@ def test_the_last_lines_say_where_it_is_how_good_it_is_and_what_to_type_next(tra
     lines = short.result.stdout.splitlines()[-6:]
     saved = read_weights(short.best)
     assert lines[0] == f"Trial 1 of tiny, trained on: {short.best.parent.parent}"
-    assert lines[1].endswith(f"search's 1 epochs at 64 px, now {saved.map50_95:.3f}, the best of 1 more at 96 px")
+    assert lines[1].endswith(f"search's 1 epoch at 64 px, now {saved.map50_95:.3f}, the best of 1 more at 96 px")
     assert lines[2] == "Next (needs nas-yolo, for ShuffleV2):"
     assert lines[3] == f"  nas-yolo yolo predict model={short.best} imgsz=96 nms=False source=..."
     assert saved.arguments["nms"] is False
@@ -228,7 +227,7 @@ def fresh(trained: Trained, run: Any) -> Any:
     given = [str(run.weights / "best.pt"), str(trained.data), str(trained.folder / "val"), script]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-c", FRESH, *given], cwd="/", env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", FRESH, *given], cwd="/", env=environment, capture_output=True, text=True, timeout=250
     )
     ddp_cleanup(trainer, script)
     assert done.returncode == 0, done.stderr
