@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -88,13 +88,30 @@ def predict_size(architecture: Architecture, classes: int, imgsz: int) -> Size:
 
 
 def smallest(space: SearchSpace, classes: int, imgsz: int, metric: Literal["params", "gflops"]) -> Architecture:
-    """The architecture of a space with the fewest parameters or operations.
+    """The architecture of a space with the fewest parameters or operations."""
+    return _extreme(space, classes, imgsz, metric, 0, min)
+
+
+def largest(space: SearchSpace, classes: int, imgsz: int, metric: Literal["params", "gflops"]) -> Architecture:
+    """The architecture of a space with the most parameters or operations."""
+    return _extreme(space, classes, imgsz, metric, -1, max)
+
+
+def _extreme(
+    space: SearchSpace,
+    classes: int,
+    imgsz: int,
+    metric: Literal["params", "gflops"],
+    end: Literal[0, -1],
+    extreme: Callable[..., Any],
+) -> Architecture:
+    """The smallest or largest architecture of a space.
 
     A detector's size is the sum of its rows', which depend on one another through their widths only, and no block gets
-    smaller by being wider or deeper. So: least numbers, every combination of what decides further widths, and under
-    each of these the smallest block at every place by itself.
+    smaller by being wider or deeper. So: the least (or greatest) numbers, every combination of what decides further
+    widths, and under each of these the smallest (or largest) block at every place by itself.
     """
-    least = {name: values[0] for name, values in space.choices.items()}
+    numbers = {name: values[end] for name, values in space.choices.items()}
     decisive = [name for name in space.choices if name.endswith(".widen") or name == "neck.downsample"]
     places = [name for name, values in space.choices.items() if isinstance(values[0], str) and name not in decisive]
 
@@ -104,11 +121,11 @@ def smallest(space: SearchSpace, classes: int, imgsz: int, metric: Literal["para
 
     found = []
     for combination in product(*(space.choices[name] for name in decisive)):
-        choices = {**least, **dict(zip(decisive, combination, strict=True))}
+        choices = {**numbers, **dict(zip(decisive, combination, strict=True))}
         for place in places:
-            choices = min(({**choices, place: block} for block in space.choices[place]), key=value)
+            choices = extreme(({**choices, place: block} for block in space.choices[place]), key=value)
         found.append(choices)
-    return space.architecture(min(found, key=value))
+    return space.architecture(extreme(found, key=value))
 
 
 @dataclass(frozen=True)

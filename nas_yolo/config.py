@@ -32,6 +32,8 @@ class SearchConfig:
         runner: `ray` or `local`.
         workers: Trainings at once; None: as many as there are cores or GPUs.
         gpus_per_trial: GPUs, or a share of one, for each training.
+        packing: What `gpus_per_trial` was found by (`evaluators.packing.Packing.document`); empty if it is to be found
+            before the first training on a GPU, None if it was given.
         warm_start: Whether earlier searches in the same database inform it.
         identities: What each target said of itself then, by name: for saying what changed.
         repeats: Finalists trained once more to the end with another seed; None: as the budget allows.
@@ -50,6 +52,7 @@ class SearchConfig:
     runner: str = "ray"
     workers: int | None = None
     gpus_per_trial: float = 1.0
+    packing: dict[str, Any] | None = None
     warm_start: bool = True
     repeats: int | None = None
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -88,6 +91,7 @@ class SearchConfig:
             "runner": self.runner,
             "workers": self.workers,
             "gpus_per_trial": self.gpus_per_trial,
+            "packing": self.packing,
             "warm_start": self.warm_start,
             "repeats": self.repeats,
         }
@@ -111,6 +115,7 @@ class SearchConfig:
             limits=tuple(map(parse_limit, document["limits"])),
             workers=document["workers"],
             gpus_per_trial=document["gpus_per_trial"],
+            packing=document.get("packing"),
             warm_start=document.get("warm_start", False),  # there was none
             repeats=document.get("repeats"),  # searches of before there were any have no such key
             **rest,

@@ -644,6 +644,7 @@ class SearchLoop:
             known=len(trial.epochs),
             threads=self.threads,
             gpu=self.on_gpu,
+            gpu_share=min(self.config.gpus_per_trial, 1.0),
             arguments=self.config.training,
         )
         expected = self._cost(trial, until)

@@ -67,6 +67,8 @@ class TrainingRequest:
         small_imgsz: Pixels at which epochs below the last rung train; None: `imgsz`. Validation is always at `imgsz`.
         threads: Computing threads.
         gpu: Train on the GPU that the worker sees rather than on the CPU.
+        gpu_share: Of the GPU's memory that the process may use, above 0 to 1: beyond it, it runs out of memory, and
+            others on the same GPU do not.
     """
 
     architecture: Architecture
@@ -84,6 +86,7 @@ class TrainingRequest:
     small_imgsz: int | None = None
     threads: int = 1
     gpu: bool = False
+    gpu_share: float = 1.0
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,8 +103,11 @@ def train(request: TrainingRequest) -> Iterator[Epoch | Failure]:
     def run() -> None:
         try:
             with _alone(request.checkpoint), training_slot() as slot:
+                from evaluators.accuracy.packing import hold_to_share
                 from evaluators.accuracy.trainer import train_rung
 
+                if request.gpu:
+                    hold_to_share(request.gpu_share)
                 train_rung(request, slot, reports.put, stop)
         except Exception as error:
             reports.put(failure_from(error, "nan" if isinstance(error, FloatingPointError) else "error"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import click
 
@@ -26,6 +28,7 @@ def doctor_command(url: str | None, as_json: bool) -> None:
         "Optuna": lambda: version("optuna"),
         "cores": lambda: str(count_cores()),
         "GPUs": _gpus,
+        "MPS": _mps,
         "database": lambda: open_repository(url).shown_url,
         "targets": _targets,
     }
@@ -68,6 +71,13 @@ def _gpus() -> str:
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
     return ", ".join(names) or "none: trainings run on the CPU"
+
+
+def _mps() -> str:
+    folder = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    if not (folder / "control").exists():
+        return "not running: trainings on one GPU take turns (--gpus-per-trial; NVIDIA's Multi-Process Service)"
+    return f"its pipe is in {folder}: trainings on one GPU compute side by side"
 
 
 def _targets() -> str:

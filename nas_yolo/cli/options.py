@@ -50,6 +50,30 @@ def postprocess_option(command: Command) -> Command:
     return click.option("--with-postprocess", is_flag=True, help=help_text)(command)
 
 
+def gpus_per_trial_option(command: Command) -> Command:
+    """`--gpus-per-trial auto|F`."""
+
+    def checked(_context: click.Context, _option: click.Parameter, text: str) -> float | str:
+        if text == "auto":
+            return text
+        try:
+            number = float(text)
+        except ValueError:
+            number = 0.0
+        if not 0 < number <= 1 and number not in range(2, 9):
+            raise click.BadParameter(f"{text} must be auto, a share above 0 to 1, or a whole number of GPUs to 8")
+        return number
+
+    return click.option(
+        "--gpus-per-trial",
+        default="1",
+        show_default=True,
+        metavar="auto|F",
+        callback=checked,
+        help="GPUs, or a share of one, for each training. auto: measure once how many share a GPU with gain.",
+    )(command)
+
+
 def imgsz_option(default: int) -> Callable[[Command], Command]:
     """`--imgsz`."""
 

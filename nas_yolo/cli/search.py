@@ -7,12 +7,13 @@ import signal
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from nas_yolo.cli.options import (
     console,
+    gpus_per_trial_option,
     json_option,
     open_repository,
     postprocess_option,
@@ -81,7 +82,7 @@ EXAMPLES = """
     "--train", "training", multiple=True, metavar="KEY=VALUE", help="Ultralytics training argument, e.g. batch=32."
 )
 @click.option("--workers", type=click.IntRange(1), help="Trainings at once. Default: one per core, or per GPU.")
-@click.option("--gpus-per-trial", default=1.0, show_default=True, type=click.FloatRange(0, 8, min_open=True))
+@gpus_per_trial_option
 @click.option("--runner", default="ray", show_default=True, help="ray, or local: in this process, to debug.")
 @click.option(
     "--warm-start/--no-warm-start",
@@ -151,7 +152,7 @@ def make_config(
     sampler: str = "frontier",
     training: tuple[str, ...] = (),
     workers: int | None = None,
-    gpus_per_trial: float = 1.0,
+    gpus_per_trial: float | Literal["auto"] = 1.0,
     runner: str = "ray",
     seed: int = 0,
     warm_start: bool = True,
@@ -170,6 +171,7 @@ def make_config(
     from nas_yolo.budget import parse_budget
     from nas_yolo.config import SearchConfig
     from nas_yolo.objective import check_feasible, parse_limit
+    from nas_yolo.packing import fixed_batch
     from nas_yolo.samplers import check_sampler
     from search_spaces import UserError
     from search_spaces.registry import unknown
@@ -194,6 +196,8 @@ def make_config(
         raise UserError(f"--imgsz {imgsz}, for the stock model, must be one that the space chooses from: {sizes}")
     check_feasible(parsed_limits, loaded, len(dataset.names), imgsz)
     arguments = parse_training(training)
+    if gpus_per_trial == "auto":
+        fixed_batch(arguments)
     check_devices(parsed_budgets)
     identities = {target.name: ask_target(target) for target in chosen}
     return SearchConfig(
@@ -210,7 +214,8 @@ def make_config(
         training=arguments,
         runner=runner,
         workers=workers,
-        gpus_per_trial=gpus_per_trial,
+        gpus_per_trial=1.0 if gpus_per_trial == "auto" else gpus_per_trial,
+        packing={} if gpus_per_trial == "auto" and runner == "ray" else None,
         warm_start=warm_start,
         repeats=repeats,
     )
@@ -338,8 +343,10 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
     Raises:
         UserError: If it cannot run here and now.
     """
+    from evaluators.packing import Packing, trainings_at_once
     from nas_yolo.config import SearchConfig
     from nas_yolo.environment import count_cores
+    from nas_yolo.packing import with_packing
     from nas_yolo.report.tables import count_text
     from nas_yolo.report.views import LineView, LiveView
     from nas_yolo.runners import Runner
@@ -353,7 +360,14 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
     if config.runner == "local":
         slots = 1
     elif gpus:
-        slots = config.workers or max(int(gpus / config.gpus_per_trial), 1)
+        if config.packing == {}:
+            screen.print("Measuring how many trainings share a GPU: a minute or two", soft_wrap=True)
+            search = with_packing(repository, search, gpus, cores)
+            config = SearchConfig.from_document(search.config)
+        if config.packing:
+            screen.print(str(Packing.from_document(config.packing)), soft_wrap=True)
+        fit = trainings_at_once(gpus, config.gpus_per_trial)
+        slots = min(config.workers or fit, fit)
     else:
         slots = config.workers or cores
     threads = max(cores // slots, 1)

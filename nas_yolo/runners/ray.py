@@ -50,13 +50,15 @@ class RayRunner:
             runtime_env={"working_dir": str(empty), "env_vars": ultralytics_environment()},
         )
         self._running: dict[Any, str] = {}
+        self._one_gpu = ray.cluster_resources().get("GPU", 0) <= 1
 
     def submit(self, key: str, kind: Kind, work: Work) -> None:
         """Hand it to Ray, which queues it until its resources are free."""
         resources: dict[str, Any] = {"num_cpus": 0}
         if kind == "train":
             resources = {"num_cpus": 1, "num_gpus": self._gpus_per_trial}
-        self._running[_run.options(**resources).remote(work)] = key
+        task = _run if kind == "measure" or self._one_gpu else _run_and_exit
+        self._running[task.options(**resources).remote(work)] = key
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """What the workers have reported."""
@@ -97,9 +99,13 @@ class RayRunner:
             return [Event(key, failure), Event(key, None)]
 
 
-# No retries by Ray: whether to try again is the search's decision, and is recorded.
-@ray.remote(max_retries=0, num_returns="streaming")  # type: ignore[untyped-decorator]
-def _run(work: Work) -> Iterator[Any]:
+def _results(work: Work) -> Iterator[Any]:
     # Not "yield from": Ray sends to what it delegates to, and not every iterator can be sent to.
     for item in work():  # noqa: UP028
         yield item
+
+
+# No retries by Ray: whether to try again is the search's decision, and is recorded.
+_run = ray.remote(max_retries=0, num_returns="streaming")(_results)
+# Ray gives a process another GPU with every task, but CUDA keeps to the one that it saw first.
+_run_and_exit = ray.remote(max_retries=0, num_returns="streaming", max_calls=1)(_results)
