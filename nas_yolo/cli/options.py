@@ -54,6 +54,8 @@ def gpus_per_trial_option(command: Command) -> Command:
     """`--gpus-per-trial auto|F`."""
 
     def checked(_context: click.Context, _option: click.Parameter, text: str) -> float | str:
+        from search_spaces import UserError
+
         if text == "auto":
             return text
         try:
@@ -61,7 +63,7 @@ def gpus_per_trial_option(command: Command) -> Command:
         except ValueError:
             number = 0.0
         if not 0 < number <= 1 and number not in range(2, 9):
-            raise click.BadParameter(f"{text} must be auto, a share above 0 to 1, or a whole number of GPUs to 8")
+            raise UserError(f"--gpus-per-trial {text} must be auto, a share above 0 to 1, or a whole number up to 8")
         return number
 
     return click.option(
