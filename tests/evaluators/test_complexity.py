@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 from evaluators import complexity as complexity_module
-from evaluators.complexity import ROWS_REMEMBERED, Size, measure_complexity, predict_size, smallest
+from evaluators.complexity import ROWS_REMEMBERED, Size, largest, measure_complexity, predict_size, smallest
 from search_spaces import Architecture, SearchSpace, hook
 from search_spaces.space_file import load_preset, load_space
 
@@ -188,3 +188,15 @@ def test_the_smallest_image_of_a_space_that_chooses_it() -> None:
     assert least.imgsz == 96
     assert replace(least, imgsz=None) == smallest(plain, 10, 96, "gflops")
     assert isinstance(predict_size(least, 10, 96), Size)
+
+
+def test_nothing_of_a_space_is_larger_than_its_largest() -> None:
+    plain = load_space("yolov8n").restricted_to_stock()
+    space = replace(plain, choices={**plain.choices, "imgsz": (96, 160)})
+    most = largest(space, 10, 640, "gflops")
+    assert most.imgsz == 160
+    choices = space.choices_of(most)
+    assert choices is not None
+    greatest = predict_size(most, 10, 160).gflops
+    others = [space.architecture(neighbour) for neighbour in space.neighbours(choices)]
+    assert all(predict_size(other, 10, other.imgsz or 0).gflops <= greatest for other in others)
