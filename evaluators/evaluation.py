@@ -27,6 +27,7 @@ Cause = Literal[
     "throttled",
     "drifted",
     "disk_full",
+    "data_changed",
 ]
 TIE = 0.03
 """Relative difference of two latencies under which neither is called faster: what sessions differ by, at most."""
@@ -159,7 +160,7 @@ class DeployedAccuracy:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of training, reported once its checkpoint is on disk.
+    """One epoch of training; the last of a rung is reported once its checkpoint is on disk.
 
     Attributes:
         epoch: Counted from 1.
@@ -167,8 +168,8 @@ class Epoch:
             None where no decision needs it: only the ends of rungs are validated.
         map50: At IoU 0.50; likewise.
         loss: Mean training loss of the epoch (sum of its parts).
-        seconds: Wall-clock seconds since the previous report (the first includes set-up), without waiting for
-            latency measurements.
+        seconds: Wall-clock seconds since the previous epoch (the first includes set-up), without waiting for latency
+            measurements.
     """
 
     epoch: int
@@ -215,7 +216,8 @@ def failure_from(error: BaseException, cause: Cause = "error") -> Failure:
         "out of memory",
         "can't allocate memory",
         "cannot allocate memory",
-    )  # CUDA's, torch's on a CPU, the kernel's
+        "cublas_status_alloc_failed",
+    )  # CUDA's, torch's on a CPU, the kernel's, cuBLAS's
     if isinstance(error, MemoryError) or any(word in message.lower() for word in words):
         cause = "oom"
     detail = "".join(traceback.format_exception(error))

@@ -190,7 +190,7 @@ class SearchLoop:
     def _prepare(self) -> None:
         """Scan the images once and time the reference model on every target that has not been."""
         config = self.config
-        self._submit("prepare", None, partial(prepare, config.dataset, config.imgsz, self.scratch))
+        self._submit("prepare", None, partial(prepare, config.dataset, config.imgsz, self.scratch / "images"))
         for (target, fingerprint), imgsz in product(self._distinct(), config.image_sizes):
             known = self.repository.calibration(fingerprint, imgsz)
             if known:
@@ -641,6 +641,7 @@ class SearchLoop:
             seed=self._seed(trial),
             checkpoint=checkpoint,
             scratch=checkpoint.parent,
+            images=self.scratch / "images",
             known=len(trial.epochs),
             threads=self.threads,
             gpu=self.on_gpu,

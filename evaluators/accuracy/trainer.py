@@ -1,16 +1,17 @@
 """Ultralytics' trainer, reduced to what a search needs: pause, continue, report; no plots, no final evaluation.
 
-Order of the images and random augmentation are a function of the seed and the epoch, so a training that was paused and
-continued elsewhere takes the same steps as one that was not.
+Which images an epoch sees, in which order, how they are augmented, and the learning rate of each batch are functions of
+the request and the epoch, so a training that was paused and continued elsewhere takes the same steps as one that was
+not.
 """
 
 from __future__ import annotations
 
+import gc
 import os
-import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Sampler
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOGGER, SETTINGS
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import autocast, unwrap_model
 
-from evaluators.accuracy.training import TrainingRequest
+from evaluators.accuracy.decoded import Decoded, decode, open_decoded
+from evaluators.accuracy.fidelity import Fidelity
+from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, mix, seed_augmentation
+from evaluators.accuracy.training import TrainingError, TrainingRequest
 from evaluators.dataset import Dataset
 from evaluators.evaluation import Epoch
 from evaluators.host_lock import TrainingSlot
@@ -36,39 +39,40 @@ dict.update(SETTINGS, dict.fromkeys(("sync", "clearml", "comet", "dvc", "hub", "
 dict.update(SETTINGS, dict.fromkeys(("tensorboard", "wandb"), False))
 
 CHECKPOINT_FORMAT = 1
-
-
-class EpochOrder(Sampler[int]):
-    """A random order of the images that depends on the seed and the epoch only."""
-
-    def __init__(self, images: int, seed: int, epoch: int):
-        self.images, self.seed, self.epoch = images, seed, epoch
-
-    def __len__(self) -> int:
-        return self.images
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
-        self.epoch += 1
-        return iter(order.tolist())
+SAVE_EVERY_S = 30.0  # of training, between the ends of rungs: what a crash costs at most
+DIVERGED = 10.0  # times the lowest mean loss of an epoch at the same image size so far
+SMALL_LOSS = 5.0  # lower ones count as this: where hardly a box is assigned yet, there is hardly a loss
+ABSURD_LOSS = 1e6  # hundreds are usual in a first epoch
 
 
 class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no types
     """Trains one architecture from its checkpoint, if there is one, to the end of a rung."""
 
+    accumulate: int
+
     def __init__(
         self,
         request: TrainingRequest,
+        decoded: Decoded,
         checkpoint: dict[str, Any] | None,
         slot: TrainingSlot,
         report: Callable[[Epoch], None],
         stop: threading.Event,
     ):
         self.request, self.slot, self.report, self.stop_request = request, slot, report, stop
-        self._checkpoint = checkpoint
+        self._decoded, self._checkpoint = decoded, checkpoint
+        self._fidelity = Fidelity(request, len(decoded.splits["train"].labels))
         self._history: list[Epoch] = [Epoch(**epoch) for epoch in checkpoint["history"]] if checkpoint else []
-        self._reported_at, self._waited_before = time.monotonic(), slot.waited_s
-        overrides = {**base_arguments(request.imgsz, request.scratch), **request.arguments}
+        self._began_at, self._waited_before = time.monotonic(), slot.waited_s
+        self._saved_at = self._began_at
+        bf16 = request.gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        overrides = {
+            **base_arguments(request.imgsz, request.scratch),
+            # Decided here: what Ultralytics would decide by a test, it tests on a network that it downloads. bf16 has
+            # the range of fp32, and needs no scaler.
+            "amp": "bf16" if bf16 else False,
+            **request.arguments,
+        }
         overrides |= {
             "epochs": request.epochs,
             "seed": request.seed,
@@ -82,14 +86,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         if self._file.get("end2end"):
             overrides["nms"] = False  # else the half of the head that needs NMS is validated, which is not deployed
         super().__init__(overrides=overrides, _callbacks={})
-        for event, callback in {
-            "on_train_epoch_start": ProxyTrainer._begin_epoch,
-            "on_train_batch_start": ProxyTrainer._begin_batch,
-            "on_val_batch_start": lambda _: slot.give_way(),
-            "on_train_batch_end": ProxyTrainer._end_batch,
-            "on_fit_epoch_end": ProxyTrainer._end_epoch,
-        }.items():
-            self.callbacks.setdefault(event, []).append(callback)
+        self.callbacks.setdefault("on_val_batch_start", []).append(lambda _: slot.give_way())
 
     def get_dataset(self) -> dict[str, Any]:
         """The checked data set; Ultralytics' own check could download one."""
@@ -103,16 +100,43 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             model = model.to(memory_format=torch.channels_last)
         self.model = self.set_model_names_for_load(model)
 
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> DecodedImages:
+        """Ultralytics' data set, decoded before."""
+        arguments = {
+            **{
+                "img_path": img_path,
+                "imgsz": self.args.imgsz,
+                "batch_size": batch,
+                "hyp": self.args,
+                "data": self.data,
+            },
+            **{"single_cls": self.args.single_cls, "classes": self.args.classes},
+            "stride": max(int(unwrap_model(self.model).stride.max()), 32),
+        }
+        if mode == "val":
+            return DecodedImages(self._decoded, "val", augment=False, rect=True, pad=0.5, **arguments)
+        last = self.epochs - self.args.close_mosaic if self.args.close_mosaic else None
+        return TrainingImages(
+            self._fidelity, last, decoded=self._decoded, split="train", augment=True, rect=False, pad=0.0, **arguments
+        )
+
     def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Ultralytics' loader; the training images come in the epoch's order."""
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         if mode == "train":
-            batches = loader.batch_sampler.sampler
             start = self._checkpoint["epoch"] if self._checkpoint else 0
-            batches.sampler = EpochOrder(len(loader.dataset), self.request.seed, start)
-            # A last batch of one image has no variance to normalise by where the map is a single pixel.
-            batches.drop_last = len(loader.dataset) % batches.batch_size == 1 and len(loader.dataset) > 1
+            self._batches = EpochBatches(self._fidelity, loader.batch_size, start)
+            loader.batch_sampler.sampler = self._batches
         return loader
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """As Ultralytics; then at the epoch's image size, as its multi-scale training resizes."""
+        batch = super().preprocess_batch(batch)
+        scale = self._fidelity.imgsz(self.epoch) / self.request.imgsz
+        if scale != 1:
+            size = [int(np.ceil(pixels * scale / self.stride)) * self.stride for pixels in batch["img"].shape[2:]]
+            batch["img"] = nn.functional.interpolate(batch["img"], size, mode="bilinear", align_corners=False)
+        return batch
 
     def build_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Ultralytics' choice; Adam's and AdamW's fused kernel also on a CPU, where it takes half the time."""
@@ -141,71 +165,128 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         self.best_fitness = saved["best_fitness"]
         self.start_epoch = saved["epoch"]
 
-    def save_model(self) -> bool:
-        """Write the checkpoint: tensors and plain values, no pickled classes; replaced as a whole."""
+    def _do_train(self) -> None:
+        """Train to the end of the request, epoch by epoch.
+
+        In the place of Ultralytics' loop, which keeps in local variables what a pause would lose. An epoch ends with an
+        optimizer step, so that no gradients wait for the next.
+
+        Raises:
+            TrainingError: `nan` or `diverged`.
+            InterruptedError: If the search stopped it.
+        """
+        try:
+            self._setup_train()
+            self._nominal_accumulate = self.accumulate
+            for epoch in range(self.start_epoch, self.request.until):
+                self.epoch = epoch
+                loss = self.train_epoch()
+                self._check_loss(loss)
+                self._end_epoch(loss)
+        finally:
+            for loader in (getattr(self, "train_loader", None), getattr(self, "test_loader", None)):
+                if loader is not None:
+                    loader.close()  # its worker processes
+
+    def train_epoch(self) -> float:
+        """Train for one epoch; its mean loss, the sum of the parts.
+
+        Raises:
+            InterruptedError: If the search stopped it.
+        """
+        seed_augmentation(self.request.seed, self.epoch)
+        torch.manual_seed(mix(self.request.seed, self.epoch))
+        self._model_train()
+        self.optimizer.zero_grad()
+        count, pending = self._batches.count(self.epoch), 0
+        total = torch.zeros((), device=self.device)
+        for number, batch in zip(range(count), self.train_loader, strict=False):
+            self.slot.give_way()
+            self._set_rates(self.epoch * len(self._batches) + number * len(self._batches) / count)
+            with autocast(torch.bfloat16 if self.args.amp == "bf16" else self.amp, device=self.device.type):
+                loss, self.loss_items = self.model(self.preprocess_batch(batch))
+                self.loss = loss.sum()
+            self.scaler.scale(self.loss).backward()
+            total += sum(self.loss_items.values()).detach()
+            pending += 1
+            if pending >= self.accumulate or number + 1 == count:
+                self.optimizer_step()
+                pending = 0
+            if self.stop_request.is_set():
+                raise InterruptedError("the search stopped this training")
+        criterion = unwrap_model(self.model).criterion
+        if hasattr(criterion, "update"):
+            criterion.update()
+        return float(total) / count
+
+    def _set_rates(self, batches: float) -> None:
+        """Ultralytics' learning rates, momentum and accumulation after so many batches.
+
+        They are counted as if every epoch saw all images, so that warm-up lasts as many epochs when one sees fewer.
+        """
+        warm = self._get_warmup_iterations(len(self._batches))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.lf(self.epoch)
+            if warm:
+                start = self.args.warmup_bias_lr if group.get("param_group") == "bias" else 0.0
+                group["lr"] = float(np.interp(batches, [0, warm], [start, group["lr"]]))
+                if "momentum" in group:
+                    momenta = [self.args.warmup_momentum, self.args.momentum]
+                    group["momentum"] = float(np.interp(batches, [0, warm], momenta))
+        if warm:
+            self.accumulate = max(round(np.interp(batches, [0, warm], [1, self._nominal_accumulate])), 1)
+
+    def _check_loss(self, loss: float) -> None:
+        network = unwrap_model(self.model)
+        weights = torch.stack([weight.detach().isfinite().all() for weight in network.parameters()])
+        if not np.isfinite(loss) or not weights.all():
+            raise TrainingError("nan", f"the loss was not finite in epoch {self.epoch + 1}")
+        imgsz = self._fidelity.imgsz
+        like = [past.loss for past in self._history if imgsz(past.epoch - 1) == imgsz(self.epoch)]
+        limit = DIVERGED * max(min(like), SMALL_LOSS) if like else ABSURD_LOSS
+        if loss > limit:
+            raise TrainingError("diverged", f"the loss rose to {loss:.3g} in epoch {self.epoch + 1}, over {limit:.3g}")
+
+    def _end_epoch(self, loss: float) -> None:
+        """Validate, write the checkpoint, and report; each where it is due."""
+        number = self.epoch + 1
+        decides = number == self.request.until or number in self.request.rungs
+        if decides:
+            self.metrics, self.fitness = self.validate()
         now, waited = time.monotonic(), self.slot.waited_s
         epoch = Epoch(
-            epoch=self.epoch + 1,
-            map50_95=float(self.metrics["metrics/mAP50-95(B)"]),
-            map50=float(self.metrics["metrics/mAP50(B)"]),
-            loss=float(sum(self.tloss.values())),
-            seconds=(now - self._reported_at) - (waited - self._waited_before),
+            epoch=number,
+            map50_95=float(self.metrics["metrics/mAP50-95(B)"]) if decides else None,
+            map50=float(self.metrics["metrics/mAP50(B)"]) if decides else None,
+            loss=loss,
+            seconds=(now - self._began_at) - (waited - self._waited_before),
         )
-        self._reported_at, self._waited_before = now, waited
+        self._began_at, self._waited_before = now, waited
         self._history.append(epoch)
+        if decides or now - self._saved_at >= SAVE_EVERY_S:
+            self.save_model()
+            self._saved_at = now
+        if number > self.request.known:
+            self.report(epoch)
+
+    def save_model(self) -> None:
+        """Write the checkpoint: tensors and plain values, no pickled classes; replaced as a whole."""
         path = self.request.checkpoint
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         document = {
             "format": CHECKPOINT_FORMAT,
             "architecture": self.request.architecture.document,
-            "epoch": epoch.epoch,
+            "epoch": self.epoch + 1,
             "history": [asdict(past) for past in self._history],
             "model": unwrap_model(self.model).state_dict(),
             "ema": self.ema.ema.state_dict(),
             "ema_updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "best_fitness": float(self.best_fitness),
+            "best_fitness": None if self.best_fitness is None else float(self.best_fitness),
         }
         torch.save(document, temporary)
         temporary.replace(path)
-        return True
-
-    def final_eval(self) -> None:
-        """Nothing: the last epoch was validated, and Ultralytics would strip the checkpoint of its optimizer."""
-
-    def save_metrics(self, metrics: Any) -> None:
-        """Nothing: metrics are reported."""
-
-    def _handle_nan_recovery(self, epoch: int) -> bool:
-        """Stop at values that are not finite, where Ultralytics would go back and try another three times.
-
-        Raises:
-            FloatingPointError: If the loss or the fitness is not finite.
-        """
-        if not torch.isfinite(self.loss).all() or not np.isfinite(self.fitness):
-            raise FloatingPointError(f"the loss was not finite in epoch {epoch + 1}")
-        return False
-
-    def _begin_epoch(self) -> None:
-        mixed = int(np.random.SeedSequence((self.request.seed, self.epoch)).generate_state(1)[0])
-        random.seed(mixed)
-        np.random.seed(mixed)
-        torch.manual_seed(mixed)
-        # Ultralytics answers memory exhaustion by halving the batch, up to three times: another training, silently.
-        self._oom_retries = 3
-
-    def _begin_batch(self) -> None:
-        self.slot.give_way()
-
-    def _end_batch(self) -> None:
-        if self.stop_request.is_set():
-            raise InterruptedError("the search stopped this training")
-
-    def _end_epoch(self) -> None:
-        self.report(self._history[-1])
-        if self.epoch + 1 >= self.request.until:
-            self.stop = True
 
 
 def channels_last_is_safe(model: nn.Module) -> bool:
@@ -224,9 +305,9 @@ def train_rung(
     """Train `request` in this thread.
 
     Raises:
-        FloatingPointError: If the loss stops being finite.
+        TrainingError: `nan`, `diverged` or `data_changed`.
         InterruptedError: If `stop` was set.
-        FileNotFoundError: If epochs are on record but their checkpoint is gone.
+        FileNotFoundError: If the end of a rung is on record but its checkpoint is gone.
         ValueError: If the checkpoint is another architecture's, or another version's.
     """
     LOGGER.setLevel("ERROR")
@@ -238,19 +319,20 @@ def train_rung(
         for epoch in checkpoint["history"][request.known :]:
             report(Epoch(**epoch))
     if trained < request.until:
-        ProxyTrainer(request, checkpoint, slot, report, stop).train()
+        decoded = decode_images(request.dataset, request.imgsz, request.images or request.scratch / "images")
+        ProxyTrainer(request, decoded, checkpoint, slot, report, stop).train()
 
 
-def scan(dataset: Dataset, imgsz: int, scratch: Path) -> None:
-    """Have Ultralytics read all labels, which writes its cache where the folder can be written."""
-    from ultralytics.cfg import get_cfg
-    from ultralytics.data import build_yolo_dataset
+def decode_images(dataset: Dataset, imgsz: int, folder: Path) -> Decoded:
+    """The decoded images, made if they are not there.
 
+    Raises:
+        TrainingError: `data_changed`.
+    """
     LOGGER.setLevel("ERROR")
-    arguments = get_cfg(overrides=base_arguments(imgsz, scratch))
-    data = data_document(dataset)
-    for mode in ("train", "val"):
-        build_yolo_dataset(arguments, data[mode], 1, data, mode=mode)
+    decoded = open_decoded(decode(dataset, imgsz, folder))
+    decoded.check(dataset)
+    return decoded
 
 
 def base_arguments(imgsz: int, scratch: Path) -> dict[str, Any]:
@@ -282,7 +364,7 @@ def data_document(dataset: Dataset) -> dict[str, Any]:
 
 def _load_checkpoint(request: TrainingRequest) -> dict[str, Any] | None:
     if not request.checkpoint.exists():
-        if request.known:
+        if any(rung <= request.known for rung in request.rungs):
             raise FileNotFoundError(f"{request.checkpoint} is gone, with {request.known} epochs of training")
         return None
     saved: dict[str, Any] = torch.load(request.checkpoint, map_location="cpu", weights_only=True)
@@ -291,3 +373,7 @@ def _load_checkpoint(request: TrainingRequest) -> dict[str, Any] | None:
     if saved["architecture"] != request.architecture.document:
         raise ValueError(f"{request.checkpoint} belongs to another architecture")
     return saved
+
+
+# What was imported lives as long as the process: the collector, run after each trial, need not look at it again.
+gc.freeze()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluators.dataset import Dataset
-from evaluators.evaluation import Epoch, Failure, failure_from
+from evaluators.evaluation import Cause, Epoch, Failure, failure_from
 from evaluators.host_lock import training as training_slot
 from evaluators.memory import release_memory
 from search_spaces.architecture import Architecture
@@ -29,6 +29,20 @@ OWN_ARGUMENTS = frozenset(
         *("rect", "deterministic", "nms"),
     }
 )
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on.
+
+    Attributes:
+        cause: `nan`: a loss or a weight is not finite; `diverged`: the mean loss of an epoch is more than 50 and ten
+            times the lowest so far at the same image size, or over a million in a first one; `data_changed`: images or
+            labels are not what the search began with.
+    """
+
+    def __init__(self, cause: Cause, message: str):
+        super().__init__(message)
+        self.cause: Cause = cause
 
 
 @dataclass(frozen=True)
@@ -55,9 +69,11 @@ class TrainingRequest:
         epochs: Of the whole schedule: the learning rate is that of a training of so many epochs, also when it pauses.
         until: Pause after this epoch, 1 to `epochs`.
         seed: Weights, order of the images and augmentation follow from it and the epoch.
-        arguments: Further Ultralytics training arguments.
+        arguments: Further Ultralytics training arguments. A smaller `batch` takes the same optimizer steps, each over
+            `nbs` images (64 unless given), as long as it divides `nbs`.
         checkpoint: Where the training is kept; continued from there if the file exists.
         scratch: A folder for what Ultralytics writes.
+        images: A folder for decoded images that all trainings on this machine share; None: in `scratch`.
         known: Epochs that the search has on record.
         rungs: Epochs at which a decision follows, ascending: only these are validated, and the last of a request.
         parents: What first weights are taken from: as far as the first has them, else the second, and so on; none for
@@ -79,6 +95,7 @@ class TrainingRequest:
     seed: int
     checkpoint: Path
     scratch: Path
+    images: Path | None = None
     known: int = 0
     rungs: tuple[int, ...] = ()
     parents: tuple[Parent, ...] = ()
@@ -91,11 +108,12 @@ class TrainingRequest:
 
 
 def train(request: TrainingRequest) -> Iterator[Epoch | Failure]:
-    """Train up to `request.until`, yielding each epoch once its checkpoint is on disk.
+    """Train up to `request.until`, yielding each epoch; that of a rung's end once its checkpoint is on disk.
 
     Epochs that the checkpoint holds beyond `request.known` (the search died before it recorded them) are yielded first,
-    and not trained again. Whatever goes wrong in the training is yielded as a failure, the last item. Closing the
-    iterator stops the training after the current batch.
+    and not trained again. Those that are known but not in the checkpoint (the training died) are trained again, come
+    out the same, and are not yielded. Whatever goes wrong in the training is yielded as a failure, the last item.
+    Closing the iterator stops the training after the current batch.
     """
     reports: queue.SimpleQueue[Epoch | Failure | None] = queue.SimpleQueue()
     stop = threading.Event()
@@ -110,7 +128,7 @@ def train(request: TrainingRequest) -> Iterator[Epoch | Failure]:
                     hold_to_share(request.gpu_share)
                 train_rung(request, slot, reports.put, stop)
         except Exception as error:
-            reports.put(failure_from(error, "nan" if isinstance(error, FloatingPointError) else "error"))
+            reports.put(_failure(error))
         finally:
             release_memory()
             reports.put(None)
@@ -144,12 +162,16 @@ def _alone(checkpoint: Path) -> Iterator[None]:
         yield
 
 
-def prepare(dataset: Dataset, imgsz: int, scratch: Path) -> Iterator[Failure]:
-    """Let Ultralytics scan the images once, so that its label cache is there before trainings read it concurrently."""
+def prepare(dataset: Dataset, imgsz: int, images: Path) -> Iterator[Failure]:
+    """Decode the images once, into the folder that trainings are given as `images`."""
     try:
         with training_slot():
-            from evaluators.accuracy.trainer import scan
+            from evaluators.accuracy.trainer import decode_images
 
-            scan(dataset, imgsz, scratch)
+            decode_images(dataset, imgsz, images)
     except Exception as error:
-        yield failure_from(error)
+        yield _failure(error)
+
+
+def _failure(error: Exception) -> Failure:
+    return failure_from(error, error.cause if isinstance(error, TrainingError) else "error")
