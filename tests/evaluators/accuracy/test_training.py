@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import multiprocessing
+import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -10,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from evaluators.accuracy.training import OWN_ARGUMENTS, TrainingRequest, prepare, train
+from evaluators.accuracy.training import OWN_ARGUMENTS, TrainingRequest, train
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Failure
 from search_spaces import Architecture, Level, Neck, Stage, Stem
@@ -112,7 +116,7 @@ def training_of(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> C
     """Trains one of `NETS` in pieces that end with these epochs; once, for all tests."""
     from evaluators.accuracy.trainer import ProxyTrainer
 
-    end_batch = ProxyTrainer._end_batch
+    step = ProxyTrainer.optimizer_step
 
     @cache
     def train_in(name: str, *ends: int) -> Trained:
@@ -122,11 +126,11 @@ def training_of(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> C
             criterion = self.model.criterion
             if hasattr(criterion, "o2m"):
                 weighed.append(Weighed(self.epoch, criterion.updates, criterion.o2m, criterion.o2o))
-            end_batch(self)
+            step(self)
 
         base = replace(base_request(few_digits, tmp_path_factory.mktemp("training")), architecture=NETS[name])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ProxyTrainer, "_end_batch", note)
+            patch.setattr(ProxyTrainer, "optimizer_step", note)
             pieces = [epochs(replace(base, known=known, until=until)) for known, until in pairwise((0, *ends))]
         return Trained(pieces, weights(base.checkpoint), weighed)
 
@@ -135,16 +139,137 @@ def training_of(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> C
 
 @pytest.mark.parametrize("name", NETS)
 def test_paused_and_continued_equals_uninterrupted_to_the_bit(name: str, training_of: Callable[..., Trained]) -> None:
-    straight, paused = training_of(name, 4), training_of(name, 1, 3, 4)
+    straight, paused = training_of(name, 4), training_of(name, 1, 2, 3, 4)
     (uninterrupted,) = straight.pieces
-    assert [e.epoch for e in uninterrupted] == [1, 2, 3, 4]
-    assert [len(piece) for piece in paused.pieces] == [1, 2, 1]
+    assert [len(piece) for piece in paused.pieces] == [1, 1, 1, 1]
     assert len({e.loss for e in uninterrupted}) == 4
-    measured = [(e.epoch, e.map50_95, e.map50, e.loss) for e in uninterrupted]
-    assert [(e.epoch, e.map50_95, e.map50, e.loss) for piece in paused.pieces for e in piece] == measured
+    measured = [(e.epoch, e.loss) for e in uninterrupted]
+    assert [(e.epoch, e.loss) for piece in paused.pieces for e in piece] == measured
+    assert replace(uninterrupted[-1], seconds=0) == replace(paused.pieces[-1][0], seconds=0)
     one, other = straight.weights, paused.weights
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+AUGMENTED: dict[str, Any] = {
+    "rungs": (1, 2, 4),
+    "subset": 0.5,
+    "small_imgsz": 32,
+    # Five batches for a step: whatever is left at the end of an epoch must not be lost by a pause.
+    "arguments": {"batch": 6, "nbs": 30, "optimizer": "SGD", "mosaic": 0.7, "mixup": 0.5, "close_mosaic": 1},
+}
+
+
+def _train_here(request: TrainingRequest) -> list[Epoch | Failure]:
+    return list(train(request))
+
+
+@pytest.fixture(scope="module")
+def augmented(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Epoch], Path, TrainingRequest]:
+    """A training with mosaics and mixes, on a growing subset of growing images: its epochs and its checkpoint."""
+    request = replace(base_request(few_digits, tmp_path_factory.mktemp("augmented")), **AUGMENTED)
+    return epochs(request), request.checkpoint, request
+
+
+def test_augmentation_subsets_and_small_images_do_not_depend_on_pauses_or_processes(
+    augmented: tuple[list[Epoch], Path, TrainingRequest], tmp_path: Path
+) -> None:
+    straight, checkpoint, base = augmented
+    request = replace(base, checkpoint=tmp_path / "checkpoint.pt", scratch=tmp_path / "scratch")
+    found = []
+    for until in (1, 2, 3):
+        found += epochs(replace(request, until=until, known=until - 1))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        found += pool.submit(_train_here, replace(request, known=3)).result()
+    assert [(e.epoch, e.loss) for e in found if isinstance(e, Epoch)] == [(e.epoch, e.loss) for e in straight]
+    one, other = (torch.load(path, weights_only=True) for path in (checkpoint, request.checkpoint))
+    assert one["ema_updates"] == other["ema_updates"] == 2 + 1 + 2 + 2  # for 3, 4, 6 and 6 batches
+    assert repr(one["optimizer"]) == repr(other["optimizer"])
+    first, second = weights(checkpoint), weights(request.checkpoint)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_only_the_ends_of_rungs_are_validated(augmented: tuple[list[Epoch], Path, TrainingRequest]) -> None:
+    assert [e.epoch for e in augmented[0] if e.map50_95 is not None and e.map50 is not None] == [1, 2, 4]
+
+
+def test_epochs_after_the_last_checkpoint_come_out_the_same_and_are_not_reported_twice(
+    augmented: tuple[list[Epoch], Path, TrainingRequest], tmp_path: Path
+) -> None:
+    straight, checkpoint, base = augmented
+    request = replace(base, checkpoint=tmp_path / "checkpoint.pt", scratch=tmp_path / "scratch")
+    reports = train(request)
+    assert [next(reports), next(reports)]
+    third = next(reports)
+    reports.close()  # type: ignore[attr-defined]  # while the fourth is trained, which is lost, as the third is
+    assert isinstance(third, Epoch)
+    assert torch.load(request.checkpoint, weights_only=True)["epoch"] == 2
+    (fourth,) = epochs(replace(request, known=3))
+    assert (fourth.epoch, fourth.loss, fourth.map50_95) == (4, straight[3].loss, straight[3].map50_95)
+    first, second = weights(checkpoint), weights(request.checkpoint)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_checkpoint_is_written_between_rungs_where_much_would_be_lost(
+    request_for: Callable[..., TrainingRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluators.accuracy.trainer.SAVE_EVERY_S", 0.0)
+    request = request_for(epochs=50, until=50)
+    reports = train(request)
+    next(reports)
+    reports.close()  # type: ignore[attr-defined]
+    assert request.checkpoint.exists()
+
+
+def test_the_steps_are_those_of_ultralytics_own_loop(
+    request_for: Callable[..., TrainingRequest],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    from ultralytics.engine.trainer import BaseTrainer
+
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    rates: list[tuple[int, list[tuple[float, float]]]] = []
+    step = ProxyTrainer.optimizer_step
+
+    def note(self: ProxyTrainer) -> None:
+        rates.append((self.accumulate, [(group["lr"], group["momentum"]) for group in self.optimizer.param_groups]))
+        step(self)
+
+    monkeypatch.setattr(ProxyTrainer, "optimizer_step", note)
+    arguments = {"batch": 8, "nbs": 16, "optimizer": "SGD", "warmup_epochs": 2.0, "mosaic": 0.0}
+    request = request_for(epochs=3, until=3, arguments=arguments)
+    epochs(request)
+    ours, network = list(rates), weights(request.checkpoint)
+    rates.clear()
+
+    def stock(self: ProxyTrainer) -> None:
+        self.args.val = False
+        self.callbacks["on_train_epoch_start"] = [lambda trainer: torch.manual_seed(0)]
+        BaseTrainer._do_train(self)
+
+    monkeypatch.setattr(ProxyTrainer, "_do_train", stock)
+    for name in ("final_eval", "save_metrics"):
+        monkeypatch.setattr(BaseTrainer, name, lambda *_, **__: None)
+    assert list(train(replace(request, checkpoint=tmp_path / "stock.pt"))) == []  # its loop reports nothing
+    assert rates == ours
+    theirs = weights(tmp_path / "stock.pt")
+    assert all(torch.equal(network[name], theirs[name]) for name in network)
+
+
+def test_a_data_set_that_changes_between_two_rungs_is_refused_and_the_checkpoint_stays(
+    few_digits: Path, request_for: Callable[..., TrainingRequest], tmp_path: Path
+) -> None:
+    shutil.copytree(few_digits.parent, tmp_path / "data")
+    request = request_for(dataset=load_dataset(tmp_path / "data/data.yaml"), until=1)
+    epochs(request)
+    written = request.checkpoint.read_bytes()
+    next((tmp_path / "data/images/train").iterdir()).unlink()
+    (failure,) = list(train(replace(request, known=1, until=2)))
+    assert isinstance(failure, Failure)
+    assert failure.cause == "data_changed"
+    assert request.checkpoint.read_bytes() == written
 
 
 def test_a_continued_nms_free_training_weighs_its_losses_as_an_uninterrupted_one(
@@ -182,7 +307,7 @@ def test_the_half_of_the_head_that_is_deployed_is_validated(
     monkeypatch.setattr(DetectionValidator, "postprocess", note_output)
     epochs(request_for(architecture=architecture, epochs=3, until=1))
     epochs(request_for(architecture=architecture, epochs=3, until=3, known=1))
-    assert heads == [nms_free] * 3
+    assert heads == [nms_free] * 2
     # A row of corners, score and class for each box; or a column of box and scores for each anchor.
     assert set(outputs) == {(nms_free, 6 if nms_free else 4 + len(request_for().dataset.names))}
 
@@ -211,7 +336,7 @@ def test_epochs_that_were_not_recorded_are_reported_from_the_checkpoint_and_not_
 
 
 def test_a_lost_checkpoint_is_a_failure_not_a_second_training(request_for: Callable[..., TrainingRequest]) -> None:
-    (failure,) = list(train(request_for(until=2, known=1)))
+    (failure,) = list(train(request_for(until=2, known=1, rungs=(1, 2))))
     assert isinstance(failure, Failure)
     assert "is gone" in failure.message
 
@@ -236,7 +361,18 @@ def test_a_loss_that_is_not_finite_is_a_failure_with_that_cause(request_for: Cal
     reports = list(train(request_for(arguments={**TRAINING, "box": 1e38})))
     assert isinstance(reports[-1], Failure)
     assert reports[-1].cause == "nan"
-    assert "not finite in epoch" in reports[-1].message
+    assert "not finite in epoch 1" in reports[-1].message
+
+
+@pytest.mark.parametrize(("box", "factor", "said"), [(1e8, 10.0, "over 1e+06"), (7.5, 0.01, "in epoch 2")])
+def test_a_loss_that_rises_or_is_absurd_is_a_failure_with_that_cause(
+    box: float, factor: float, said: str, request_for: Callable[..., TrainingRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluators.accuracy.trainer.DIVERGED", factor)
+    reports = list(train(request_for(until=2, arguments={**TRAINING, "box": box})))
+    assert isinstance(reports[-1], Failure)
+    assert reports[-1].cause == "diverged"
+    assert said in reports[-1].message
 
 
 def test_memory_exhaustion_is_a_failure_and_the_batch_is_not_halved(
@@ -263,11 +399,12 @@ def test_the_layout_that_breaks_torch_is_not_used() -> None:
 
 
 def test_closing_the_iterator_stops_the_training(request_for: Callable[..., TrainingRequest]) -> None:
-    reports = train(request_for(epochs=50, until=50))
+    reports = train(request_for(epochs=50, until=50, rungs=(1,)))
     next(reports)
     reports.close()  # type: ignore[attr-defined]
     saved = torch.load(request_for().checkpoint, weights_only=True)
-    assert 1 <= saved["epoch"] < 10
+    assert saved["epoch"] == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "training"]
 
 
 def test_a_last_batch_of_one_image_is_left_out(request_for: Callable[..., TrainingRequest]) -> None:
@@ -275,17 +412,8 @@ def test_a_last_batch_of_one_image_is_left_out(request_for: Callable[..., Traini
     assert len(epochs(request_for(until=1, arguments={**TRAINING, "batch": 31, "nbs": 31}))) == 1
 
 
-def test_prepare_leaves_a_label_cache_and_reports_what_it_cannot_read(few_digits: Path, tmp_path: Path) -> None:
-    dataset = load_dataset(few_digits)
-    assert list(prepare(dataset, 64, tmp_path)) == []
-    assert (few_digits.parent / "labels" / "train.cache").exists()
-    (failure,) = list(prepare(replace(dataset, train=(str(tmp_path / "gone"),)), 64, tmp_path))
-    assert isinstance(failure, Failure)
-
-
 def test_two_processes_do_not_train_on_one_checkpoint(request_for: Callable[..., TrainingRequest]) -> None:
     import fcntl
-    import threading
 
     request = request_for(until=1)
     ended = threading.Event()
