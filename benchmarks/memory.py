@@ -1,4 +1,4 @@
-"""Resident memory of the driver and of a worker over 20 trials: it must not grow with their number.
+"""Memory of the driver and of a worker over many trials: it must not grow with their number.
 
 The worker is this process, doing what a Ray worker does: it trains random architectures one after another. The driver
 is that of a real search on Ray.
@@ -51,15 +51,18 @@ def driver_memory(trials: int, data: Path, folder: Path) -> dict[int, float]:
     return figures
 
 
-def worker_memory(trials: int, data: Path, folder: Path) -> dict[int, float]:
-    """MB of a worker by number of trainings done."""
+def worker_memory(trials: int, data: Path, folder: Path) -> dict[str, dict[int, float]]:
+    """MB of a worker by number of trainings done: resident, and reserved on the GPU where there is one."""
+    import torch
+
     from evaluators.accuracy.training import TrainingRequest, train
     from evaluators.dataset import load_dataset
     from evaluators.evaluation import Epoch
     from search_spaces.space_file import load_space
 
     dataset, space, rng = load_dataset(data), load_space("yolov8n"), np.random.default_rng(0)
-    figures = {}
+    gpu = torch.cuda.is_available()
+    figures: dict[str, dict[int, float]] = {"worker": {}, **({"worker_gpu": {}} if gpu else {})}
     for number in range(1, trials + 1):
         home = folder / str(number)
         home.mkdir()
@@ -72,11 +75,15 @@ def worker_memory(trials: int, data: Path, folder: Path) -> dict[int, float]:
             seed=0,
             checkpoint=home / "checkpoint.pt",
             scratch=home,
+            images=folder / "images",
+            gpu=gpu,
             arguments={"batch": 32, "mosaic": 0.0},
         )
         (epoch,) = train(request)
         assert isinstance(epoch, Epoch), epoch
-        figures[number] = resident_mb()
+        figures["worker"][number] = resident_mb()
+        if gpu:
+            figures["worker_gpu"][number] = torch.cuda.memory_reserved() / 1e6
     return figures
 
 
@@ -94,7 +101,7 @@ def main(trials: int, file: Path | None) -> None:
         folder = Path(temporary)
         data = write_digits(folder)
         # The driver first: it must not find what the trainings leave in this process.
-        memory = {"driver": driver_memory(trials, data, folder), "worker": worker_memory(trials, data, folder)}
+        memory = {"driver": driver_memory(trials, data, folder), **worker_memory(trials, data, folder)}
     rows: list[tuple[str, str]] = []
     document: dict[str, Any] = {}
     for name, figures in memory.items():
@@ -103,7 +110,7 @@ def main(trials: int, file: Path | None) -> None:
         rows.append((f"{name}, MB", " ".join(f"{figures[number]:.0f}" for number in sorted(figures))))
         rows.append((f"{name}: growth from trial {SETTLED} to {last}", f"{growth:+.1%}"))
         document |= {f"{name}_growth": growth, f"{name}_mb": [figures[number] for number in sorted(figures)]}
-    report(f"Resident memory over {trials} trials", rows, document, file)
+    report(f"Memory over {trials} trials", rows, document, file)
 
 
 if __name__ == "__main__":

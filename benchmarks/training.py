@@ -1,95 +1,238 @@
-"""What a trial costs on a warm worker, against the same training by a fresh `yolo train` process.
+"""What trials cost on a warm worker, against the same trainings by fresh `yolo train` processes.
 
-Both train stock yolov8n for one epoch on the embedded digits, 96 px, with the same arguments and one thread, on the
-same label cache, and validate once. They take turns, so that a change of the machine's speed hits both.
+All train on the embedded digits, 96 px, with the same arguments and one thread, Ultralytics at its leanest (no plots,
+no loader processes, its label cache there). The two take turns, so that a change of the machine's speed hits both.
 """
 
 from __future__ import annotations
 
+import csv
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from benchmarks.report import report
 
+if TYPE_CHECKING:
+    from evaluators.accuracy.training import TrainingRequest
+    from evaluators.evaluation import Epoch
+    from search_spaces.architecture import Architecture
+
 ARGUMENTS = {"batch": 16, "nbs": 16, "optimizer": "AdamW", "lr0": 0.003, "mosaic": 0.0}
+EPOCHS = 3  # of each of the different architectures
 
 
-def fresh(data: Path, folder: Path) -> float:
-    """Seconds of one `yolo train` process, plots and integrations off: Ultralytics at its leanest."""
-    options = {**ARGUMENTS, "imgsz": 96, "epochs": 1, "warmup_epochs": 0.1, "plots": False, "workers": 0}
-    yolo = "from ultralytics.cfg import entrypoint; entrypoint()"  # what the console script `yolo` does
-    command = [sys.executable, "-c", yolo, "train", "model=yolov8n.yaml", f"data={data}", "device=cpu"]
-    command += [f"{key}={value}" for key, value in options.items()] + [f"project={folder}", "deterministic=False"]
+class Stopwatch:
+    """When a trial in this process began, ended, and spent its time in training and validation steps."""
+
+    def __init__(self) -> None:
+        self.began = self.ended = 0.0
+        self.steps: list[tuple[float, float]] = []
+
+    @property
+    def seconds(self) -> float:
+        """Of the trial."""
+        return self.ended - self.began
+
+    @property
+    def overhead_s(self) -> float:
+        """Of it, outside of steps."""
+        return self.seconds - sum(end - start for start, end in self.steps)
+
+    @contextmanager
+    def watch(self) -> Iterator[Stopwatch]:
+        """Time the trial that runs meanwhile."""
+        from unittest.mock import patch
+
+        from evaluators.accuracy.trainer import ProxyTrainer
+
+        def timed(method: Any) -> Any:
+            def run(*arguments: Any) -> Any:
+                start = time.perf_counter()
+                try:
+                    return method(*arguments)
+                finally:
+                    self.steps.append((start, time.perf_counter()))
+
+            return run
+
+        train_epoch, validate = timed(ProxyTrainer.train_epoch), timed(ProxyTrainer.validate)
+        with patch.object(ProxyTrainer, "train_epoch", train_epoch), patch.object(ProxyTrainer, "validate", validate):
+            self.began = time.perf_counter()
+            yield self
+            self.ended = time.perf_counter()
+
+
+def fresh(model: str, data: Path, folder: Path, epochs: int) -> tuple[float, float]:
+    """Seconds of one `yolo train` process with our blocks known, and its mAP50-95."""
+    options: dict[str, Any] = {**ARGUMENTS, "imgsz": 96, "epochs": epochs, "warmup_epochs": epochs / 10}
+    options |= {"plots": False, "workers": 0, "device": "cpu", "deterministic": False, "val": False}
+    home = Path(tempfile.mkdtemp(dir=folder))
+    command = [sys.executable, "-m", "nas_yolo", "yolo", "train", f"model={model}", f"data={data}"]
+    command += [f"{key}={value}" for key, value in options.items()] + [f"project={home}", "name=run"]
     started = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    (results,) = home.rglob("results.csv")
+    with open(results) as file:
+        last = list(csv.DictReader(file))[-1]
+    return seconds, float(last["metrics/mAP50-95(B)"])
 
 
-def warm(data: Path, folder: Path, number: int) -> tuple[float, float]:
-    """Seconds of a trial in this process, and those of them that are not the epoch itself."""
-    from evaluators.accuracy.training import TrainingRequest, train
+def request_for(architecture: Architecture, data: Path, folder: Path, epochs: int) -> TrainingRequest:
+    """A trial in a folder of its own; decoded images are shared."""
+    from evaluators.accuracy.training import TrainingRequest
     from evaluators.dataset import load_dataset
-    from evaluators.evaluation import Epoch
-    from search_spaces.space_file import load_preset
 
-    home = folder / str(number)
-    home.mkdir()
-    dataset = load_dataset(data)
-    started = time.perf_counter()
-    request = TrainingRequest(
-        architecture=load_preset("yolov8n"),
-        dataset=dataset,
+    home = Path(tempfile.mkdtemp(dir=folder))
+    return TrainingRequest(
+        architecture=architecture,
+        dataset=load_dataset(data),
         imgsz=96,
-        epochs=1,
-        until=1,
+        epochs=epochs,
+        until=epochs,
         seed=0,
         checkpoint=home / "checkpoint.pt",
         scratch=home,
+        images=folder / "images",
         arguments=ARGUMENTS,
     )
-    (epoch,) = list(train(request))
-    assert isinstance(epoch, Epoch), epoch
-    seconds = time.perf_counter() - started
-    return seconds, seconds - epoch.seconds
+
+
+def warm(request: TrainingRequest) -> tuple[Stopwatch, list[Epoch]]:
+    """Train in this process."""
+    from evaluators.accuracy.training import train
+    from evaluators.evaluation import Epoch
+
+    with Stopwatch().watch() as watch:
+        reports = list(train(request))
+    epochs = [item for item in reports if isinstance(item, Epoch)]
+    assert len(epochs) == len(reports), reports
+    return watch, epochs
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two checkpoints hold equal weights and averages, to the bit."""
+    import torch
+
+    first, second = (torch.load(path, weights_only=True) for path in (one, other))
+    return all(torch.equal(first[part][key], second[part][key]) for part in ("model", "ema") for key in first[part])
+
+
+def one_epoch(data: Path, folder: Path, rounds: int) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """A trial of one epoch of stock yolov8n."""
+    from search_spaces.space_file import load_preset
+
+    request = request_for(load_preset("yolov8n"), data, folder, 1)
+    pairs = []
+    for _ in range(rounds):
+        other, _ = fresh("yolov8n.yaml", data, folder, 1)
+        home = Path(tempfile.mkdtemp(dir=folder))
+        watch, _ = warm(replace(request, checkpoint=home / "checkpoint.pt", scratch=home))
+        pairs.append((other, watch.seconds, watch.overhead_s))
+    ratios = [one / other for other, one, _ in pairs]
+    ratio, overhead = statistics.median(ratios), statistics.median(extra for *_, extra in pairs)
+    rows = [
+        ("fresh `yolo train`, s", " ".join(f"{other:.2f}" for other, *_ in pairs)),
+        ("warm trial, s", " ".join(f"{one:.2f}" for _, one, _ in pairs)),
+        ("of it beyond training and validation steps, s", " ".join(f"{extra:.2f}" for *_, extra in pairs)),
+        ("one_epoch_ratio (median; lower is better)", f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"),
+    ]
+    document = {
+        **{"one_epoch_ratio": ratio, "overhead_seconds": overhead},
+        **{"fresh_seconds": [other for other, *_ in pairs], "warm_seconds": [one for _, one, _ in pairs]},
+    }
+    return rows, document
+
+
+def pauses(data: Path, folder: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Two epochs of stock yolov8n, in one piece and in two."""
+    from search_spaces.space_file import load_preset
+
+    request = replace(request_for(load_preset("yolov8n"), data, folder, 2), rungs=(1, 2))
+    warm(request)
+    again = replace(request, checkpoint=request.checkpoint.with_name("paused.pt"))
+    before, _ = warm(replace(again, until=1))
+    after, _ = warm(replace(again, known=1))
+    figures = {
+        "pause_seconds": before.ended - before.steps[-1][1],
+        "continue_seconds": after.steps[0][0] - after.began,
+        "bit_identical": same_weights(request.checkpoint, again.checkpoint),
+    }
+    return [(name, f"{figure:.2f}" if name != "bit_identical" else str(figure)) for name, figure in figures.items()], (
+        figures
+    )
+
+
+def different(data: Path, folder: Path, trials: int) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """As many different architectures of the space yolov8n."""
+    import yaml
+
+    from search_spaces import hook
+    from search_spaces.space_file import load_space
+
+    space, rng = load_space("yolov8n"), np.random.default_rng(0)
+    pairs, maps = [], []
+    for number in range(trials):
+        architecture = space.architecture(space.sample(rng))
+        file = folder / f"trial{number}.yaml"
+        file.write_text(yaml.safe_dump(dict(hook.model_file(architecture, 10))))
+        other, other_map = fresh(str(file), data, folder, EPOCHS)
+        watch, epochs = warm(request_for(architecture, data, folder, EPOCHS))
+        pairs.append((other, watch.seconds))
+        maps.append((other_map, float(epochs[-1].map50_95 or 0.0)))
+    ratio = sum(one for _, one in pairs) / sum(other for other, _ in pairs)
+    rows = [
+        (f"{trials} fresh processes x {EPOCHS} epochs, s", " ".join(f"{other:.1f}" for other, _ in pairs)),
+        ("warm worker, s", " ".join(f"{one:.1f}" for _, one in pairs)),
+        ("mAP50-95, fresh", " ".join(f"{other:.4f}" for other, _ in maps)),
+        ("mAP50-95, warm", " ".join(f"{one:.4f}" for _, one in maps)),
+        ("twenty_trials_ratio (lower is better)", f"{ratio:.3f}"),
+    ]
+    document = {
+        **{"twenty_trials_ratio": ratio, "trials": trials},
+        **{"fresh_map": [other for other, _ in maps], "warm_map": [one for _, one in maps]},
+    }
+    return rows, document
 
 
 @click.command()
-@click.option("--rounds", default=5, show_default=True)
+@click.option("--rounds", default=5, show_default=True, help="Of one-epoch trials; 0: none.")
+@click.option("--trials", default=20, show_default=True, help="Of different architectures; 0: none.")
 @click.option("--json", "file", type=click.Path(path_type=Path))
-def main(rounds: int, file: Path | None) -> None:
-    """Print the ratio of a warm one-epoch trial to a fresh `yolo train`."""
+def main(rounds: int, trials: int, file: Path | None) -> None:
+    """Print the ratios of warm trials to fresh processes, and what a trial and a pause cost besides the steps."""
     from nas_yolo.environment import ultralytics_environment
 
     os.environ.update(ultralytics_environment())
     os.environ["OMP_NUM_THREADS"] = "1"
     from nas_yolo.digits import write_digits
+    from search_spaces.space_file import load_preset
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         data = write_digits(folder)
-        fresh(data, folder)
-        warm(data, folder, 0)  # the worker is warm from here on, the label cache is there
-        pairs = [(fresh(data, folder), warm(data, folder, number + 1)[0]) for number in range(rounds)]
-    ratios = [one / other for other, one in pairs]
-    ratio = statistics.median(ratios)
-    rows = [
-        ("fresh `yolo train`, s", " ".join(f"{other:.2f}" for other, _ in pairs)),
-        ("warm trial, s", " ".join(f"{one:.2f}" for _, one in pairs)),
-        ("one_epoch_ratio (median; lower is better)", f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"),
-    ]
-    document = {
-        "one_epoch_ratio": ratio,
-        "fresh_seconds": [other for other, _ in pairs],
-        "warm_seconds": [one for _, one in pairs],
-    }
-    report("One-epoch trial: warm worker against a fresh process", rows, document, file)
+        fresh("yolov8n.yaml", data, folder, 1)  # leaves its label cache
+        warm(request_for(load_preset("yolov8n"), data, folder, 1))  # the worker is warm from here on
+        parts = [pauses(data, folder)]
+        if rounds:
+            parts.append(one_epoch(data, folder, rounds))
+        if trials:
+            parts.append(different(data, folder, trials))
+    rows = [row for part, _ in parts for row in part]
+    document = {name: figure for _, part in parts for name, figure in part.items()}
+    report("Trials on a warm worker against fresh processes", rows, document, file)
 
 
 if __name__ == "__main__":
