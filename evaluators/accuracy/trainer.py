@@ -11,7 +11,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from ultralytics.utils.torch_utils import autocast, unwrap_model
 from evaluators.accuracy.decoded import Decoded, decode, open_decoded
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, mix, seed_augmentation
+from evaluators.accuracy.inheritance import inherit, recalibrate
 from evaluators.accuracy.training import TrainingError, TrainingRequest
 from evaluators.dataset import Dataset
-from evaluators.evaluation import Epoch
+from evaluators.evaluation import Epoch, FirstWeights
 from evaluators.host_lock import TrainingSlot
 from search_spaces import hook
 
@@ -39,6 +40,7 @@ dict.update(SETTINGS, dict.fromkeys(("sync", "clearml", "comet", "dvc", "hub", "
 dict.update(SETTINGS, dict.fromkeys(("tensorboard", "wandb"), False))
 
 CHECKPOINT_FORMAT = 1
+RECALIBRATION_IMAGES = 128
 SAVE_EVERY_S = 30.0  # of training, between the ends of rungs: what a crash costs at most
 DIVERGED = 10.0  # times the lowest mean loss of an epoch at the same image size so far
 SMALL_LOSS = 5.0  # lower ones count as this: where hardly a box is assigned yet, there is hardly a loss
@@ -56,7 +58,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         decoded: Decoded,
         checkpoint: dict[str, Any] | None,
         slot: TrainingSlot,
-        report: Callable[[Epoch], None],
+        report: Callable[[Epoch | FirstWeights], None],
         stop: threading.Event,
     ):
         self.request, self.slot, self.report, self.stop_request = request, slot, report, stop
@@ -82,6 +84,9 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             # A tenth of the schedule at most, so that short ones are not all warm-up; Ultralytics' 3 from 30 epochs.
             "warmup_epochs": request.arguments.get("warmup_epochs", min(3.0, request.epochs / 10)),
         }
+        if request.parents:
+            # Ultralytics begins with 0.1, at which AdamW wrecks biases that mean something already.
+            overrides["warmup_bias_lr"] = request.arguments.get("warmup_bias_lr", 0.0)
         self._file = hook.model_file(request.architecture, len(request.dataset.names))
         if self._file.get("end2end"):
             overrides["nms"] = False  # else the half of the head that needs NMS is validated, which is not deployed
@@ -95,6 +100,8 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
     def setup_model(self) -> None:
         """Build the architecture; weights are random, or come with the checkpoint."""
         model = hook.build(self._file)
+        if self._checkpoint is None and self.request.parents:
+            self.report(inherit(model, self.request.architecture, self.request.parents, self.request.seed))
         if not self.request.gpu and channels_last_is_safe(model):
             # 7 to 15 % faster on a CPU, by measurement; on a GPU Ultralytics does this itself.
             model = model.to(memory_format=torch.channels_last)
@@ -149,9 +156,12 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
     def resume_training(self, ckpt: Any) -> None:
         """Put the training where the checkpoint left it, in full precision."""
         saved, self._checkpoint = self._checkpoint, None
-        if saved is None:
-            return
         model = unwrap_model(self.model)
+        if saved is None:
+            if self.request.parents:
+                recalibrate(model, self._first_images())
+                self.ema.ema.load_state_dict(model.state_dict())
+            return
         model.load_state_dict(saved["model"])
         if self._file.get("end2end"):
             # The weight of the half that needs NMS falls from epoch to epoch.
@@ -164,6 +174,15 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         self.scaler.load_state_dict(saved["scaler"])
         self.best_fitness = saved["best_fitness"]
         self.start_epoch = saved["epoch"]
+
+    def _first_images(self) -> Iterator[torch.Tensor]:
+        """Batches of the images that the first epoch begins with, without a step of the loader."""
+        dataset, size = self.train_loader.dataset, self.batch_size
+        order = self._fidelity.order(0)[: max(RECALIBRATION_IMAGES, size)].tolist()
+        for first in range(0, len(order), size):
+            self.slot.give_way()
+            batch = dataset.collate_fn([dataset[0, position] for position in order[first : first + size]])
+            yield super().preprocess_batch(batch)["img"]
 
     def _do_train(self) -> None:
         """Train to the end of the request, epoch by epoch.
@@ -300,7 +319,7 @@ def channels_last_is_safe(model: nn.Module) -> bool:
 
 
 def train_rung(
-    request: TrainingRequest, slot: TrainingSlot, report: Callable[[Epoch], None], stop: threading.Event
+    request: TrainingRequest, slot: TrainingSlot, report: Callable[[Epoch | FirstWeights], None], stop: threading.Event
 ) -> None:
     """Train `request` in this thread.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluators.dataset import Dataset
-from evaluators.evaluation import Cause, Epoch, Failure, failure_from
+from evaluators.evaluation import Cause, Epoch, Failure, FirstWeights, failure_from
 from evaluators.host_lock import training as training_slot
 from evaluators.memory import release_memory
 from search_spaces.architecture import Architecture
@@ -107,15 +107,16 @@ class TrainingRequest:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-def train(request: TrainingRequest) -> Iterator[Epoch | Failure]:
+def train(request: TrainingRequest) -> Iterator[FirstWeights | Epoch | Failure]:
     """Train up to `request.until`, yielding each epoch; that of a rung's end once its checkpoint is on disk.
 
-    Epochs that the checkpoint holds beyond `request.known` (the search died before it recorded them) are yielded first,
-    and not trained again. Those that are known but not in the checkpoint (the training died) are trained again, come
-    out the same, and are not yielded. Whatever goes wrong in the training is yielded as a failure, the last item.
+    A training that begins with others' weights yields what it took before its first epoch. Epochs that the checkpoint
+    holds beyond `request.known` (the search died before it recorded them) are yielded first, and not trained again.
+    Those that are known but not in the checkpoint (the training died) are trained again, come out the same, and are
+    not yielded. Whatever goes wrong in the training is yielded as a failure, the last item.
     Closing the iterator stops the training after the current batch.
     """
-    reports: queue.SimpleQueue[Epoch | Failure | None] = queue.SimpleQueue()
+    reports: queue.SimpleQueue[FirstWeights | Epoch | Failure | None] = queue.SimpleQueue()
     stop = threading.Event()
 
     def run() -> None:

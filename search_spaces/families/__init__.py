@@ -22,7 +22,7 @@ class Family:
 
     Attributes:
         baseline: The preset that is the stock model to beat.
-        rows: Architecture and number of classes to model file.
+        rows: Architecture and number of classes to model file, with what each row is for under `roles`.
         light_head: Whether its stock models have YOLO11's detection head.
     """
 
@@ -43,6 +43,10 @@ class Family:
             )
         return ""
 
+    def roles(self, architecture: Architecture) -> tuple[str, ...]:
+        """What each row of its model file is for, e.g. `P2.block` or `detect`; the same in all designs."""
+        return tuple(self.rows(architecture, 1)["roles"])
+
     def model_file(self, architecture: Architecture, nc: int) -> ModelFile:
         """The Ultralytics model file of an architecture for `nc` classes, with explicit channels.
 
@@ -53,6 +57,7 @@ class Family:
             if refusal := self.refusal(place, block):
                 raise ValueError(f"{architecture.family}, {place}: {refusal}")
         file = self.rows(architecture, nc)
+        del file["roles"]
         if self.light_head:
             # Ultralytics asks for the scale where a row is C3k2: without one, 8.3 fails or builds another net.
             return {"nc": nc, "scales": {"n": [1.0, 1.0, MAX_WIDTH]}, "scale": "n", **file}

@@ -1,0 +1,275 @@
+"""Which channel of which weight is the same channel of the network: what must be chosen together when channels are.
+
+A network is run once on the meta device, without memory for its weights. Beside every tensor goes another that holds,
+for each of its values, the number of the channel that it belongs to. What only moves values (a concatenation, a split,
+a shuffle) moves these likewise; a convolution gives new numbers; an addition makes two channels one.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from ultralytics.nn.tasks import DetectionModel
+
+Numbers = NDArray[np.int64]
+Dimension = tuple[str, int]
+"""A weight, by its name in the state dict, and one of its dimensions."""
+
+aten = torch.ops.aten
+IMGSZ = 64  # pixels: two at the largest stride
+# Operators that move values from place to place, or copy them.
+MOVES = frozenset(
+    {
+        *("view", "_unsafe_view", "reshape", "permute", "transpose", "t", "cat", "split", "split_with_sizes", "chunk"),
+        *("slice", "select", "narrow", "unsqueeze", "squeeze", "expand", "clone", "contiguous", "flatten", "unbind"),
+        *("stack", "alias", "detach", "unfold", "unflatten", "roll", "flip"),
+    }
+)
+# Of one value each, with f(0) = 0: what is 0 before is 0 behind.
+KEEPS_ZERO = frozenset({"silu", "silu_", "relu", "relu_", "gelu", "hardswish", "hardswish_", "leaky_relu", "dropout"})
+NORMALISATIONS = frozenset({"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"})
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels of a network.
+
+    Attributes:
+        of: For each dimension of a weight that stands for channels, the channels' numbers.
+        fixed: Numbers of channels that must stay where they are: those of the image, of the outputs, and whatever an
+            operator mixes that is not followed here (attention).
+        residual: Weights that, at zero, make a residual unit hand on what it is given.
+    """
+
+    of: dict[Dimension, Numbers]
+    fixed: frozenset[int]
+    residual: frozenset[str]
+
+
+def find_channels(network: DetectionModel) -> Channels:
+    """Follow the channels through a detector, which is left as it is.
+
+    Args:
+        network: Of any family, with the detection head as its last layer.
+    """
+    network = deepcopy(network).to("meta").eval()
+    network.model[-1].training = True  # the outputs as the loss gets them, before they are decoded
+    with torch.no_grad():
+        image = torch.zeros(1, 3, IMGSZ, IMGSZ, device="meta")
+        follower = _Follower(network, image)
+        with follower:
+            outputs = network(image)
+    return follower.channels([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)])
+
+
+@dataclass
+class _Tracked:
+    tensor: Tensor  # held, so that no other gets its identity
+    labels: Tensor  # of the same shape, on the CPU
+    ancestors: frozenset[int]
+    scale: str | None = None  # the weight that, at zero, would make all of it zero
+    age: int = 0
+
+
+class _Follower(TorchDispatchMode):
+    def __init__(self, network: nn.Module, image: Tensor):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._names = {id(value): name for name, value in network.state_dict(keep_vars=True).items()}
+        self._network, self._tracked, self._ages = network, dict[int, _Tracked](), count()
+        self._same = [0, 1, 2]  # union-find: the number of a channel that is the same one, or its own
+        self._of: dict[Dimension, Numbers] = {}
+        self._fixed: set[int] = {0, 1, 2}
+        self._residual: set[str] = set()
+        self._track(image, torch.arange(3).view(1, 3, 1, 1).expand(image.shape), frozenset())
+
+    def channels(self, outputs: list[Tensor]) -> Channels:
+        """What was found, once the network has run."""
+        found = [self._tracked[id(output)] for output in outputs]
+        for output in found:
+            if not any(id(output.tensor) in other.ancestors for other in found):  # the head gives its inputs, too
+                self._fix(output.tensor)
+        return Channels(
+            {place: self._roots(numbers) for place, numbers in self._of.items()},
+            frozenset(self._root(number) for number in self._fixed),
+            frozenset(self._residual),
+        )
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = func._schema.name.removeprefix("aten::")
+        tracked = [t for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor) and (t := self._tracked.get(id(a)))]
+        if not tracked:
+            if name in ("view", "reshape", "alias", "detach") and id(args[0]) in self._names:
+                self._names[id(result)] = self._names[id(args[0])]
+                self._held = [*getattr(self, "_held", []), result]
+            return result
+        ancestors = frozenset().union(*(t.ancestors | {id(t.tensor)} for t in tracked))
+        if name == "convolution":
+            self._convolve(result, args, ancestors)
+        elif name in NORMALISATIONS or name == "native_layer_norm":
+            self._normalise(name, result[0], args, ancestors)
+        elif name in MOVES:
+            self._move(func, result, args, kwargs, ancestors, tracked)
+        elif isinstance(result, Tensor):
+            self._combine(name, result, args, ancestors, tracked)
+        else:  # a pooling also gives where it found the largest
+            for part in (leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)):
+                self._pass(part, tracked, ancestors, None)
+        return result
+
+    # Operators ------------------------------------------------------------------------------------------------------
+
+    def _convolve(self, result: Tensor, args: Any, ancestors: frozenset[int]) -> None:
+        source, weight, bias = self._tracked[id(args[0])], args[1], args[2]
+        name, groups = self._names[id(weight)], args[8]
+        inputs = self._channels_of(source.labels)
+        outputs = self._new(weight.shape[0])
+        if groups == 1:
+            self._note((name, 1), inputs)
+        elif groups == len(inputs) == len(outputs):
+            self._unite(inputs, outputs)
+        else:
+            self._fixed.update([*inputs.tolist(), *outputs.tolist()])
+        self._note((name, 0), outputs)
+        if bias is not None:
+            self._note((self._names[id(bias)], 0), outputs)
+        self._spread(result, outputs, ancestors, name if bias is None else None)
+
+    def _normalise(self, name: str, result: Tensor, args: Any, ancestors: frozenset[int]) -> None:
+        source = self._tracked[id(args[0])]
+        layer = name == "native_layer_norm"
+        labels = source.labels.flatten(0, -2)[0].numpy() if layer else self._channels_of(source.labels)
+        weight = args[2] if layer else args[1]
+        for value in args[1:]:
+            if isinstance(value, Tensor) and id(value) in self._names:
+                self._note((self._names[id(value)], 0), labels)
+        self._track(result, source.labels, ancestors, self._names.get(id(weight)))
+
+    def _move(
+        self, func: Any, result: Any, args: Any, kwargs: Any, ancestors: frozenset[int], tracked: list[_Tracked]
+    ) -> None:
+        def labels(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            known = self._tracked.get(id(value))
+            return known.labels if known else torch.full(value.shape, -1)
+
+        if "view" in func._schema.name:  # of labels in another order in memory, a view may need a copy
+            moved: Any = labels(args[0]).reshape(args[1])
+        else:
+            moved = func(*tree_map(labels, args), **{k: v for k, v in kwargs.items() if k != "memory_format"})
+        scale = tracked[0].scale if len(tracked) == 1 else None
+        for part, numbers in zip(tree_leaves(result), tree_leaves(moved), strict=True):
+            self._track(part, numbers, ancestors, scale)
+
+    def _combine(
+        self, name: str, result: Tensor, args: Any, ancestors: frozenset[int], tracked: list[_Tracked]
+    ) -> None:
+        operands = [a for a in args if isinstance(a, Tensor)]
+        first = tracked[0]
+        if len(operands) == 1 and result.dim() == first.labels.dim():
+            self._pass(result, tracked, ancestors, first.scale if name in KEEPS_ZERO else None)
+        elif name in ("add", "add_", "mul", "mul_", "sub", "div", "maximum", "minimum") and len(operands) == 2:
+            scale = None
+            if len(tracked) == 1:  # the other is a weight
+                weight = self._names.get(id(operands[0] if id(operands[1]) == id(first.tensor) else operands[1]))
+                if weight is not None:
+                    self._note_factor(weight, first.labels)
+                    scale = weight if name.startswith("mul") else None
+                self._track(result, first.labels.expand(result.shape), ancestors, scale)
+                return
+            one, other = tracked
+            if name.startswith("add"):
+                self._see_residual(one, other)
+            self._track(result, self._merge(one.labels, other.labels), ancestors)
+        else:  # a product of matrices, an attention: nothing is known of its channels
+            for source in tracked:
+                self._fix(source.tensor)
+            width = result.shape[1] if result.dim() > 1 else 1
+            self._fixed.update((new := self._new(width)).tolist())
+            self._spread(result, new, ancestors, None)
+
+    def _pass(self, result: Tensor, tracked: list[_Tracked], ancestors: frozenset[int], scale: str | None) -> None:
+        """What one operand has, whatever became of its height and width."""
+        labels = tracked[0].labels
+        if labels.shape != result.shape:
+            same = [a == b for a, b in zip(labels.shape, result.shape, strict=True)]
+            index = tuple(slice(None) if equal else slice(0, 1) for equal in same)
+            labels = labels[index].expand(result.shape)
+        self._track(result, labels, ancestors, scale)
+
+    def _see_residual(self, one: _Tracked, other: _Tracked) -> None:
+        for branch, base in ((one, other), (other, one)):
+            if branch.scale and id(base.tensor) in branch.ancestors:
+                self._residual.add(branch.scale)
+
+    # Numbers --------------------------------------------------------------------------------------------------------
+
+    def _track(self, tensor: Tensor, labels: Tensor, ancestors: frozenset[int], scale: str | None = None) -> None:
+        self._tracked[id(tensor)] = _Tracked(tensor, labels, ancestors, scale, next(self._ages))
+
+    def _spread(self, tensor: Tensor, numbers: Numbers, ancestors: frozenset[int], scale: str | None) -> None:
+        shape = [1, -1] + [1] * (tensor.dim() - 2)
+        labels = torch.from_numpy(numbers).view(shape).expand(tensor.shape)
+        self._track(tensor, labels, ancestors, scale)
+
+    def _channels_of(self, labels: Tensor) -> Numbers:
+        return labels.flatten(2)[0, :, 0].numpy() if labels.dim() > 2 else labels[0].numpy()
+
+    def _note(self, place: Dimension, numbers: Numbers) -> None:
+        known = self._of.setdefault(place, numbers)
+        if known is not numbers:
+            self._unite(known, numbers)
+
+    def _note_factor(self, weight: str, labels: Tensor) -> None:
+        """A weight that multiplies channels, such as a layer scale: its longest dimension stands for them."""
+        value = self._network.state_dict(keep_vars=True)[weight]
+        numbers = self._channels_of(labels)
+        places = [d for d, size in enumerate(value.shape) if size == len(numbers)]
+        if value.numel() == len(numbers) and places:
+            self._note((weight, places[0]), numbers)
+
+    def _merge(self, one: Tensor, other: Tensor) -> Tensor:
+        """Of an operation value by value: the channels of both are the same, unless one is spread over all."""
+        for a, b in ((one, other), (other, one)):
+            for dim in range(min(a.dim(), b.dim())):
+                if a.dim() == b.dim() and a.shape[dim] > b.shape[dim] and bool((a != a.narrow(dim, 0, 1)).any()):
+                    return a.expand(torch.broadcast_shapes(a.shape, b.shape))
+        shape = torch.broadcast_shapes(one.shape, other.shape)
+        pairs = torch.stack((one.expand(shape).flatten(), other.expand(shape).flatten()), 1).unique(dim=0).numpy()
+        known = pairs[(pairs >= 0).all(1)]
+        self._unite(known[:, 0], known[:, 1])
+        return torch.maximum(one.expand(shape), other.expand(shape))
+
+    def _new(self, number: int) -> Numbers:
+        numbers = np.arange(len(self._same), len(self._same) + number)
+        self._same.extend(numbers.tolist())
+        return numbers
+
+    def _fix(self, tensor: Tensor) -> None:
+        if known := self._tracked.get(id(tensor)):
+            self._fixed.update(n for n in known.labels.unique().tolist() if n >= 0)
+
+    def _unite(self, one: Numbers, other: Numbers) -> None:
+        for a, b in zip(one.tolist(), other.tolist(), strict=True):
+            low, high = sorted((self._root(a), self._root(b)))
+            self._same[high] = low
+
+    def _root(self, number: int) -> int:
+        while self._same[number] != number:
+            self._same[number] = self._same[self._same[number]]
+            number = self._same[number]
+        return number
+
+    def _roots(self, numbers: Numbers) -> Numbers:
+        return np.array([self._root(int(number)) for number in numbers])

@@ -1,0 +1,316 @@
+"""First weights from a trained network of another architecture, place by place.
+
+What stands at the same place under the same name is taken: as it is where it is as wide; the most important channels of
+a wider one, the same everywhere in the network; of a narrower one all, some of them twice, with what reads them shared
+out so that the sum is the same (Net2Net, arXiv:1511.05641). Units that the parent lacks hand on what they are given at
+first, where they are residual. Everything else keeps its random weights.
+
+`tests` compare what the first step of the optimizer sees with what is given here: Ultralytics builds a network anew
+when a training starts, and silently drops weights that were loaded before (ultralytics#19709).
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+
+from evaluators.accuracy.channels import Channels, Dimension, Numbers, find_channels
+from evaluators.accuracy.training import Parent
+from evaluators.evaluation import FirstWeights
+from search_spaces import hook
+from search_spaces.architecture import Architecture
+from search_spaces.errors import UserError
+from search_spaces.registry import get_family
+from search_spaces.space_file import presets
+
+REMEMBERED = 4  # parents: every trial of a search has the same one, and few have another besides
+
+
+class WeightsError(UserError, ValueError):
+    """A file of weights that cannot be used; one line that says why."""
+
+
+def inherit(network: DetectionModel, architecture: Architecture, parents: Sequence[Parent], seed: int) -> FirstWeights:
+    """Give a network what it can take from its parents: from the first all it has, from others whole places it lacks.
+
+    Args:
+        network: Of the architecture, with random weights; changed.
+        architecture: From which the roles of its layers follow.
+        parents: At least one.
+        seed: Of how what reads a channel is shared out where that is there twice.
+
+    Raises:
+        WeightsError: If a parent's file holds no weights of a detector.
+    """
+    roles = get_family(architecture.family).roles(architecture)
+    child = _by_role(network, roles)
+    donors = [read_parent(parent.file, parent.file.stat().st_mtime_ns) for parent in parents]
+    taken = _Match(child, donors[0], seed).copy()  # which values of each weight, by name
+    used = [parents[0].name] if taken else []
+    for parent, donor in zip(parents[1:], donors[1:], strict=True):
+        if added := _copy_whole_places(child, donor, taken):
+            taken |= added
+            used.append(parent.name)
+    for name in child.channels.residual - taken.keys():
+        child.weights[name].zero_()  # a residual unit hands on what it is given
+    learned = {name: child.weights[name] for name in child.learned}
+    share = sum(int(taken[name].sum()) for name in learned if name in taken)
+    return FirstWeights(tuple(used), share / sum(value.numel() for value in learned.values()))
+
+
+def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Give every batch normalisation the statistics of these batches of images; weights stay."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta, training = [norm.momentum for norm in norms], network.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    network.train()
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.train(training)
+
+
+@dataclass(frozen=True)
+class Donor:
+    """A trained network, its weights by role, such as `P2.block/cv1.conv.weight`.
+
+    Attributes:
+        weights: Buffers included.
+        learned: Names of those that are trained.
+        channels: With the same names.
+    """
+
+    weights: dict[str, Tensor]
+    learned: frozenset[str]
+    channels: Channels
+
+
+@lru_cache(maxsize=REMEMBERED)
+def read_parent(file: Path, modified_ns: int) -> Donor:
+    """The network of a checkpoint, a search's or Ultralytics'.
+
+    Args:
+        file: Its path.
+        modified_ns: When it was written last: a file that was replaced is read again.
+
+    Raises:
+        WeightsError: If it is neither.
+    """
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return _read_ultralytics(file)
+    if not isinstance(saved, dict) or "architecture" not in saved:
+        raise WeightsError(f"{file} is neither a checkpoint of a search nor one of Ultralytics'")
+    architecture, weights = Architecture.from_document(saved["architecture"]), saved["ema"]
+    heads = [value for name, value in weights.items() if re.fullmatch(r"model\.\d+\.cv3\.0\.2\.bias", name)]
+    network = hook.build(hook.model_file(architecture, len(heads[0])))
+    network.load_state_dict(weights)
+    return _by_role(network, get_family(architecture.family).roles(architecture))
+
+
+def _read_ultralytics(file: Path) -> Donor:
+    hook.install()
+    try:
+        saved, _ = torch_safe_load(file, safe_only=True)  # builds nothing but classes of Ultralytics and ours
+    except Exception as error:
+        raise WeightsError(f"{file} cannot be read as an Ultralytics checkpoint: {error}") from error
+    network = (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else None
+    if not isinstance(network, DetectionModel):
+        raise WeightsError(f"{file} holds no detector")
+    network = network.float()
+    architecture = _recognised(network)
+    if architecture is None:
+        raise WeightsError(
+            f"{file} is none of the models that nas-yolo knows (nas-yolo models): which of its layers does what is "
+            "not known"
+        )
+    return _by_role(network, get_family(architecture.family).roles(architecture))
+
+
+def _recognised(network: DetectionModel) -> Architecture | None:
+    """The preset with these very weights' shapes, the number of classes aside."""
+    shapes = [tuple(value.shape) for value in network.state_dict().values()]
+    classes = int(network.model[-1].nc)
+    for preset in presets().values():
+        file = hook.model_file(preset.architecture, classes)
+        if len(file["backbone"]) + len(file["head"]) == len(network.model):
+            known = hook.build(file).state_dict()
+            if [tuple(value.shape) for value in known.values()] == shapes:
+                return preset.architecture
+    return None
+
+
+def _by_role(network: DetectionModel, roles: Sequence[str]) -> Donor:
+    def name(path: str) -> str:
+        _, index, rest = path.split(".", 2)
+        return f"{roles[int(index)]}/{rest}"
+
+    found = find_channels(network)
+    channels = Channels(
+        {(name(path), dim): numbers for (path, dim), numbers in found.of.items()},
+        found.fixed,
+        frozenset(map(name, found.residual)),
+    )
+    learned = frozenset(name(path) for path, _ in network.named_parameters())
+    return Donor({name(path): value for path, value in network.state_dict().items()}, learned, channels)
+
+
+class _Match:
+    """Which channel of a network corresponds to which of its parent's.
+
+    Channels correspond that are written and read by the same weights; in both networks, such channels form classes.
+    """
+
+    def __init__(self, child: Donor, parent: Donor, seed: int):
+        self._child, self._parent, self._rng = child, parent, np.random.default_rng(seed)
+        common = child.channels.of.keys() & parent.channels.of.keys()
+        common = {place for place in common if self._fits(place[0])}
+        self._common = common
+        self._mine, self._theirs = _signatures(child.channels, common), _signatures(parent.channels, common)
+        self._importance = _importance(parent)
+
+    def copy(self) -> dict[str, Tensor]:
+        """Copy all weights that have a source; which of their values were copied, by name."""
+        taken = {}
+        for name in self._child.weights:
+            if self._fits(name) and (known := self._copy(name)) is not None:
+                taken[name] = known
+        return taken
+
+    def _fits(self, name: str) -> bool:
+        """Whether both have a weight of this name, alike but for the number of channels."""
+        mine, theirs = self._child.weights[name], self._parent.weights.get(name)
+        if theirs is None or mine.dim() != theirs.dim():
+            return False
+        traced = [(name, dim) in self._child.channels.of for dim in range(mine.dim())]
+        same = traced == [(name, dim) in self._parent.channels.of for dim in range(mine.dim())]
+        sizes = zip(mine.shape, theirs.shape, traced, strict=True)
+        return same and all(a == b or channels for a, b, channels in sizes)
+
+    def _copy(self, name: str) -> Tensor | None:
+        target, value = self._child.weights[name], self._parent.weights[name].to(self._child.weights[name].dtype)
+        known, rows = torch.ones_like(target, dtype=torch.bool), None
+        contracted = (name, 0) in self._common and (name, 1) in self._common
+        for dim in range(target.dim()):
+            if (name, dim) not in self._common:
+                continue
+            chosen = self._chosen((name, dim))
+            index, shape = torch.from_numpy(chosen), [-1 if i == dim else 1 for i in range(target.dim())]
+            value = value.index_select(dim, index.clamp(min=0))
+            known &= (index >= 0).view(shape)
+            if dim == 0:
+                rows = index >= 0
+            elif contracted:
+                value = value * torch.from_numpy(self._shares(chosen)).to(value.dtype).view(shape)
+        if not bool(known.any()):
+            return None
+        value = torch.where(known, value, torch.zeros_like(value))  # what is new is not read yet
+        target.copy_(value if rows is None else torch.where(rows.view([-1] + [1] * (target.dim() - 1)), value, target))
+        return known
+
+    def _chosen(self, place: Dimension) -> Numbers:
+        """For each channel along a dimension, which of the parent's it is; -1: none."""
+        numbers, others = self._child.channels.of[place], self._parent.channels.of[place]
+        mine, theirs = _classes(numbers, self._mine), _classes(others, self._theirs)
+        pairs = [(positions, theirs[kind]) for kind, positions in mine.items() if kind in theirs]
+        # What is tied in one network need not be in the other: the rest is paired in order of appearance.
+        left = [positions for kind, positions in mine.items() if kind not in theirs]
+        right = [positions for kind, positions in theirs.items() if kind not in mine]
+        if len(left) == len(right):
+            pairs += zip(left, right, strict=True)
+        elif left and right:
+            pairs.append((np.concatenate(left), np.concatenate(right)))
+        chosen = np.full(len(numbers), -1)
+        for here, there in pairs:
+            fixed = set(numbers[here].tolist()) & self._child.channels.fixed
+            fixed |= set(others[there].tolist()) & self._parent.channels.fixed
+            if not fixed or len(here) == len(there):
+                weights = np.array([self._importance[number] for number in others[there].tolist()])
+                chosen[here] = there[_selected(len(here), weights)]
+        return chosen
+
+    def _shares(self, chosen: Numbers) -> NDArray[np.float64]:
+        """What each copy of a channel counts for: unequal, or they would learn the same for ever; the sum is 1."""
+        index = chosen.clip(0)
+        weights = np.where(chosen >= 0, self._rng.uniform(0.5, 1.5, len(chosen)), 0.0)
+        shares: NDArray[np.float64] = weights / np.maximum(np.bincount(index, weights)[index], 1e-9)
+        return shares
+
+
+Kind = tuple[frozenset[Dimension], int]
+"""Which weights write and read a channel; and whether it appears for the first time, the second ..."""
+
+
+def _signatures(channels: Channels, common: Iterable[Dimension]) -> dict[int, frozenset[Dimension]]:
+    found: dict[int, set[Dimension]] = defaultdict(set)
+    for place in common:
+        for number in set(channels.of[place].tolist()):
+            found[number].add(place)
+    return {number: frozenset(places) for number, places in found.items()}
+
+
+def _classes(numbers: Numbers, signatures: Mapping[int, frozenset[Dimension]]) -> dict[Kind, Numbers]:
+    """Positions of each kind of channel, in order of appearance."""
+    seen: Counter[int] = Counter()
+    found: dict[Kind, list[int]] = defaultdict(list)
+    for position, number in enumerate(numbers.tolist()):
+        found[signatures[number], seen[number]].append(position)
+        seen[number] += 1
+    return {kind: np.array(positions) for kind, positions in found.items()}
+
+
+def _importance(donor: Donor) -> dict[int, float]:
+    """Of each channel: how large the weights are that write and read it, each relative to its neighbours'."""
+    total: dict[int, float] = defaultdict(float)
+    for (name, dim), numbers in donor.channels.of.items():
+        value = donor.weights[name].float()
+        if name not in donor.learned:
+            continue
+        size = value.transpose(0, dim).flatten(1).norm(dim=1) if value.dim() > 1 else value.abs()
+        for number, part in zip(numbers.tolist(), (size / size.mean().clamp(min=1e-9)).tolist(), strict=True):
+            total[number] += part
+    return total
+
+
+def _selected(count: int, importance: NDArray[np.float64]) -> Numbers:
+    """Positions of the `count` most important, in order; where there are fewer, all, then the most important again."""
+    best = np.argsort(-importance, kind="stable")
+    if count <= len(best):
+        return np.sort(best[:count])
+    return np.concatenate((np.arange(len(best)), np.resize(best, count - len(best))))
+
+
+def _copy_whole_places(child: Donor, other: Donor, taken: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy each place of which nothing was taken yet, where the other network has just the same there."""
+    mine, theirs = _places(child), _places(other)
+    added = {}
+    for place, names in mine.items():
+        same = theirs.get(place) == names and not any(name in taken for name in names)
+        if same and all(child.weights[name].shape == other.weights[name].shape for name in names):
+            for name in names:
+                child.weights[name].copy_(other.weights[name])
+                added[name] = torch.ones_like(child.weights[name], dtype=torch.bool)
+    return added
+
+
+def _places(donor: Donor) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in donor.weights:
+        found[name.partition("/")[0].rstrip("0123456789").rstrip(".")].append(name)
+    return found
