@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -76,18 +75,18 @@ class _Tracked:
     tensor: Tensor  # held, so that no other gets its identity
     labels: Tensor  # of the same shape, on the CPU
     ancestors: frozenset[int]
-    scale: str | None = None  # the weight that, at zero, would make all of it zero
-    age: int = 0
+    scales: frozenset[str] = frozenset()  # weights that, at zero, would make all of it zero; none if none would
 
 
 class _Follower(TorchDispatchMode):
     def __init__(self, network: nn.Module, image: Tensor):
         super().__init__()  # type: ignore[no-untyped-call]
         self._names = {id(value): name for name, value in network.state_dict(keep_vars=True).items()}
-        self._network, self._tracked, self._ages = network, dict[int, _Tracked](), count()
+        self._network, self._tracked = network, dict[int, _Tracked]()
         self._same = [0, 1, 2]  # union-find: the number of a channel that is the same one, or its own
         self._of: dict[Dimension, Numbers] = {}
         self._fixed: set[int] = {0, 1, 2}
+        self._held: list[Tensor] = []  # views of weights, so that no other tensor gets their identity
         self._residual: set[str] = set()
         self._track(image, torch.arange(3).view(1, 3, 1, 1).expand(image.shape), frozenset())
 
@@ -111,7 +110,7 @@ class _Follower(TorchDispatchMode):
         if not tracked:
             if name in ("view", "reshape", "alias", "detach") and id(args[0]) in self._names:
                 self._names[id(result)] = self._names[id(args[0])]
-                self._held = [*getattr(self, "_held", []), result]
+                self._held.append(result)
             return result
         ancestors = frozenset().union(*(t.ancestors | {id(t.tensor)} for t in tracked))
         if name == "convolution":
@@ -124,7 +123,7 @@ class _Follower(TorchDispatchMode):
             self._combine(name, result, args, ancestors, tracked)
         else:  # a pooling also gives where it found the largest
             for part in (leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)):
-                self._pass(part, tracked, ancestors, None)
+                self._pass(part, tracked, ancestors)
         return result
 
     # Operators ------------------------------------------------------------------------------------------------------
@@ -143,7 +142,7 @@ class _Follower(TorchDispatchMode):
         self._note((name, 0), outputs)
         if bias is not None:
             self._note((self._names[id(bias)], 0), outputs)
-        self._spread(result, outputs, ancestors, name if bias is None else None)
+        self._spread(result, outputs, ancestors, frozenset({name} if bias is None else ()))
 
     def _normalise(self, name: str, result: Tensor, args: Any, ancestors: frozenset[int]) -> None:
         source = self._tracked[id(args[0])]
@@ -153,7 +152,8 @@ class _Follower(TorchDispatchMode):
         for value in args[1:]:
             if isinstance(value, Tensor) and id(value) in self._names:
                 self._note((self._names[id(value)], 0), labels)
-        self._track(result, source.labels, ancestors, self._names.get(id(weight)))
+        scale = self._names.get(id(weight))
+        self._track(result, source.labels, ancestors, frozenset({scale} if scale else ()))
 
     def _move(
         self, func: Any, result: Any, args: Any, kwargs: Any, ancestors: frozenset[int], tracked: list[_Tracked]
@@ -168,9 +168,10 @@ class _Follower(TorchDispatchMode):
             moved: Any = labels(args[0]).reshape(args[1])
         else:
             moved = func(*tree_map(labels, args), **{k: v for k, v in kwargs.items() if k != "memory_format"})
-        scale = tracked[0].scale if len(tracked) == 1 else None
+        scales = [source.scales for source in tracked]
+        all_of_them = frozenset().union(*scales) if all(scales) else frozenset()
         for part, numbers in zip(tree_leaves(result), tree_leaves(moved), strict=True):
-            self._track(part, numbers, ancestors, scale)
+            self._track(part, numbers, ancestors, all_of_them)
 
     def _combine(
         self, name: str, result: Tensor, args: Any, ancestors: frozenset[int], tracked: list[_Tracked]
@@ -178,15 +179,14 @@ class _Follower(TorchDispatchMode):
         operands = [a for a in args if isinstance(a, Tensor)]
         first = tracked[0]
         if len(operands) == 1 and result.dim() == first.labels.dim():
-            self._pass(result, tracked, ancestors, first.scale if name in KEEPS_ZERO else None)
+            self._pass(result, tracked, ancestors, first.scales if name in KEEPS_ZERO else frozenset())
         elif name in ("add", "add_", "mul", "mul_", "sub", "div", "maximum", "minimum") and len(operands) == 2:
-            scale = None
             if len(tracked) == 1:  # the other is a weight
-                weight = self._names.get(id(operands[0] if id(operands[1]) == id(first.tensor) else operands[1]))
+                weight = self._names.get(id(operands[0] if operands[1] is first.tensor else operands[1]))
                 if weight is not None:
                     self._note_factor(weight, first.labels)
-                    scale = weight if name.startswith("mul") else None
-                self._track(result, first.labels.expand(result.shape), ancestors, scale)
+                scales = frozenset({weight} if weight and name.startswith("mul") else ())
+                self._track(result, first.labels.expand(result.shape), ancestors, scales)
                 return
             one, other = tracked
             if name.startswith("add"):
@@ -197,31 +197,37 @@ class _Follower(TorchDispatchMode):
                 self._fix(source.tensor)
             width = result.shape[1] if result.dim() > 1 else 1
             self._fixed.update((new := self._new(width)).tolist())
-            self._spread(result, new, ancestors, None)
+            self._spread(result, new, ancestors)
 
-    def _pass(self, result: Tensor, tracked: list[_Tracked], ancestors: frozenset[int], scale: str | None) -> None:
+    def _pass(
+        self, result: Tensor, tracked: list[_Tracked], ancestors: frozenset[int], scales: frozenset[str] = frozenset()
+    ) -> None:
         """What one operand has, whatever became of its height and width."""
         labels = tracked[0].labels
         if labels.shape != result.shape:
             same = [a == b for a, b in zip(labels.shape, result.shape, strict=True)]
             index = tuple(slice(None) if equal else slice(0, 1) for equal in same)
             labels = labels[index].expand(result.shape)
-        self._track(result, labels, ancestors, scale)
+        self._track(result, labels, ancestors, scales)
 
     def _see_residual(self, one: _Tracked, other: _Tracked) -> None:
         for branch, base in ((one, other), (other, one)):
-            if branch.scale and id(base.tensor) in branch.ancestors:
-                self._residual.add(branch.scale)
+            if id(base.tensor) in branch.ancestors:
+                self._residual.update(branch.scales)
 
     # Numbers --------------------------------------------------------------------------------------------------------
 
-    def _track(self, tensor: Tensor, labels: Tensor, ancestors: frozenset[int], scale: str | None = None) -> None:
-        self._tracked[id(tensor)] = _Tracked(tensor, labels, ancestors, scale, next(self._ages))
+    def _track(
+        self, tensor: Tensor, labels: Tensor, ancestors: frozenset[int], scales: frozenset[str] = frozenset()
+    ) -> None:
+        self._tracked[id(tensor)] = _Tracked(tensor, labels, ancestors, scales)
 
-    def _spread(self, tensor: Tensor, numbers: Numbers, ancestors: frozenset[int], scale: str | None) -> None:
+    def _spread(
+        self, tensor: Tensor, numbers: Numbers, ancestors: frozenset[int], scales: frozenset[str] = frozenset()
+    ) -> None:
         shape = [1, -1] + [1] * (tensor.dim() - 2)
         labels = torch.from_numpy(numbers).view(shape).expand(tensor.shape)
-        self._track(tensor, labels, ancestors, scale)
+        self._track(tensor, labels, ancestors, scales)
 
     def _channels_of(self, labels: Tensor) -> Numbers:
         return labels.flatten(2)[0, :, 0].numpy() if labels.dim() > 2 else labels[0].numpy()

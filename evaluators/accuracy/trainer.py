@@ -7,6 +7,7 @@ not.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import threading
@@ -396,3 +397,4 @@ def _load_checkpoint(request: TrainingRequest) -> dict[str, Any] | None:
 
 # What was imported lives as long as the process: the collector, run after each trial, need not look at it again.
 gc.freeze()
+atexit.register(gc.unfreeze)  # libraries that look for what was left behind would find all of it
