@@ -91,6 +91,13 @@ def load_dataset(file: str | Path) -> Dataset:
     )
 
 
+def spread_images(dataset: Dataset, count: int) -> list[Path]:
+    """Up to `count` training images, evenly spread over all in the order of their names."""
+    images = _images(Path(dataset.file), "train", map(Path, dataset.train))
+    count = min(count, len(images))
+    return [images[number * len(images) // count] for number in range(count)]
+
+
 def label_file(image: Path) -> Path:
     """Where Ultralytics looks for an image's labels: the last `images` in its path becomes `labels`."""
     parts = list(image.parts)

@@ -193,6 +193,19 @@ class FirstWeights:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """What may tell the accuracy of a network before it is trained; see `evaluators/zero_cost`.
+
+    Attributes:
+        values: By name; higher is meant to be better. What could not be computed is left out.
+        seconds: Wall-clock seconds that they took together.
+    """
+
+    values: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why an evaluation has no value.
 

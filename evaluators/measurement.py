@@ -1,4 +1,4 @@
-"""Everything that is known of an architecture before its first epoch: size, then latency on each target."""
+"""Everything that is known of an architecture before its first epoch: size, scores, then latency on each target."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluators.errors import LatencyError
-from evaluators.evaluation import Complexity, Failure, Latency, failure_from
+from evaluators.evaluation import Complexity, Failure, Latency, Scores, failure_from
 from evaluators.host_lock import training
 from evaluators.latency import (
     Calibration,
@@ -22,6 +22,8 @@ from evaluators.memory import release_memory
 from evaluators.target import Target
 from search_spaces.architecture import Architecture
 
+WEIGHTS_SEED = 0  # scores depend a little on the random weights: the same architecture has the same scores
+
 
 @dataclass(frozen=True)
 class MeasurementRequest:
@@ -34,7 +36,9 @@ class MeasurementRequest:
         targets: Those on which no latency is known yet, each with its calibration.
         scratch: A folder for the exported file.
         sessions: Fresh processes in which it is timed on each target.
-        sized: Whether its size is known.
+        sized: Whether its size, and what scores it has, are known.
+        images: Files of which zero-cost scores are computed; none: no scores.
+        baseline: The trained stock model and its checkpoint, for scores that compare with it; None: not there yet.
     """
 
     architecture: Architecture
@@ -44,26 +48,38 @@ class MeasurementRequest:
     scratch: Path
     sessions: int = 1
     sized: bool = False
+    images: tuple[str, ...] = ()
+    baseline: tuple[Architecture, Path] | None = None
 
 
-def measure(request: MeasurementRequest) -> Iterator[Complexity | Latency | Failure]:
-    """Yield the size, then each session on each target, or what went wrong there."""
+def measure(request: MeasurementRequest) -> Iterator[Complexity | Scores | Latency | Failure]:
+    """Yield the size, the scores, then each session on each target, or what went wrong there."""
     try:
         import torch
 
         from evaluators.complexity import measure_complexity
+        from evaluators.zero_cost import compute_scores
         from search_spaces import hook
 
         torch.set_num_threads(1)
         with training():  # it computes, which must not disturb a measurement on this machine
-            network = hook.build(hook.model_file(request.architecture, request.classes))
-            complexity = None if request.sized else measure_complexity(network, request.imgsz)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(WEIGHTS_SEED)
+                network = hook.build(hook.model_file(request.architecture, request.classes))
+            complexity, scores = None, None
+            if not request.sized:
+                complexity = measure_complexity(network, request.imgsz)
+                if request.images:
+                    known = request.classes, request.imgsz, request.baseline
+                    scores = compute_scores(network, request.images, *known)
     except Exception as error:
         yield failure_from(error, "build")
         return
     try:
         if complexity:
             yield complexity
+        if scores:
+            yield scores
         request.scratch.mkdir(parents=True, exist_ok=True)
         for target, calibration in request.targets:
             try:

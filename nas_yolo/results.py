@@ -13,6 +13,10 @@ from typing import Any
 from evaluators.evaluation import TIE, DeployedAccuracy
 from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import front
+from nas_yolo.samplers import Seen
+from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers._quantity import Fits
+from nas_yolo.samplers._scores import ScoreVerdict, judge_scores
 from nas_yolo.schedulers.asha import rungs
 from nas_yolo.trust import Noise, RankCorrelation, iso_latency_correlation, seed_noise
 from search_spaces.errors import UserError
@@ -252,7 +256,23 @@ def trust_document(trials: Sequence[Trial], config: SearchConfig) -> dict[str, A
             for rung, found in rung_correlations(trials, config).items()
         },
         "noise_map50_95": None if floor is None else asdict(floor) | {"difference_95": floor.difference()},
+        "zero_cost_scores": [asdict(found) for found in score_verdicts(trials, config)],
     }
+
+
+def score_verdicts(trials: Sequence[Trial], config: SearchConfig) -> tuple[ScoreVerdict, ...]:
+    """Which zero-cost scores the engine uses, and why; none where it is another sampler, or too little was trained."""
+    if config.sampler != "frontier":
+        return ()
+    grid, levels = Grid(config.space.choices), rungs(config.epochs)
+    seen = []
+    for trial in asked(trials):
+        choices = config.space.choices_of(trial.architecture)
+        reached = trial.reached(levels)
+        if choices is not None and reached and all(target.name in trial.latencies for target, _ in config.targets):
+            latencies = tuple(trial.latencies[target.name].latency_ms for target, _ in config.targets)
+            seen.append(Seen(grid.codes(choices), latencies, reached, scores=trial.scores))
+    return judge_scores(grid, seen, len(levels), Fits())
 
 
 def rung_correlations(trials: Sequence[Trial], config: SearchConfig) -> dict[int, RankCorrelation | None]:
@@ -283,7 +303,22 @@ def trust_text(trials: Sequence[Trial], config: SearchConfig) -> str:
             f"Rank correlation with {config.epochs} epochs, {pairs} pairs of trials of equal latency: "
             f"{', '.join(parts)} epochs; 0 is chance."
         )
+    if config.sampler == "frontier" and any(trial.scores for trial in trials):
+        lines.append(_scores_text(score_verdicts(trials, config)))
     return "\n".join(lines)
+
+
+def _scores_text(verdicts: Sequence[ScoreVerdict]) -> str:
+    if not verdicts:
+        return "Zero-cost scores: none used; too few trials of about equal latency were trained to judge them."
+    parts = [
+        f"{found.name} {'kept' if found.kept else 'left out'} ({found.tau:.2f} -> {found.tau_with:.2f})"
+        for found in verdicts
+    ]
+    return (
+        f"Zero-cost scores, by the rank correlation of predictions at equal latency without and with each, in "
+        f"cross-validation over {verdicts[0].trials} trials: {', '.join(parts)}."
+    )
 
 
 def budget_document(config: SearchConfig, spent: Spent, trials: int) -> dict[str, float | str]:

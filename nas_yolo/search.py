@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -22,11 +23,13 @@ import numpy as np
 from evaluators.accuracy.deployed import DeployedRequest, validate_finalist
 from evaluators.accuracy.training import TrainingRequest, prepare, train
 from evaluators.complexity import predict_size, smallest
+from evaluators.dataset import spread_images
 from evaluators.errors import AWAY
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency, combine
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency, Scores, combine
 from evaluators.latency import Calibration
 from evaluators.measurement import MeasurementRequest, calibrate_target, check_target, measure
 from evaluators.target import Target
+from evaluators.zero_cost import IMAGES
 from nas_yolo.budget import RESERVE, Purse
 from nas_yolo.config import SearchConfig
 from nas_yolo.devices import Device, after_failure, is_given_up, is_ready, is_suspect
@@ -443,6 +446,7 @@ class SearchLoop:
                     heading=min(len(reached), len(self.levels) - 1) if trial.state == "training" else None,
                     over=not trial.alive or len(reached) == len(self.levels),
                     epoch_s=self._seconds_per_epoch(trial) if trial.epochs else None,
+                    scores=trial.scores,
                 )
             )
             numbers.append(trial.number)
@@ -549,7 +553,20 @@ class SearchLoop:
             scratch=self.scratch,
             sessions=sessions,
             sized=trial.complexity is not None,
+            images=self._scored_images,
+            baseline=self._trained_baseline(),
         )
+
+    @cached_property
+    def _scored_images(self) -> tuple[str, ...]:
+        return tuple(map(str, spread_images(self.config.dataset, IMAGES)))
+
+    def _trained_baseline(self) -> tuple[Architecture, Path] | None:
+        """The stock model that scores compare with, and its checkpoint; None until one is complete."""
+        for trial in self.trials.values():
+            if trial.state == "complete" and (trial.is_parent or trial.preset == self.baseline):
+                return trial.architecture, self.repository.checkpoint(self.search, trial.number)
+        return None
 
     def _confirmations(self) -> Iterator[tuple[Trial, Target, int]]:
         """What should be timed in more processes, and in how many.
@@ -698,6 +715,9 @@ class SearchLoop:
             case Complexity() as complexity if trial:
                 self.repository.set_complexity(trial, complexity)
                 self._update(replace(trial, complexity=complexity))
+            case Scores() as scores if trial:
+                self.repository.set_scores(trial, scores.values)
+                self._update(replace(trial, scores=scores.values))
             case Latency() as latency if trial:
                 self._add_session(trial, latency)
             case DeployedAccuracy() as accuracy if trial:

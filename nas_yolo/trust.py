@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 ISO_LATENCY = 0.10  # trials whose latencies differ by no more are rivals: only their order matters to a front
@@ -49,9 +50,7 @@ def iso_latency_correlation(
         raise ValueError(f"{len(log_latency)} latencies, {len(first)} early and {len(last)} final accuracies")
     if not (np.isfinite(log_latency).all() and np.isfinite(first).all() and np.isfinite(last).all()):
         raise ValueError("latencies must be positive, and all values finite")
-    i, j = np.triu_indices(len(first), 1)
-    near = np.abs(log_latency[i] - log_latency[j]) <= math.log1p(ISO_LATENCY)
-    i, j = i[near], j[near]
+    i, j = iso_latency_pairs(latencies_ms)
     if len(i) < MIN_PAIRS:
         return None
     agreement = np.sign(first[i] - first[j]) * np.sign(last[i] - last[j])
@@ -64,6 +63,20 @@ def iso_latency_correlation(
             taus.append(float(np.average(agreement, weights=weight)))
     low, high = np.quantile(taus, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return RankCorrelation(float(agreement.mean()), float(low), float(high), len(i))
+
+
+def iso_latency_pairs(latencies_ms: Sequence[float]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Positions of the two trials of each pair of about equal latency."""
+    log_latency = np.log(latencies_ms)
+    i, j = np.triu_indices(len(log_latency), 1)
+    near = np.abs(log_latency[i] - log_latency[j]) <= math.log1p(ISO_LATENCY)
+    return i[near], j[near]
+
+
+def iso_latency_tau(latencies_ms: Sequence[float], early: NDArray[np.float64], final: NDArray[np.float64]) -> float:
+    """That of `iso_latency_correlation`, without its interval; nan without a pair of about equal latency."""
+    i, j = iso_latency_pairs(latencies_ms)
+    return float((np.sign(early[i] - early[j]) * np.sign(final[i] - final[j])).mean()) if len(i) else math.nan
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from nas_yolo.samplers._grid import Grid
@@ -27,6 +27,7 @@ class Seen:
         heading: The fidelity that it is being trained to; None if it is not.
         over: Nothing more will come of it: it is complete, failed or was rejected.
         epoch_s: Seconds that an epoch of its training takes; None until known.
+        scores: What its untrained network was given, by name; none before it was built, and where one was not finite.
     """
 
     codes: tuple[int, ...]
@@ -35,6 +36,7 @@ class Seen:
     heading: int | None = None
     over: bool = False
     epoch_s: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def idle(self) -> bool:

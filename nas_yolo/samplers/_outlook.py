@@ -14,6 +14,7 @@ from nas_yolo.samplers import Earlier, Seen
 from nas_yolo.samplers._grid import Codes, Grid
 from nas_yolo.samplers._quantity import MIN_MEASURED, Fits, Quantity, spread_out, step_below
 from nas_yolo.samplers._scale import REFERENCE_ACCURACY, final_scale, standard
+from nas_yolo.samplers._scores import ScoreFeature, judge_scores
 from nas_yolo.samplers._surrogate import Belief
 from nas_yolo.samplers._worth import Front, expected_improvement, step_front, worth
 
@@ -78,14 +79,16 @@ class Outlook:
         if not any(one.accuracies for one in self._seen):
             raise ValueError("nothing was measured and trained yet")
         self._codes = np.array([one.codes for one in self._seen])
-        measured = [one.latencies_ms for one in self._seen]
+        measured = np.log([one.latencies_ms for one in self._seen])
         self.latencies = Quantity("latency", grid, self._codes, measured, fits)
         timed = [i for i, one in enumerate(self._seen) if one.epoch_s]
-        self._epoch = (
-            Quantity("epoch", grid, self._codes[timed], [[self._seen[i].epoch_s or 1.0] for i in timed], fits)
-            if timed
-            else None
-        )
+        seconds = np.log([[self._seen[i].epoch_s or 1.0] for i in timed])
+        self._epoch = Quantity("epoch", grid, self._codes[timed], seconds, fits) if timed else None
+        self._scores = [
+            ScoreFeature(score.name, grid, self._seen, fits)
+            for score in judge_scores(grid, self._seen, len(costs), fits)
+            if score.kept
+        ]
         self._measured = self.latencies.measured
         sample = grid.draw(SAMPLE, np.random.default_rng(seed))
         sample_latency = self.latencies.predict(sample)
@@ -99,9 +102,11 @@ class Outlook:
 
     # Beliefs --------------------------------------------------------------------------------------------------------
 
-    def believe(self, codes: Codes, log_latencies: Array, predict: Predict | None = None) -> Belief:
-        """About accuracy at each fidelity; the last one in its own unit."""
-        belief = (predict or self._accuracy.predict)(self._features(codes, log_latencies))
+    def believe(
+        self, codes: Codes, log_latencies: Array, predict: Predict | None = None, trials: Sequence[Seen] = ()
+    ) -> Belief:
+        """About accuracy at each fidelity; the last one in its own unit. `trials`: what the points are, if known."""
+        belief = (predict or self._accuracy.predict)(self._features(codes, log_latencies, trials))
         unit = np.ones(len(self._costs))
         unit[-1] = self._scale.deviation
         mean = belief.mean[self._below :] * unit[:, None]
@@ -109,11 +114,11 @@ class Outlook:
         covariance = belief.covariance[self._below :, self._below :] * unit[:, None, None] * unit[:, None]
         return Belief(mean, covariance, belief.noise[self._below :] * unit**2)
 
-    def _features(self, codes: Codes, log_latencies: Array) -> tuple[Array, ...]:
+    def _features(self, codes: Codes, log_latencies: Array, trials: Sequence[Seen] = ()) -> tuple[Array, ...]:
         standard = ((log_latencies.T - self.latencies.centre) / self.latencies.spread) / math.sqrt(
             2 * len(log_latencies)
         )
-        return (*self._grid.features(codes), standard)
+        return (*self._grid.features(codes), *(score.of(codes, trials) for score in self._scores), standard)
 
     def _learn_accuracy(self, earlier: Sequence[Earlier], fits: Fits) -> None:
         own = [
@@ -133,7 +138,7 @@ class Outlook:
         self._below = len(reached)
         reached += own
         all_latencies = np.concatenate(latencies, axis=1)
-        self._known_features = features = self._features(np.concatenate(codes), all_latencies)
+        self._known_features = features = self._features(np.concatenate(codes), all_latencies, self._seen)
         levels = len(reached)
         # Fits and noise are found for things as they were at the last step of growth.
         early = [values[: step_below(len(values))] for values in raw]
@@ -200,7 +205,8 @@ class Outlook:
         compared = _promising(seen)
         if len(compared) > MAX_COMPARED:
             # The others only come after these: by what they would add if all were equally uncertain.
-            means = self._accuracy.expect(self._features(codes[compared], latencies[:, compared]))[-1]
+            trials = [seen[i] for i in compared.tolist()]
+            means = self._accuracy.expect(self._features(codes[compared], latencies[:, compared], trials))[-1]
             means = means * self._scale.deviation + self._scale.centre
             rough = np.sum(
                 [
@@ -214,8 +220,9 @@ class Outlook:
             compared = compared[:MAX_COMPARED]
         for level in np.unique(reached[compared]):
             here = compared[reached[compared] == level]
-            taken = self._seconds(codes[here], [seen[i].epoch_s for i in here])
-            result[here] = self._worth(codes[here], latencies[:, here], int(level)) / taken
+            trials = [seen[i] for i in here.tolist()]
+            taken = self._seconds(codes[here], [one.epoch_s for one in trials])
+            result[here] = self._worth(codes[here], latencies[:, here], int(level), trials=trials) / taken
         return [float(value) for value in result]
 
     @cached_property
@@ -236,8 +243,16 @@ class Outlook:
         order = np.argsort(-values, kind="stable")
         return list(zip(map(tuple, pool[chosen[order]].tolist()), values[order].tolist(), strict=True))
 
-    def _worth(self, codes: Codes, log_latencies: Array, reached: int, predict: Predict | None = None) -> Array:
-        return worth(self.fronts, log_latencies, self.believe(codes, log_latencies, predict), reached, self._costs)
+    def _worth(
+        self,
+        codes: Codes,
+        log_latencies: Array,
+        reached: int,
+        predict: Predict | None = None,
+        trials: Sequence[Seen] = (),
+    ) -> Array:
+        belief = self.believe(codes, log_latencies, predict, trials)
+        return worth(self.fronts, log_latencies, belief, reached, self._costs)
 
     def _seconds(self, codes: Codes, known: Sequence[float | None] = ()) -> Array:
         """Of an epoch, as far as known, else predicted, (N,); 1 where nothing was timed."""
@@ -309,7 +324,7 @@ def spread_design(grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, fi
     measured = [one for one in seen if one.latencies_ms]
     if len(measured) >= MIN_MEASURED:
         codes, times = np.array([one.codes for one in measured]), [one.latencies_ms for one in measured]
-        latencies = Quantity("latency", grid, codes, times, fits)
+        latencies = Quantity("latency", grid, codes, np.log(times), fits)
         predicted = latencies.predict(points)[0]
         gaps = np.abs(predicted[:, None] - latencies.measured[0]).min(axis=1)
         inside = (predicted >= np.quantile(predicted, 0.02)) & (predicted <= np.quantile(predicted, 0.98))

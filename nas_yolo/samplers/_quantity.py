@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from nas_yolo.samplers._surrogate import Posterior, Surrogate
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+T = TypeVar("T")
 
 MIN_MEASURED = 4  # from which a quantity is modelled
 FIT, KNOWN = 100, 300  # measurements for lengths and noise, and in all
@@ -20,22 +22,29 @@ GROWTH = 1.2  # how much more must be known before lengths and noise are found a
 
 
 class Fits:
-    """Surrogates and beliefs by what they follow from, so that nothing is computed twice in a row."""
+    """Surrogates, beliefs and verdicts by what they follow from, so that nothing is computed twice in a row."""
 
     def __init__(self) -> None:
-        self._fitted: dict[str, tuple[bytes, Surrogate]] = {}
-        self._conditioned: dict[str, tuple[bytes, Posterior]] = {}
+        self._remembered: dict[str, tuple[bytes, Any]] = {}
+
+    def remembered(self, name: str, key: bytes, find: Callable[[], T]) -> T:
+        """What was found under this name, found anew if the key, all that it follows from, is another."""
+        if name not in self._remembered or self._remembered[name][0] != key:
+            self._remembered[name] = key, find()
+        found: T = self._remembered[name][1]
+        return found
 
     def fitted(
         self, name: str, groups: Sequence[Array], fidelity: Indices, values: Array, count: int, draws: int = 0
     ) -> Surrogate:
         """A surrogate fitted to these values; arguments as for `Surrogate`."""
-        key = _bytes(*groups, fidelity, values)
-        if name not in self._fitted or self._fitted[name][0] != key:
+
+        def find() -> Surrogate:
             surrogate = Surrogate(len(groups), count, draws)
             surrogate.fit(groups, fidelity, values)
-            self._fitted[name] = key, surrogate
-        return self._fitted[name][1]
+            return surrogate
+
+        return self.remembered(f"{name} fitted", _bytes(*groups, fidelity, values), find)
 
     def conditioned(
         self,
@@ -48,9 +57,9 @@ class Fits:
     ) -> Posterior:
         """Beliefs, given these values; arguments as for `Surrogate.condition`."""
         key = _bytes(surrogate.plausible, *groups, fidelity, values)
-        if name not in self._conditioned or self._conditioned[name][0] != key:
-            self._conditioned[name] = key, surrogate.condition(groups, fidelity, values, averaged)
-        return self._conditioned[name][1]
+        return self.remembered(
+            f"{name} conditioned", key, lambda: surrogate.condition(groups, fidelity, values, averaged)
+        )
 
 
 def _bytes(*arrays: Array | Indices) -> bytes:
@@ -58,19 +67,19 @@ def _bytes(*arrays: Array | Indices) -> bytes:
 
 
 class Quantity:
-    """A positive quantity of points that were not measured, from those that were: latency, or what an epoch takes.
+    """A quantity of points that were not measured, from those that were: log-latency, what an epoch takes, a score.
 
     Args:
         name: Under which its lengths are kept.
         grid: The space.
         codes: Of measured points, at least one.
-        values: Measured, positive, (points, devices).
+        values: Measured, (points, devices).
         fits: Kept between calls.
     """
 
-    def __init__(self, name: str, grid: Grid, codes: Codes, values: Sequence[Sequence[float]], fits: Fits):
+    def __init__(self, name: str, grid: Grid, codes: Codes, values: Array, fits: Fits):
         self._grid = grid
-        self.measured = np.log(values).T  # (devices, n)
+        self.measured = values.T  # (devices, n)
         # As they were at the last step of growth, so that features and lengths change rarely.
         early = self.measured[:, : step_below(len(codes))]
         self.centre, self.spread = early.mean(axis=1), np.maximum(early.std(axis=1), 1e-6)
@@ -87,13 +96,13 @@ class Quantity:
                 self._models.append(fits.conditioned(f"{name} {device}", model, chosen, zeros[known], standard[known]))
 
     def predict(self, codes: Codes) -> Array:
-        """Logarithm on each device, (devices, N)."""
+        """On each device, (devices, N)."""
         if not self._models:
             return np.repeat(self.centre[:, None], len(codes), axis=1)
         features = self._grid.features(codes)
         standard = np.stack([model.expect(features)[0] for model in self._models])
-        logarithms: Array = standard * self.spread[:, None] + self.centre[:, None]
-        return logarithms
+        predicted: Array = standard * self.spread[:, None] + self.centre[:, None]
+        return predicted
 
 
 def step_below(count: int) -> int:

@@ -1,0 +1,38 @@
+"""What scores are computed from besides the network: the user's images and the trained stock model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from evaluators.accuracy.training import trained_weights
+from search_spaces import hook
+from search_spaces.architecture import Architecture
+
+
+def load_images(files: Sequence[str], size: int) -> Tensor:
+    """Those that can be read, squeezed to a square, (N, 3, size, size) in [0, 1]."""
+    images = [np.zeros((0, size, size, 3), dtype=np.uint8)]
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                image.draft("RGB", (size, size))  # a JPEG is decoded no larger than needed
+                images.append(np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))[None])
+        except OSError:
+            continue
+    return torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def load_baseline(architecture: Architecture, checkpoint: Path, classes: int) -> nn.Module | None:
+    """The network that a training has come to; None if its checkpoint is gone."""
+    weights = trained_weights(checkpoint)
+    if weights is None:
+        return None
+    network: nn.Module = hook.build(hook.model_file(architecture, classes))
+    network.load_state_dict(weights)
+    return network.eval()
