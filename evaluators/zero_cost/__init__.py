@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from search_spaces.architecture import Architecture
 
 IMAGES = 16
-SIZE = 128  # pixels at most, of the images that scores see: enough for five halvings, and a tenth of a second
+SIZE = 64  # pixels at most, of the images that scores see: enough for five halvings, in a tenth of a second
 
 
 class Score(Protocol):

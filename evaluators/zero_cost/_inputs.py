@@ -23,16 +23,18 @@ def load_images(files: Sequence[str], size: int) -> Tensor:
             with Image.open(file) as image:
                 image.draft("RGB", (size, size))  # a JPEG is decoded no larger than needed
                 images.append(np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))[None])
-        except OSError:
+        except (OSError, ImportError):  # Ultralytics has PIL look for a library for what it cannot read
             continue
     return torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2).float() / 255
 
 
 def load_baseline(architecture: Architecture, checkpoint: Path, classes: int) -> nn.Module | None:
-    """The network that a training has come to; None if its checkpoint is gone."""
-    weights = trained_weights(checkpoint)
-    if weights is None:
+    """The network that a training has come to; None if its checkpoint is gone or cannot be used."""
+    try:
+        if (weights := trained_weights(checkpoint)) is None:
+            return None
+        network: nn.Module = hook.build(hook.model_file(architecture, classes))
+        network.load_state_dict(weights)
+    except (OSError, KeyError, RuntimeError):
         return None
-    network: nn.Module = hook.build(hook.model_file(architecture, classes))
-    network.load_state_dict(weights)
     return network.eval()

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search_spaces.blocks.convnext import ChannelLayerNorm
+
 ACTIVATIONS = (nn.SiLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.Hardswish, nn.Mish)
-NORMALISATIONS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+NORMALISATIONS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, ChannelLayerNorm)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ https://arxiv.org/abs/1905.00414.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,8 @@ def _stages(network: nn.Module, images: Tensor) -> dict[int, Tensor]:
     """Features at the end of each stage of the backbone, (examples, channels), by their resolution."""
     found: dict[int, Tensor] = {}
     features = images
-    backbone = len(network.yaml["backbone"])  # type: ignore[index,arg-type]  # Ultralytics keeps the model file
-    for layer in list(network.model)[:backbone]:  # these are a chain
+    detector: Any = network  # Ultralytics' class has the model file and a list of its layers; a backbone is a chain
+    for layer in detector.model[: len(detector.yaml["backbone"])]:
         features = layer(features)
         if features.shape[-1] * FINEST <= images.shape[-1]:
             places = adaptive_avg_pool2d(features, GRID)

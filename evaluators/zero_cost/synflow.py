@@ -3,7 +3,8 @@
 Tanaka et al., Pruning neural networks without any data by iteratively conserving synaptic flow,
 https://arxiv.org/abs/2006.05467. Activations and normalisations are left out, as for the paper's nets: a ReLU passes
 positive values as they are, and a new normalisation does nothing. Computed in double precision and given as a
-logarithm, since flow multiplies from layer to layer.
+logarithm, since flow multiplies from layer to layer; where even that overflows (blocks that multiply features) there is
+no score.
 """
 
 from __future__ import annotations
