@@ -140,9 +140,12 @@ def test_a_trained_baseline_is_read_from_its_checkpoint(files: list[str], tmp_pa
     architecture = load_preset("yolov8n")
     trained = hook.build(hook.model_file(architecture, 2))
     torch.save({"ema": trained.state_dict()}, tmp_path / "last.pt")
-    known = 2, IMGSZ, (architecture, tmp_path / "last.pt")
-    like = compute_scores(hook.build(hook.model_file(architecture, 2)), files, *known).values["baseline_features"]
-    assert like < compute_scores(trained, files, *known).values["baseline_features"]
+    network = hook.build(hook.model_file(architecture, 2))
+    found = compute_scores(network, files, 2, IMGSZ, (architecture, tmp_path / "last.pt")).values
+    images = load_images(files, IMGSZ)
+    assert found["baseline_features"] == get_score("baseline_features")(network, images, IMGSZ, trained.eval())
+    gone = compute_scores(network, files, 2, IMGSZ, (architecture, tmp_path / "gone.pt")).values
+    assert set(found) - set(gone) == {"baseline_features"}
 
 
 def test_the_same_architecture_is_measured_with_the_same_scores(files: list[str], tmp_path: Path) -> None:
