@@ -27,6 +27,7 @@ Cause = Literal[
     "throttled",
     "drifted",
     "disk_full",
+    "data_changed",
 ]
 TIE = 0.03
 """Relative difference of two latencies under which neither is called faster: what sessions differ by, at most."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from evaluators.target import Target
 from nas_yolo.budget import RESERVE, Purse
 from nas_yolo.costs import Costs
-from nas_yolo.results import asked, baselines, complete, due_repeats, front_trials
+from nas_yolo.finalists import inside_first
+from nas_yolo.results import asked, baselines, complete, due_repeats, front_trials, is_design
 from nas_yolo.samplers import Seen
 from search_spaces.registry import get_family
 from storage import Trial
+
+BATCH = 16  # Ultralytics' default
+SLOWER, SETTING_UP_S = 10.0, 600.0
 
 Order = Callable[[Sequence[Seen]], list[int]]
 """Positions of trials among those that decisions see, the first to be trained first."""
@@ -34,8 +39,8 @@ class Training:
 
 
 def below_first_rung(trial: Trial, costs: Costs) -> bool:
-    """Whether it waits for its first rung: never trained, or stopped on the way. Repeats know no rungs."""
-    waits = trial.state in ("ready", "paused") and trial.repeat_of is None
+    """Whether it waits for its first rung: never trained, or stopped on the way. Repeats and parents know no rungs."""
+    waits = trial.state in ("ready", "paused") and is_design(trial)
     return waits and len(trial.epochs) < costs.levels[0]
 
 
@@ -92,7 +97,8 @@ def next_finalist(costs: Costs, purse: Purse, seen: Mapping[int, Seen], order: O
         room = math.ceil(RESERVE * len(designs)) - ended
     else:
         room = len(designs)
-    first += [trials[numbers[i]] for i in order(list(seen.values()))[: max(room, 0)]]
+    ranked = inside_first(list(seen.values()), order(list(seen.values())))
+    first += [trials[numbers[i]] for i in ranked[: max(room, 0)]]
     # How sure a comparison is matters once there are two to compare: until then repeats get nothing.
     rivals = any(t.state in ("complete", "training") and t.preset != stock for t in designs)
     confirming = costs.of_confirming(purse, ((t, target.name) for t, target in finalists(costs)), sessions)
@@ -162,3 +168,27 @@ def sessions_missing(costs: Costs, target: str, wanted: int) -> Iterator[tuple[T
         missing = 1 if known is None else wanted - known.sessions if trial.number in shown else 0
         if missing > 0:
             yield trial, missing
+
+
+def time_limit_s(expected_s: float, given_s: float | None) -> float:
+    """Seconds after which a training is ended, since it hangs.
+
+    A neighbour on the same cores or memory swapped to disk slows trainings down several times and they still end, and
+    setting one up (imports, decoding images) may take minutes: neither should be mistaken for hanging, and a training
+    that hangs costs no more than a few others do.
+
+    Args:
+        expected_s: What it should take; 0 if nothing tells.
+        given_s: The user's limit for that case.
+    """
+    if expected_s > 0:
+        return max(SLOWER * expected_s, expected_s + SETTING_UP_S)
+    return math.inf if given_s is None else given_s
+
+
+def half_batch(trial: Trial, training: Mapping[str, Any]) -> int | None:
+    """Images in a batch with which to try again once memory ran out; None if that was tried, or cannot be."""
+    batch = training.get("batch", BATCH)
+    if trial.batch is not None or not isinstance(batch, int) or batch < 2:
+        return None
+    return batch // 2

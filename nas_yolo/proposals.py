@@ -39,6 +39,12 @@ def propose(
     return None
 
 
+def stock_design(config: SearchConfig) -> Architecture:
+    """The stock model to beat."""
+    stock = get_family(config.space.family).baseline
+    return known_designs(config.space, stock, config.imgsz)[stock]
+
+
 def _candidates(
     config: SearchConfig, number: int, suggest: Callable[[], Iterable[Choices]]
 ) -> Iterator[tuple[Choices, str]]:

@@ -19,18 +19,28 @@ from typing import Any, Literal, TypeVar
 from evaluators.accuracy.deployed import DeployedRequest, validate_finalist
 from evaluators.accuracy.training import TrainingRequest, prepare, train
 from evaluators.errors import AWAY
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency, combine
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, combine
 from evaluators.latency import Calibration
 from evaluators.measurement import MeasurementRequest, calibrate_target, check_target, measure
 from evaluators.target import Target
 from nas_yolo.budget import Purse
 from nas_yolo.config import SearchConfig
-from nas_yolo.costs import Costs
-from nas_yolo.decisions import distinct, finalists, may_explore, next_finalist, next_rung, sessions_missing
+from nas_yolo.costs import Costs, rung_efforts
+from nas_yolo.decisions import (
+    distinct,
+    finalists,
+    half_batch,
+    may_explore,
+    next_finalist,
+    next_rung,
+    sessions_missing,
+    time_limit_s,
+)
 from nas_yolo.devices import Device, after_failure, is_given_up, is_ready, is_suspect
+from nas_yolo.first_weights import coming_parent, parents_of, too_dear, wants_parent
 from nas_yolo.objective import too_slow
-from nas_yolo.proposals import propose
-from nas_yolo.results import asked
+from nas_yolo.proposals import propose, stock_design
+from nas_yolo.results import asked, is_design
 from nas_yolo.runners import Event, Kind, Runner, Work
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers._grid import Grid
@@ -133,7 +143,7 @@ class SearchLoop:
         self.strategy = get_strategy(
             self.config.sampler,
             self.grid,
-            self.levels,
+            rung_efforts(self.config),
             self.config.seed,
             min(bounds, default=math.inf),
             earlier_designs(repository, search, self._codes) if self.config.warm_start else (),
@@ -215,9 +225,29 @@ class SearchLoop:
     def _wait(self) -> None:
         for event in self.runner.poll(min(TICK_S, self._purse().seconds_left)):
             self._handle(event)
+        self._end_hopeless()
         self._tick()
         if self._purse().exhausted:
             self._abandon()
+
+    def _end_hopeless(self) -> None:
+        """End trainings that hang, and that of a parent that turns out too dear."""
+        now = time.monotonic()
+        for key, job in list(self._jobs.items()):
+            if job.purpose != "train" or job.trial is None:
+                continue
+            trial = self.trials[job.trial]
+            if trial.is_parent and (reason := too_dear(trial, self._costs(), self._purse())):
+                self.runner.cancel(key)
+                self._charge([job])
+                del self._jobs[key]
+                self._move(trial, "rejected", reason)
+            elif job.seconds(now) > (limit := time_limit_s(job.expected_s, self.config.trial_time_s)):
+                self.runner.cancel(key)
+                expected = f"{job.expected_s:.0f} s were expected" if job.expected_s else "as --trial-time says"
+                failure = Failure("timeout", f"its training was ended after {limit:.0f} s; {expected}")
+                self._handle(Event(key, failure))
+                self._handle(Event(key, None))
 
     # Decisions ------------------------------------------------------------------------------------------------------
 
@@ -238,6 +268,15 @@ class SearchLoop:
     def _next_training(self, purse: Purse) -> tuple[Trial, int] | None:
         """The trial to train next, and until which epoch."""
         costs = self._costs()
+        if wants_parent(costs.trials, self.config):
+            return self._add_parent(), self.config.epochs
+        if parent := coming_parent(costs.trials):  # nothing else is trained before it is known where to begin
+            if parent.state == "training":
+                return None
+            if not (reason := too_dear(parent, costs, purse)):
+                return parent, self.config.epochs
+            self._move(parent, "rejected", reason)
+            costs = self._costs()
         if self.phase == "exploring" and not may_explore(costs, purse, self.exhausted_space):
             self.phase = "finishing"
         for trial in self.trials.values():  # stopped between its last epoch and its end: little is left to do
@@ -262,7 +301,7 @@ class SearchLoop:
 
     def _propose(self) -> Trial | None:
         """A new trial; None if nothing new was found."""
-        tried = {trial.architecture.key for trial in self.trials.values()}
+        tried = {trial.architecture.key for trial in asked(self.trials.values())}
         number = len(self.trials)
         found = propose(self.config, tried, number, self._suggested)
         return self._add(*found, number) if found else None
@@ -273,7 +312,7 @@ class SearchLoop:
             yield self.grid.values(codes)
 
     def _seen(self) -> dict[int, Seen]:
-        """All trials that are points of the space, without repeats, as decisions see them, by number."""
+        """All trials that are points of the space, as decisions see them, by number."""
         targets = [target.name for target, _ in self.config.targets]
         costs, seen = self._costs(), {}
         for trial in asked(self.trials.values()):
@@ -311,6 +350,12 @@ class SearchLoop:
             self.repository.set_complexity(repeat, trial.complexity)
         self._move(replace(repeat, complexity=trial.complexity, latencies=trial.latencies), "ready")
         return self.trials[repeat.number]
+
+    def _add_parent(self) -> Trial:
+        """The stock model, to be trained for its weights; its measurements are those of the stock trial."""
+        parent = self._add(stock_design(self.config), f"parent:{self.baseline}", len(self.trials))
+        self._move(parent, "ready")
+        return self.trials[parent.number]
 
     def _seed(self, trial: Trial) -> int:
         """The search's own, or for a repeat one that no other training of the architecture has."""
@@ -452,9 +497,15 @@ class SearchLoop:
             checkpoint=checkpoint,
             scratch=checkpoint.parent,
             known=len(trial.epochs),
+            rungs=self.levels,
+            parents=parents_of(
+                trial, list(self.trials.values()), self.config, partial(self.repository.checkpoint, self.search)
+            ),
+            subset=self.config.subset,
+            small_imgsz=self.config.small_imgsz,
             threads=self.threads,
             gpu=self.on_gpu,
-            arguments=self.config.training,
+            arguments=self.config.training | ({"batch": trial.batch} if trial.batch else {}),
         )
         expected = self._costs().of(trial, until)
         self._move(trial, "training")
@@ -503,9 +554,13 @@ class SearchLoop:
             case Epoch() as epoch if trial:
                 self.repository.add_epoch(trial, epoch)
                 self._update(replace(trial, epochs=(*trial.epochs, epoch)))
+            case FirstWeights() as weights if trial:
+                self.repository.set_weights(trial, weights)
+                self._update(replace(trial, weights=weights))
             case Complexity() as complexity if trial:
-                self.repository.set_complexity(trial, complexity)
-                self._update(replace(trial, complexity=complexity))
+                for other in [one for one in self.trials.values() if one.architecture == trial.architecture]:
+                    self.repository.set_complexity(other, complexity)
+                    self._update(replace(other, complexity=complexity))
             case Latency() as latency if trial:
                 self._add_session(trial, latency)
             case DeployedAccuracy() as accuracy if trial:
@@ -527,12 +582,17 @@ class SearchLoop:
                 where = (other.architecture, classes, self.config.imgsz_of(other.architecture), latency.fingerprint)
                 now = combine(self.repository.sessions(*where))
                 self._set_latency(other.number, latency.fingerprint, now)
-                if not now and other.state == "ready" and other.repeat_of is None:
+                if not now and other.state == "ready" and is_design(other):
                     self._move(self.trials[other.number], "new")
 
     def _after(self, key: str, job: _Job, trial: Trial | None) -> None:
         """What follows from the end of a piece of work."""
         for failure in job.failures:
+            if failure.cause == "data_changed":
+                raise SearchError(
+                    f"{failure.message}; accuracies would not compare. Nothing is lost: put the data back as it was, "
+                    f"and go on with nas-yolo resume {self.search.name}, or start a new search"
+                )
             if failure.cause == "device_changed":
                 raise SearchError(
                     f"{failure.message}; its latencies would not compare. Put it back as it was and go on with "
@@ -565,14 +625,19 @@ class SearchLoop:
         self._move(trial, "rejected" if reason else "ready", reason)
 
     def _after_failure(self, trial: Trial, job: _Job) -> None:
-        """Try again after a crash, which may have been the machine's; anything else would only happen again.
+        """Try again after a crash, which may have been the machine's, and once with half the batch if memory ran out.
 
+        Anything else would only happen again.
         A device that is away is no fault of the trial's, which waits for it.
         """
         own = [failure for failure in job.failures if failure.cause not in AWAY]
         attempts = sum(past.cause in MENDABLE for past in trial.failures)
         if not own or (own[-1].cause in MENDABLE and attempts < ATTEMPTS):
             self._move(self._settled(trial), self._settled(trial).state)
+        elif job.kind == "train" and own[-1].cause == "oom" and (batch := half_batch(trial, self.config.training)):
+            self.repository.set_batch(trial, batch)
+            settled = self._settled(replace(trial, batch=batch))
+            self._move(settled, settled.state)
         else:
             self._move(trial, "failed", f"{own[-1].cause}: {own[-1].message}")
         failed = [other for other in self.trials.values() if other.state == "failed"]
@@ -589,8 +654,8 @@ class SearchLoop:
         """The trial as it stands once nothing works on it."""
         if trial.state == "measuring":
             return replace(trial, state="new")
-        if trial.state == "new" and trial.repeat_of is not None:
-            return replace(trial, state="ready")  # it is measured as the trial that it repeats
+        if trial.state == "new" and not is_design(trial):
+            return replace(trial, state="ready")  # it is measured as the trial that it repeats, or the stock model, is
         if trial.state == "training":
             return replace(trial, state="paused" if trial.epochs else "ready")
         return trial
