@@ -64,7 +64,15 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
 
     from nas_yolo.config import SearchConfig
     from nas_yolo.report.tables import batch_text, inherited_text, latency_text, origin_text
-    from nas_yolo.results import asked, budget_document, trial_document, trust_document, trust_text, weights_text
+    from nas_yolo.results import (
+        asked,
+        budget_document,
+        inherits,
+        trial_document,
+        trust_document,
+        trust_text,
+        weights_text,
+    )
 
     repository = open_repository(url)
     search = repository.search(name)
@@ -107,9 +115,9 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
     )
     names = [target.name for target, _ in config.targets]
     times = [f"ms on {name}" for name in names]
-    shares = ["inherited"] if config.weights == "inherited" else []
-    table = Table("trial", "state", "epochs", "mAP50-95", *times, "params M", *shares, "from", box=SIMPLE_HEAD)
+    table = Table("trial", "state", "epochs", "mAP50-95", *times, "params M", "from", box=SIMPLE_HEAD)
     for trial in trials:
+        inherited = f"{inherited_text(trial)} inherited" if inherits(trial) else ""
         table.add_row(
             str(trial.number),
             trial.state,
@@ -117,8 +125,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
             f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-",
             *(latency_text(trial.latencies[name]) if name in trial.latencies else "-" for name in names),
             f"{trial.complexity.params / 1e6:.2f}" if trial.complexity else "-",
-            *([inherited_text(trial)] if shares else []),
-            "\n".join(filter(None, [origin_text(trial), batch_text(trial), trial.reason])),
+            "\n".join(filter(None, [origin_text(trial), inherited, batch_text(trial), trial.reason])),
         )
     screen.print(table)
     screen.print(trust_text(trials, config), soft_wrap=True)
