@@ -141,9 +141,10 @@ def test_the_stock_model_is_trained_first_and_all_others_begin_with_its_weights(
 
 
 def test_a_parent_that_takes_too_much_of_the_budget_is_given_up_for_trainings_from_scratch(
-    repository: Repository, config: SearchConfig, requests: list[TrainingRequest]
+    repository: Repository, config: SearchConfig, requests: list[TrainingRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(config, epochs=300, budgets=(parse_budget("60s"),))
+    monkeypatch.setattr("nas_yolo.first_weights.PARENT_SHARE", 1e-9)  # however fast this machine is
+    config = replace(config, epochs=3, budgets=(parse_budget("1h"),))
     search = repository.create_search("one", config.document())
 
     def interrupt(snapshot: Snapshot) -> None:
@@ -154,7 +155,7 @@ def test_a_parent_that_takes_too_much_of_the_budget_is_given_up_for_trainings_fr
         run(repository, search, interrupt)
     parent, *trials = repository.trials(search)
     assert (parent.state, len(parent.epochs)) == ("rejected", 2)
-    assert "of the budget, over 25%; all trainings begin from scratch" in parent.reason
+    assert parent.reason.endswith("; all trainings begin from scratch")
     assert requests[-1].parents == ()
     assert any(trial.epochs for trial in trials)
     assert weights_text([parent, *trials], config).startswith("from scratch, since yolov8n")
