@@ -5,27 +5,43 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.evaluation import Epoch, FirstWeights
+from evaluators.evaluation import Epoch, FirstWeights, Latency
 from nas_yolo.budget import Purse, parse_budget
+from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs, rung_efforts
 from nas_yolo.decisions import half_batch, time_limit_s
 from nas_yolo.first_weights import likeness, parents_of, too_dear, wants_parent
 from nas_yolo.results import asked, best_trial, front_trials, verdict, weights_text
 from search_spaces.space_file import load_preset
-from storage import Repository, Search, Spent, Trial
+from storage import Spent, Trial, TrialState
 
 
-@pytest.fixture
-def config(finished: tuple[Repository, Search]) -> SearchConfig:
-    return replace(SearchConfig.from_document(finished[1].config), weights="inherited")
+@pytest.fixture(scope="module")
+def config(few_digits: Path) -> SearchConfig:
+    return make_config(str(few_digits), ("cpu",), ("2h",), imgsz=64, epochs=3, runner="local", inherit=True)
 
 
-@pytest.fixture
-def trials(finished: tuple[Repository, Search]) -> list[Trial]:
+@pytest.fixture(scope="module")
+def trials(config: SearchConfig) -> list[Trial]:
     """Stock 0, ghost 1 and convnext 2 complete, shufflev2 3 that waits; 4 is the parent, complete."""
-    trials = finished[0].trials(finished[1])
-    return [*trials, replace(trials[0], number=4, origin="parent:yolov8n")]
+
+    def trial(number: int, name: str, ms: float, maps: tuple[float, ...]) -> Trial:
+        mark = config.targets[0][1]
+        latency = Latency("cpu", mark, 64, ms, ms - 0.1, ms + 0.1, 1.0, ms, ms, ms, 100, 0.0, 0.0, "good")
+        epochs = tuple(Epoch(epoch, value, value, 1.0, 1.0) for epoch, value in enumerate(maps, start=1))
+        state: TrialState = "complete" if len(maps) == 3 else "paused"
+        design, origin = load_preset(name), f"preset:{name}"
+        return Trial(number, number, design, origin, state, "", None, {"cpu": latency}, epochs, ())
+
+    stock = trial(0, "yolov8n", 2.0, (0.1, 0.2, 0.30))
+    return [
+        stock,
+        trial(1, "yolov8n-ghost", 1.5, (0.1, 0.2, 0.35)),
+        trial(2, "yolov8n-convnext", 3.0, (0.1, 0.2, 0.40)),
+        trial(3, "yolov8n-shufflev2", 1.0, (0.1,)),
+        replace(stock, number=4, origin="parent:yolov8n"),
+    ]
 
 
 def checkpoint(number: int) -> Path:
