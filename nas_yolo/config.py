@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from evaluators.dataset import Dataset
 from evaluators.target import Target, timed_text
@@ -12,6 +12,10 @@ from nas_yolo.budget import Budget, parse_budget
 from nas_yolo.objective import Limit, parse_limit
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
+
+Weights = Literal["scratch", "inherited"]
+DEFAULT_WEIGHTS: Weights = "inherited"
+MIN_TRIALS = 3  # of a budget in trials, to train the stock model first: with fewer there is next to nothing to help
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class SearchConfig:
             before the first training on a GPU, None if it was given.
         warm_start: Whether earlier searches in the same database inform it.
         identities: What each target said of itself then, by name: for saying what changed.
+        weights: Whether trainings begin with random weights, or with those of trained networks.
+        pretrained: A checkpoint, absolute, that inherited weights are taken from; None: the stock model, trained first.
+        subset: Share of the training images that the first rung sees, above 0 to 1.
+        small_imgsz: Pixels at which rungs below the last are trained; None: as the last.
+        trial_time_s: Seconds after which a training is ended while nothing tells how long it should take; None: never.
         repeats: Finalists trained once more to the end with another seed; None: as the budget allows.
     """
 
@@ -55,6 +64,11 @@ class SearchConfig:
     packing: dict[str, Any] | None = None
     warm_start: bool = True
     repeats: int | None = None
+    weights: Weights = "scratch"
+    pretrained: str | None = None
+    subset: float = 1.0
+    small_imgsz: int | None = None
+    trial_time_s: float | None = None
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -66,6 +80,12 @@ class SearchConfig:
     def timed(self) -> str:
         """What latencies are of."""
         return timed_text(self.targets[0][0])
+
+    @property
+    def trains_parent(self) -> bool:
+        """Whether the stock model is trained first, for the weights that others begin with."""
+        large = all(budget.limit >= MIN_TRIALS for budget in self.budgets if budget.kind == "trials")
+        return self.weights == "inherited" and self.pretrained is None and large
 
     def imgsz_of(self, architecture: Architecture) -> int:
         """The size at which an architecture is trained and measured, pixels."""
@@ -94,6 +114,11 @@ class SearchConfig:
             "packing": self.packing,
             "warm_start": self.warm_start,
             "repeats": self.repeats,
+            "weights": self.weights,
+            "pretrained": self.pretrained,
+            "subset": self.subset,
+            "small_imgsz": self.small_imgsz,
+            "trial_time_s": self.trial_time_s,
         }
 
     @classmethod
@@ -118,5 +143,10 @@ class SearchConfig:
             packing=document.get("packing"),
             warm_start=document.get("warm_start", False),  # there was none
             repeats=document.get("repeats"),  # searches of before there were any have no such key
+            weights=document.get("weights", "scratch"),  # nor these: they were trained so
+            pretrained=document.get("pretrained"),
+            subset=document.get("subset", 1.0),
+            small_imgsz=document.get("small_imgsz"),
+            trial_time_s=document.get("trial_time_s"),
             **rest,
         )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import cycle, islice
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -31,12 +32,17 @@ class NoSuchTrialError(UserError, LookupError):
 
 
 def asked(trials: Iterable[Trial]) -> list[Trial]:
-    """All trials but repeats, which are no designs of their own."""
-    return [trial for trial in trials if trial.repeat_of is None]
+    """All trials that are designs of their own."""
+    return [trial for trial in trials if is_design(trial)]
+
+
+def is_design(trial: Trial) -> bool:
+    """Whether it is neither a repeat nor trained for its weights only."""
+    return trial.repeat_of is None and not trial.is_parent
 
 
 def complete(trials: Sequence[Trial], target: str) -> list[Trial]:
-    """Trials with all epochs trained and a latency on the target: only these are compared. Repeats are none of them."""
+    """Trials with all epochs trained and a latency on the target: only these are compared. Only designs are."""
     return [trial for trial in asked(trials) if trial.state == "complete" and target in trial.latencies]
 
 
@@ -198,6 +204,8 @@ def verdict(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> 
             "are noise; train longer (--epochs)."
         )
     rival = challenger(trials, config, target)
+    if rival is not None and inherits(rival) != inherits(base):
+        return f"No verdict: trial {rival.number} and stock {name} did not both begin with inherited weights."
     if rival is None:
         return f"No trial was as fast as stock {name} ({base_ms:.3g} ms on {target}) and trained to the end."
     gain, half = difference(trials, rival, base)
@@ -212,6 +220,29 @@ def verdict(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> 
     if gain > 0:
         return f"Trial {rival.number} beats stock {name} by {gain:.3f}{rest}"
     return f"The search does not beat stock {name}: best {gain:+.3f}{rest}"
+
+
+def inherits(trial: Trial) -> bool:
+    """Whether its training began with weights of trained networks."""
+    return trial.weights is not None and bool(trial.weights.parents)
+
+
+def weights_text(trials: Iterable[Trial], config: SearchConfig) -> str:
+    """What the trainings of a search begin with, and so in which regime its accuracies were reached."""
+    if config.weights == "scratch":
+        return "from scratch"
+    if config.pretrained is not None:
+        return f"first weights from {Path(config.pretrained).name}"
+    trials, stock = list(trials), get_family(config.space.family).baseline
+    parent = next((trial for trial in trials if trial.is_parent), None)
+    if parent is None and (not config.trains_parent or any(trial.epochs for trial in trials)):
+        return "from scratch: the budget was too small to train the stock model first"
+    if parent is None or parent.alive:
+        reached = len(parent.epochs) if parent else 0
+        return f"first weights from {stock}, which is trained first ({reached} of {config.epochs} epochs so far)"
+    if parent.state == "complete":
+        return f"first weights from {stock}, trained {len(parent.epochs)} epochs on this data"
+    return f"from scratch, since {stock}, to begin with its weights, was not trained to the end ({parent.reason})"
 
 
 def repeats_text(floor: Noise) -> str:
@@ -230,6 +261,7 @@ def front_document(search: Search, config: SearchConfig, trials: Sequence[Trial]
         "name": search.name,
         "budget": budget_document(config, spent, len(asked(trials))),
         "latency_of": config.timed,
+        "weights": weights_text(trials, config),
         "front": [
             trial_document(trial)
             | {
@@ -288,8 +320,9 @@ def rung_correlations(trials: Sequence[Trial], config: SearchConfig) -> dict[int
 
 
 def trust_text(trials: Sequence[Trial], config: SearchConfig) -> str:
-    """The verdict, and as far as they are known a line on the noise and one on how well the rungs told the end."""
+    """The verdict, what trainings began with, and as far as known the noise and how well the rungs told the end."""
     lines = list(dict.fromkeys(verdict(trials, config, target.name) for target, _ in config.targets))
+    lines.append(f"Trainings: {weights_text(trials, config)}.")
     if floor := noise(trials):
         lines.append(
             f"Noise between seeds: standard deviation {floor.sd:.3f} mAP50-95, from {repeats_text(floor)}; two single "
@@ -349,6 +382,8 @@ def trial_document(trial: Trial) -> dict[str, Any]:
         "params_m": round(trial.complexity.params / 1e6, 3) if trial.complexity else None,
         "gflops": round(trial.complexity.gflops, 4) if trial.complexity else None,
         "epochs": len(trial.epochs),
+        "weights": asdict(trial.weights) if trial.weights else None,
+        "batch": trial.batch,
         "architecture": json.loads(trial.architecture.document),
     }
 

@@ -6,7 +6,6 @@ Every step is written down before the next one is taken, so that a search that d
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,23 +17,33 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 from evaluators.accuracy.deployed import DeployedRequest, validate_finalist
 from evaluators.accuracy.training import TrainingRequest, prepare, train
-from evaluators.complexity import predict_size, smallest
 from evaluators.dataset import spread_images
 from evaluators.errors import AWAY
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency, Scores, combine
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, Scores, combine
 from evaluators.latency import Calibration
 from evaluators.measurement import MeasurementRequest, calibrate_target, check_target, measure
 from evaluators.target import Target
 from evaluators.zero_cost import IMAGES
-from nas_yolo.budget import RESERVE, Purse
+from nas_yolo.budget import Purse
 from nas_yolo.config import SearchConfig
+from nas_yolo.costs import Costs, rung_efforts
+from nas_yolo.decisions import (
+    distinct,
+    finalists,
+    half_batch,
+    may_explore,
+    next_finalist,
+    next_rung,
+    sessions_missing,
+    time_limit_s,
+)
 from nas_yolo.devices import Device, after_failure, is_given_up, is_ready, is_suspect
-from nas_yolo.objective import too_complex, too_slow
-from nas_yolo.results import asked, baselines, complete, due_repeats, front_trials
+from nas_yolo.first_weights import coming_parent, parents_of, too_dear, wants_parent
+from nas_yolo.objective import too_slow
+from nas_yolo.proposals import propose, stock_design
+from nas_yolo.results import asked, is_design
 from nas_yolo.runners import Event, Kind, Runner, Work
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers._grid import Grid
@@ -44,18 +53,13 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.registry import get_family
 from search_spaces.space import Choices
-from search_spaces.space_file import known_designs
 from storage import Repository, Search, Spent, Trial
 
 ATTEMPTS = 2  # a crash may be the machine's fault: once more, from the last checkpoint
 MENDABLE = frozenset({"crash", "timeout", "garbage"})
 FRONT_SESSIONS, FINAL_SESSIONS = 2, 5  # fresh processes in which what is on the front is timed, and in the end
-VALIDATION_S = 6.0  # what it takes to begin to validate an exported file, about
-FINAL_SHARE = 0.1  # of the budget, at most, that is kept for these
 MAX_FAILURES = 5  # with nothing trained at all: something is wrong that more trials will not mend
-SAFETY = 1.1  # trainings are planned as that much longer than measured
 TICK_S = 1.0
-BY_CHANCE, BY_WALK = 50, 500  # architectures looked at for one that is new and within the limits
 
 T = TypeVar("T")
 JobKind = Kind | Literal["session"]
@@ -142,7 +146,7 @@ class SearchLoop:
         self.strategy = get_strategy(
             self.config.sampler,
             self.grid,
-            self.levels,
+            rung_efforts(self.config),
             self.config.seed,
             min(bounds, default=math.inf),
             earlier_designs(repository, search, self._codes) if self.config.warm_start else (),
@@ -194,7 +198,7 @@ class SearchLoop:
         """Scan the images once and time the reference model on every target that has not been."""
         config = self.config
         self._submit("prepare", None, partial(prepare, config.dataset, config.imgsz, self.scratch / "images"))
-        for (target, fingerprint), imgsz in product(self._distinct(), config.image_sizes):
+        for (target, fingerprint), imgsz in product(distinct(self.config.targets), config.image_sizes):
             known = self.repository.calibration(fingerprint, imgsz)
             if known:
                 self.calibrations[target.name, imgsz] = known
@@ -224,9 +228,29 @@ class SearchLoop:
     def _wait(self) -> None:
         for event in self.runner.poll(min(TICK_S, self._purse().seconds_left)):
             self._handle(event)
+        self._end_hopeless()
         self._tick()
         if self._purse().exhausted:
             self._abandon()
+
+    def _end_hopeless(self) -> None:
+        """End trainings that hang, and that of a parent that turns out too dear."""
+        now = time.monotonic()
+        for key, job in list(self._jobs.items()):
+            if job.purpose != "train" or job.trial is None:
+                continue
+            trial = self.trials[job.trial]
+            if trial.is_parent and (reason := too_dear(trial, self._costs(), self._purse())):
+                self.runner.cancel(key)
+                self._charge([job])
+                del self._jobs[key]
+                self._move(trial, "rejected", reason)
+            elif job.seconds(now) > (limit := time_limit_s(job.expected_s, self.config.trial_time_s)):
+                self.runner.cancel(key)
+                expected = f"{job.expected_s:.0f} s were expected" if job.expected_s else "as --trial-time says"
+                failure = Failure("timeout", f"its training was ended after {limit:.0f} s; {expected}")
+                self._handle(Event(key, failure))
+                self._handle(Event(key, None))
 
     # Decisions ------------------------------------------------------------------------------------------------------
 
@@ -246,211 +270,71 @@ class SearchLoop:
 
     def _next_training(self, purse: Purse) -> tuple[Trial, int] | None:
         """The trial to train next, and until which epoch."""
-        if self.phase == "exploring" and not self._may_explore(purse):
+        costs = self._costs()
+        if wants_parent(costs.trials, self.config):
+            return self._add_parent(), self.config.epochs
+        if parent := coming_parent(costs.trials):  # nothing else is trained before it is known where to begin
+            if parent.state == "training":
+                return None
+            if not (reason := too_dear(parent, costs, purse)):
+                return parent, self.config.epochs
+            self._move(parent, "rejected", reason)
+            costs = self._costs()
+        if self.phase == "exploring" and not may_explore(costs, purse, self.exhausted_space):
             self.phase = "finishing"
         for trial in self.trials.values():  # stopped between its last epoch and its end: little is left to do
             if trial.state == "paused" and len(trial.epochs) >= self.config.epochs:
                 return trial, self.config.epochs
-        seen, numbers = self._seen()
+        seen = self._seen()
         if self.phase == "exploring":
-            reserve = self._reserve(purse)
-            last = self._cost_of_baseline() + self._cost_of_repeats(purse)
-            first = self._outside(numbers)
-            for trial in first + [self.trials[numbers[i]] for i in self._think(self.strategy.order, seen)]:
-                until = next(level for level in self.levels if level > len(trial.epochs))
-                cost = self._cost(trial, until)
-                # A last rung may use what is kept for last rungs, all but what the stock model and repeats need of it.
-                ends = until == self.levels[-1] and trial.preset != self.baseline
-                if purse.fits(cost + last) if ends else purse.fits(cost, reserve):
-                    return trial, until
-            return None
-        order = [t for t in self.trials.values() if t.preset == self.baseline and t.state in ("ready", "paused")]
-        designs = asked(self.trials.values())
-        if all(budget.kind == "trials" for budget in purse.budgets):
-            complete = sum(t.state == "complete" or t.state == "training" for t in designs)
-            room = math.ceil(RESERVE * len(designs)) - complete
+            found = next_rung(costs, purse, seen, partial(self._think, self.strategy.order))
         else:
-            room = len(designs)
-        order += [self.trials[numbers[i]] for i in self._think(self.strategy.finalists, seen)[: max(room, 0)]]
-        # How sure a comparison is matters once there are two to compare: until then repeats get nothing.
-        rivals = any(t.state in ("complete", "training") and t.preset != self.baseline for t in designs)
-        repeats = (self._cost_of_repeats(purse) if rivals else 0.0) + self._cost_of_confirming(purse)
-        for trial in order:
-            keep = 0.0 if trial.preset == self.baseline else repeats
-            if purse.fits(self._cost(trial, self.config.epochs) + keep):
-                return trial, self.config.epochs
-        others = any(trial.state == "training" for trial in designs)
-        if rivals and not others and (repeat := self._next_repeat(purse)):
-            return repeat, self.config.epochs
-        # What is left is too little to complete another one: a first rung tells a later resume more than idling does.
-        for trial in designs:
-            if self._below_first_rung(trial) and purse.fits(self._cost(trial, self.levels[0]) + repeats):
-                return trial, self.levels[0]
-        return None
-
-    def _next_repeat(self, purse: Purse) -> Trial | None:
-        """The repeat to train next: one that was begun, or a new one."""
-        for trial in self.trials.values():
-            if trial.repeat_of is not None and trial.state in ("ready", "paused"):
-                return trial if purse.fits(self._cost(trial, self.config.epochs)) else None
-        for trial in due_repeats(list(self.trials.values()), self.config, self._repeats(purse)):
-            if purse.fits(self._cost_of_another(trial)):
-                return self._add_repeat(trial)
-        return None
-
-    def _repeats(self, purse: Purse) -> int:
-        """How many trainings to repeat in all."""
-        if self.config.repeats is not None:
-            return self.config.repeats
-        return purse.repeats(SAFETY * self._seconds_per_epoch() * self.config.epochs)
-
-    def _may_explore(self, purse: Purse) -> bool:
-        """Whether there is budget, and something new to find, beyond what is kept for the end."""
-        waiting = [trial for trial in self.trials.values() if self._below_first_rung(trial)]
-        coming = any(trial.state in ("new", "measuring", "training") for trial in self.trials.values())
-        typical = SAFETY * self._seconds_per_epoch() * self.levels[0]
-        first = max((self._cost(trial, self.levels[0]) for trial in waiting), default=typical)
-        if not purse.fits(first, self._reserve(purse)):
-            return False
-        return bool(waiting) or coming or (purse.trials_left and not self.exhausted_space)
-
-    def _below_first_rung(self, trial: Trial) -> bool:
-        """Whether it waits for its first rung: never trained, or stopped on the way. Repeats know no rungs."""
-        waits = trial.state in ("ready", "paused") and trial.repeat_of is None
-        return waits and len(trial.epochs) < self.levels[0]
+            found = next_finalist(costs, purse, seen, partial(self._think, self.strategy.finalists), FINAL_SESSIONS)
+        if found is None:
+            return None
+        return (self._add_repeat(found.trial) if found.again else found.trial), found.until
 
     def _wants_trial(self, purse: Purse) -> bool:
         if self.exhausted_space or not purse.trials_left:
             return False
-        return self._think(self.strategy.wants, self._seen()[0], self.runner.slots)
+        return self._think(self.strategy.wants, list(self._seen().values()), self.runner.slots)
 
-    def _outside(self, numbers: list[int]) -> list[Trial]:
-        """Known designs that are no points of the space and wait for their first rung."""
-        inside = set(numbers)
-        return [t for t in self.trials.values() if t.number not in inside and self._below_first_rung(t)]
-
-    def _cost_of_baseline(self) -> float:
-        """Expected seconds until the stock model is complete; 0 once it is being completed."""
-        for trial in self.trials.values():
-            if trial.preset == self.baseline and trial.state in ("new", "measuring", "ready", "paused"):
-                return self._cost(trial, self.levels[-1])
-        return 0.0
-
-    def _cost_of_repeats(self, purse: Purse) -> float:
-        """Expected seconds of the repeats that are still to do, those that run not counted."""
-        trials, count = list(self.trials.values()), self._repeats(purse)
-        begun = [trial for trial in trials if trial.repeat_of is not None]
-        due = due_repeats(trials, self.config, count)
-        unknown = max(count - len(begun) - len(due), 0)  # of what is not complete yet
-        return (
-            sum(self._cost(trial, self.config.epochs) for trial in begun if trial.state in ("ready", "paused"))
-            + sum(map(self._cost_of_another, due))
-            + unknown * SAFETY * self._seconds_per_epoch() * self.config.epochs
-        )
-
-    def _cost_of_another(self, trial: Trial) -> float:
-        """Expected seconds of training `trial` once more from the start."""
-        return SAFETY * self._seconds_per_epoch(trial) * self.config.epochs
-
-    def _reserve(self, purse: Purse) -> float:
-        repeats = self._cost_of_repeats(purse)
-        if len(self.levels) == 1:
-            return purse.share(repeats)  # every training is a full one
-        return purse.reserve(SAFETY * self._seconds_per_epoch() * (self.levels[-1] - self.levels[0]), repeats)
-
-    def _cost(self, trial: Trial, until: int) -> float:
-        """Expected seconds of training `trial` on to epoch `until`."""
-        return SAFETY * self._seconds_per_epoch(trial) * (until - len(trial.epochs))
-
-    def _seconds_per_epoch(self, trial: Trial | None = None) -> float:
-        """Of this trial, or else typical of those trained so far (upper quartile); 0 before there are any."""
-        if trial and trial.epochs:
-            # The first epoch includes set-up.
-            return statistics.fmean(epoch.seconds for epoch in trial.epochs[1:] or trial.epochs)
-        known = [self._seconds_per_epoch(other) for other in self.trials.values() if other.epochs]
-        return float(np.quantile(known, 0.75)) if known else 0.0
+    def _costs(self) -> Costs:
+        return Costs(tuple(self.trials.values()), self.config)
 
     def _propose(self) -> Trial | None:
-        """A new trial: known designs first, then whatever the sampler says; None if nothing new was found."""
-        tried = {trial.architecture.key for trial in self.trials.values()}
+        """A new trial; None if nothing new was found."""
+        tried = {trial.architecture.key for trial in asked(self.trials.values())}
         number = len(self.trials)
-        space = self.config.space
-        for name, preset in known_designs(space, self.baseline, self.config.imgsz).items():
-            if preset.key not in tried and (name == self.baseline or not self._too_complex(preset)):
-                return self._add(preset, f"preset:{name}", number)
-        for choices, origin in self._candidates(number):
-            architecture = space.architecture(choices)
-            if architecture.key not in tried and not self._too_complex(architecture):
-                return self._add(architecture, f"sampler:{origin}", number)
-        return None
+        found = propose(self.config, tried, number, self._suggested)
+        return self._add(*found, number) if found else None
 
-    def _candidates(self, number: int) -> Iterator[tuple[Choices, str]]:
-        """What the sampler proposes, then chance, then steps within the limits; with who proposes it.
+    def _suggested(self) -> Iterator[Choices]:
+        """The sampler's choices, best first."""
+        for codes in self._think(self.strategy.candidates, list(self._seen().values())):
+            yield self.grid.values(codes)
 
-        Chance finds what is left sooner than a model that repeats itself. Under tight limits even chance fails: then
-        one walks, a part at a time, from the smallest design through those that keep the limits.
-        """
-        space = self.config.space
-        for codes in self._think(self.strategy.candidates, self._seen()[0]):
-            yield self.grid.values(codes), self.config.sampler
-        rng = np.random.default_rng((self.config.seed, number))
-        for _ in range(BY_CHANCE):
-            yield space.sample(rng), "random"
-        if (here := self._smallest()) is None or space.size == 1:
-            return
-        yield here, "walk"
-        for _ in range(BY_WALK):
-            step = space.mutate(here, rng)
-            if not self._too_complex(space.architecture(step)):
-                here = step
-                yield here, "walk"
-
-    def _smallest(self) -> Choices | None:
-        """The smallest design of the space that keeps all limits on size; without limits, the smallest."""
-        config = self.config
-        for metric in ("params", "gflops"):
-            design = smallest(config.space, len(config.dataset.names), config.imgsz, metric)
-            if not self._too_complex(design):
-                return config.space.choices_of(design)
-        return None
-
-    def _too_complex(self, architecture: Architecture) -> str:
-        """Which limit on size it would break, known before it is built; empty if none, or if it cannot be known."""
-        limits = [limit for limit in self.config.limits if limit.metric != "latency_ms"]
-        if not limits:
-            return ""
-        try:
-            size = predict_size(architecture, len(self.config.dataset.names), self.config.imgsz_of(architecture))
-        except Exception:  # a block that does not build: its trial says why
-            return ""
-        return too_complex(limits, size)
-
-    def _seen(self) -> tuple[list[Seen], list[int]]:
-        """All trials that are points of the space, without repeats, as decisions see them, and their numbers."""
+    def _seen(self) -> dict[int, Seen]:
+        """All trials that are points of the space, as decisions see them, by number."""
         targets = [target.name for target, _ in self.config.targets]
-        seen, numbers = [], []
-        for trial in self.trials.values():
-            if trial.repeat_of is not None:
-                continue
+        costs, seen = self._costs(), {}
+        for trial in asked(self.trials.values()):
             if trial.number not in self._codes_of:
                 self._codes_of[trial.number] = self._codes(trial.architecture)
             if (codes := self._codes_of[trial.number]) is None:
                 continue
             reached = trial.reached(self.levels)
             measured = trial.state not in ("new", "measuring") and all(name in trial.latencies for name in targets)
-            seen.append(
-                Seen(
-                    codes=codes,
-                    latencies_ms=tuple(trial.latencies[name].latency_ms for name in targets) if measured else (),
-                    accuracies=reached,
-                    heading=min(len(reached), len(self.levels) - 1) if trial.state == "training" else None,
-                    over=not trial.alive or len(reached) == len(self.levels),
-                    epoch_s=self._seconds_per_epoch(trial) if trial.epochs else None,
-                    scores=trial.scores,
-                )
+            seen[trial.number] = Seen(
+                codes=codes,
+                latencies_ms=tuple(trial.latencies[name].latency_ms for name in targets) if measured else (),
+                accuracies=reached,
+                heading=min(len(reached), len(self.levels) - 1) if trial.state == "training" else None,
+                over=not trial.alive or len(reached) == len(self.levels),
+                epoch_s=costs.per_epoch(trial) if trial.epochs else None,
+                scores=trial.scores,
             )
-            numbers.append(trial.number)
-        return seen, numbers
+        return seen
 
     def _codes(self, architecture: Architecture) -> tuple[int, ...] | None:
         choices = self.config.space.choices_of(architecture)
@@ -471,6 +355,12 @@ class SearchLoop:
         self._move(replace(repeat, complexity=trial.complexity, latencies=trial.latencies), "ready")
         return self.trials[repeat.number]
 
+    def _add_parent(self) -> Trial:
+        """The stock model, to be trained for its weights; its measurements are those of the stock trial."""
+        parent = self._add(stock_design(self.config), f"parent:{self.baseline}", len(self.trials))
+        self._move(parent, "ready")
+        return self.trials[parent.number]
+
     def _seed(self, trial: Trial) -> int:
         """The search's own, or for a repeat one that no other training of the architecture has."""
         if trial.repeat_of is None:
@@ -480,8 +370,8 @@ class SearchLoop:
 
     def _measure(self) -> None:
         """Start the measurements that are due, as many at once as there are targets."""
-        most = len(self._distinct())
-        for target, _ in self._distinct():
+        most = len(distinct(self.config.targets))
+        for target, _ in distinct(self.config.targets):
             if is_suspect(self.devices[target.name]) and not self._is_measuring(target=target.name):
                 calibration = self.calibrations[target.name, self.config.imgsz]
                 self._submit("check", None, partial(check_target, target, calibration), target)
@@ -516,17 +406,12 @@ class SearchLoop:
     def _unknown(self, trial: Trial) -> list[Target]:
         """Targets on which no search has measured it yet; of several names of the same, the first."""
         unknown = []
-        for target, fingerprint in self._distinct():
+        for target, fingerprint in distinct(self.config.targets):
             if known := self._known_latency(trial, fingerprint):
                 self._set_latency(trial.number, fingerprint, known)
             else:
                 unknown.append(target)
         return unknown
-
-    def _distinct(self) -> list[tuple[Target, str]]:
-        """Targets with their fingerprints: one device that is set up in one way may have several names."""
-        first = {fingerprint: target for target, fingerprint in reversed(self.config.targets)}
-        return [(target, fingerprint) for target, fingerprint in self.config.targets if first[fingerprint] is target]
 
     def _set_latency(self, number: int, fingerprint: str, latency: Latency | None) -> None:
         """Under every name of the target; None: there is none any more."""
@@ -569,21 +454,11 @@ class SearchLoop:
         return None
 
     def _confirmations(self) -> Iterator[tuple[Trial, Target, int]]:
-        """What should be timed in more processes, and in how many.
-
-        All that lost its latency, since the device was not as it should be; the front, in a second process; and once
-        there is nothing left to train, finalists and the stock model in five.
-        """
-        trials = list(self.trials.values())
+        """What should be timed in more processes, and in how many; finalists once there is nothing left to train."""
         wanted = FINAL_SESSIONS if self._only_finalists_left() else FRONT_SESSIONS
-        for target, _ in self._distinct():
-            shown = self._finalists(target.name)
-            for trial in trials:
-                if trial.state in ("new", "measuring", "rejected", "failed") or trial.repeat_of is not None:
-                    continue
-                known = trial.latencies.get(target.name)
-                missing = 1 if known is None else wanted - known.sessions if trial.number in shown else 0
-                if missing > 0 and self._confirmed[trial.number, target.name] < FRONT_SESSIONS + 1:
+        for target, _ in distinct(self.config.targets):
+            for trial, missing in sessions_missing(self._costs(), target.name, wanted):
+                if self._confirmed[trial.number, target.name] < FRONT_SESSIONS + 1:
                     yield trial, target, missing
 
     def _only_finalists_left(self) -> bool:
@@ -594,29 +469,9 @@ class SearchLoop:
         """Finalists whose exported file is to be validated, in the end."""
         if not self._only_finalists_left():
             return
-        for target, _ in self._distinct():
-            for number in sorted(self._finalists(target.name)):
-                trial = self.trials[number]
-                if target.name not in trial.deployed and (number, target.name) not in self._validated:
-                    yield trial, target
-
-    def _finalists(self, target: str) -> set[int]:
-        """Numbers of the front's members on a target, and of the stock model once it is complete."""
-        trials = list(self.trials.values())
-        members = [*front_trials(trials, target), *baselines(complete(trials, target), self.config, target)]
-        return {trial.number for trial in members}
-
-    def _cost_of_confirming(self, purse: Purse) -> float:
-        """Expected seconds of timing and validating the finalists so far; 0 where that takes much of the budget."""
-        seconds = 0.0
-        for target, _ in self._distinct():
-            for number in self._finalists(target.name):
-                latency = self.trials[number].latencies[target.name]
-                took = sum(latency.conditions.get("seconds", {}).values())
-                seconds += took * max(FINAL_SESSIONS - latency.sessions, 0)
-                if target.name not in self.trials[number].deployed:  # about as long again in PyTorch
-                    seconds += VALIDATION_S + 2 * self.config.dataset.val_images * latency.median_ms / 1e3
-        return seconds if purse.share(seconds) <= FINAL_SHARE else 0.0
+        for trial, target in finalists(self._costs()):
+            if target.name not in trial.deployed and (trial.number, target.name) not in self._validated:
+                yield trial, target
 
     def _are_ready(self, targets: Sequence[Target]) -> bool:
         """Whether all can be measured on now."""
@@ -660,12 +515,18 @@ class SearchLoop:
             scratch=checkpoint.parent,
             images=self.scratch / "images",
             known=len(trial.epochs),
+            rungs=self.levels,
+            parents=parents_of(
+                trial, list(self.trials.values()), self.config, partial(self.repository.checkpoint, self.search)
+            ),
+            subset=self.config.subset,
+            small_imgsz=self.config.small_imgsz,
             threads=self.threads,
             gpu=self.on_gpu,
             gpu_share=min(self.config.gpus_per_trial, 1.0),
-            arguments=self.config.training,
+            arguments=self.config.training | ({"batch": trial.batch} if trial.batch else {}),
         )
-        expected = self._cost(trial, until)
+        expected = self._costs().of(trial, until)
         self._move(trial, "training")
         self._submit("train", trial, partial(train, request), expected_s=expected)
 
@@ -712,9 +573,13 @@ class SearchLoop:
             case Epoch() as epoch if trial:
                 self.repository.add_epoch(trial, epoch)
                 self._update(replace(trial, epochs=(*trial.epochs, epoch)))
+            case FirstWeights() as weights if trial:
+                self.repository.set_weights(trial, weights)
+                self._update(replace(trial, weights=weights))
             case Complexity() as complexity if trial:
-                self.repository.set_complexity(trial, complexity)
-                self._update(replace(trial, complexity=complexity))
+                for other in [one for one in self.trials.values() if one.architecture == trial.architecture]:
+                    self.repository.set_complexity(other, complexity)
+                    self._update(replace(other, complexity=complexity))
             case Scores() as scores if trial:
                 self.repository.set_scores(trial, scores.values)
                 self._update(replace(trial, scores=scores.values))
@@ -739,12 +604,17 @@ class SearchLoop:
                 where = (other.architecture, classes, self.config.imgsz_of(other.architecture), latency.fingerprint)
                 now = combine(self.repository.sessions(*where))
                 self._set_latency(other.number, latency.fingerprint, now)
-                if not now and other.state == "ready" and other.repeat_of is None:
+                if not now and other.state == "ready" and is_design(other):
                     self._move(self.trials[other.number], "new")
 
     def _after(self, key: str, job: _Job, trial: Trial | None) -> None:
         """What follows from the end of a piece of work."""
         for failure in job.failures:
+            if failure.cause == "data_changed":
+                raise SearchError(
+                    f"{failure.message}; accuracies would not compare. Nothing is lost: put the data back as it was, "
+                    f"and go on with nas-yolo resume {self.search.name}, or start a new search"
+                )
             if failure.cause == "device_changed":
                 raise SearchError(
                     f"{failure.message}; its latencies would not compare. Put it back as it was and go on with "
@@ -777,14 +647,19 @@ class SearchLoop:
         self._move(trial, "rejected" if reason else "ready", reason)
 
     def _after_failure(self, trial: Trial, job: _Job) -> None:
-        """Try again after a crash, which may have been the machine's; anything else would only happen again.
+        """Try again after a crash, which may have been the machine's, and once with half the batch if memory ran out.
 
+        Anything else would only happen again.
         A device that is away is no fault of the trial's, which waits for it.
         """
         own = [failure for failure in job.failures if failure.cause not in AWAY]
         attempts = sum(past.cause in MENDABLE for past in trial.failures)
         if not own or (own[-1].cause in MENDABLE and attempts < ATTEMPTS):
             self._move(self._settled(trial), self._settled(trial).state)
+        elif job.kind == "train" and own[-1].cause == "oom" and (batch := half_batch(trial, self.config.training)):
+            self.repository.set_batch(trial, batch)
+            settled = self._settled(replace(trial, batch=batch))
+            self._move(settled, settled.state)
         else:
             self._move(trial, "failed", f"{own[-1].cause}: {own[-1].message}")
         failed = [other for other in self.trials.values() if other.state == "failed"]
@@ -801,8 +676,8 @@ class SearchLoop:
         """The trial as it stands once nothing works on it."""
         if trial.state == "measuring":
             return replace(trial, state="new")
-        if trial.state == "new" and trial.repeat_of is not None:
-            return replace(trial, state="ready")  # it is measured as the trial that it repeats
+        if trial.state == "new" and not is_design(trial):
+            return replace(trial, state="ready")  # it is measured as the trial that it repeats, or the stock model, is
         if trial.state == "training":
             return replace(trial, state="paused" if trial.epochs else "ready")
         return trial

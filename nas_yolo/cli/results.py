@@ -63,8 +63,16 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
     from rich.table import Table
 
     from nas_yolo.config import SearchConfig
-    from nas_yolo.report.tables import latency_text, origin_text
-    from nas_yolo.results import asked, budget_document, trial_document, trust_document, trust_text
+    from nas_yolo.report.tables import batch_text, inherited_text, latency_text, origin_text
+    from nas_yolo.results import (
+        asked,
+        budget_document,
+        inherits,
+        trial_document,
+        trust_document,
+        trust_text,
+        weights_text,
+    )
 
     repository = open_repository(url)
     search = repository.search(name)
@@ -88,6 +96,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
                 "name": search.name,
                 "state": search.state,
                 "worked_on": worked_on,
+                "weights": weights_text(trials, config),
                 "budget": budget,
                 "spent": {
                     "wall_seconds": spent.wall_seconds,
@@ -108,6 +117,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
     times = [f"ms on {name}" for name in names]
     table = Table("trial", "state", "epochs", "mAP50-95", *times, "params M", "from", box=SIMPLE_HEAD)
     for trial in trials:
+        inherited = f"{inherited_text(trial)} inherited" if inherits(trial) else ""
         table.add_row(
             str(trial.number),
             trial.state,
@@ -115,7 +125,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
             f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-",
             *(latency_text(trial.latencies[name]) if name in trial.latencies else "-" for name in names),
             f"{trial.complexity.params / 1e6:.2f}" if trial.complexity else "-",
-            f"{origin_text(trial)}\n{trial.reason}".strip(),
+            "\n".join(filter(None, [origin_text(trial), inherited, batch_text(trial), trial.reason])),
         )
     screen.print(table)
     screen.print(trust_text(trials, config), soft_wrap=True)

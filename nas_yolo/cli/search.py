@@ -73,6 +73,31 @@ EXAMPLES = """
 @click.option("--epochs", default=100, show_default=True, help="Of a full training.")
 @click.option("--limit", "limits", multiple=True, metavar="TEXT", help='E.g. "latency_ms<=12", "params_m<=3".')
 @click.option(
+    "--pretrained",
+    metavar="W",
+    help="Begin trainings with the weights of this Ultralytics checkpoint: a file, or a name such as yolov8n.pt, which "
+    "is downloaded.",
+)
+@click.option(
+    "--inherit/--from-scratch",
+    "inherit",
+    default=None,
+    help="Begin trainings with the weights of the stock model, which is trained first on your data; or with random "
+    "ones. Default: inherit.",
+)
+@click.option(
+    "--subset",
+    default=1.0,
+    show_default=True,
+    help="Share of the training images that the first rung sees; grows to 1.",
+)
+@click.option("--small-imgsz", type=int, help="Image size of trainings below the last rung, pixels. Default: --imgsz.")
+@click.option(
+    "--trial-time",
+    metavar="AMOUNT",
+    help="End a training after this time, e.g. 2h, while no other tells how long one should take. Default: never.",
+)
+@click.option(
     "--sampler",
     default="frontier",
     show_default=True,
@@ -136,6 +161,7 @@ def resume_command(name: str, budgets: tuple[str, ...], url: str | None, as_json
         check_devices(parsed)
         search = repository.set_config(search, search.config | {"budgets": [budget.text for budget in parsed]})
     check_dataset(search)
+    check_pretrained(search)
     check_targets(search)
     run_search(repository, search, as_json)
 
@@ -157,6 +183,11 @@ def make_config(
     seed: int = 0,
     warm_start: bool = True,
     repeats: int | None = None,
+    pretrained: str | None = None,
+    inherit: bool | None = None,
+    subset: float = 1.0,
+    small_imgsz: int | None = None,
+    trial_time: str | None = None,
     targets_file: Path | None = None,
     with_postprocess: bool = False,
 ) -> SearchConfig:
@@ -169,7 +200,7 @@ def make_config(
     from evaluators.latency import fingerprint_of
     from evaluators.target import get_target
     from nas_yolo.budget import parse_budget
-    from nas_yolo.config import SearchConfig
+    from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig, Weights
     from nas_yolo.objective import check_feasible, parse_limit
     from nas_yolo.packing import fixed_batch
     from nas_yolo.samplers import check_sampler
@@ -181,6 +212,10 @@ def make_config(
         raise UserError(f"--imgsz {imgsz} must be a multiple of 32, e.g. {max(round(imgsz / 32), 1) * 32}")
     if epochs < 1:
         raise UserError(f"--epochs {epochs} must be at least 1")
+    if not 0 < subset <= 1:
+        raise UserError(f"--subset {subset:g} must be above 0 and at most 1, e.g. 0.25")
+    if pretrained is not None and inherit is False:
+        raise UserError("give --pretrained or --from-scratch, not both")
     if runner not in ("ray", "local"):
         raise UserError(unknown("runner", runner, ("ray", "local")))
     parsed_budgets = tuple(map(parse_budget, budgets))
@@ -194,11 +229,18 @@ def make_config(
     sizes = loaded.choices.get("imgsz", (imgsz,))
     if imgsz not in sizes:
         raise UserError(f"--imgsz {imgsz}, for the stock model, must be one that the space chooses from: {sizes}")
+    smallest = min(map(int, sizes))
+    if small_imgsz is not None and not (32 <= small_imgsz <= smallest and small_imgsz % 32 == 0):
+        raise UserError(f"--small-imgsz {small_imgsz} must be a multiple of 32, from 32 to {smallest}")
     check_feasible(parsed_limits, loaded, len(dataset.names), imgsz)
     arguments = parse_training(training)
     if gpus_per_trial == "auto":
         fixed_batch(arguments)
     check_devices(parsed_budgets)
+    checkpoint = None if pretrained is None else find_checkpoint(pretrained)
+    weights: Weights = DEFAULT_WEIGHTS
+    if pretrained is not None or inherit is not None:
+        weights = "scratch" if inherit is False else "inherited"
     identities = {target.name: ask_target(target) for target in chosen}
     return SearchConfig(
         dataset=dataset,
@@ -218,6 +260,11 @@ def make_config(
         packing={} if gpus_per_trial == "auto" and runner == "ray" else None,
         warm_start=warm_start,
         repeats=repeats,
+        weights=weights,
+        pretrained=checkpoint,
+        subset=subset,
+        small_imgsz=small_imgsz,
+        trial_time_s=None if trial_time is None else parse_time(trial_time),
     )
 
 
@@ -232,6 +279,52 @@ def parse_training(given: tuple[str, ...]) -> dict[str, Any]:
 
     reason = "is decided by the search itself (see nas-yolo search --help)"
     return parse_arguments(given, dict.fromkeys(OWN_ARGUMENTS, reason), "--train ")
+
+
+def parse_time(text: str) -> float:
+    """Read `--trial-time`, e.g. `2h`, as seconds.
+
+    Raises:
+        UserError: If it is not of that form.
+    """
+    from nas_yolo.budget import parse_budget
+    from search_spaces import UserError
+
+    budget = parse_budget(text)
+    if budget.kind != "wall":
+        raise UserError(f"--trial-time {text!r} must be a time, e.g. 2h or 30min")
+    return budget.limit
+
+
+def find_checkpoint(given: str) -> str:
+    """The absolute path of a checkpoint; one that is only named is downloaded, as Ultralytics does.
+
+    Raises:
+        UserError: If it is not there and cannot be downloaded.
+    """
+    import platformdirs
+
+    from search_spaces import UserError
+
+    path = Path(given).expanduser()
+    if path.is_file():
+        return str(path.resolve())
+    if path.name != given:
+        raise UserError(f"--pretrained {given} does not exist; give an Ultralytics checkpoint, e.g. yolov8n.pt")
+    from ultralytics.utils.downloads import attempt_download_asset
+
+    folder = Path(platformdirs.user_cache_dir("nas-yolo")) / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        found = Path(attempt_download_asset(folder / given))
+    except Exception:  # of many libraries, and of the network
+        found = folder / given
+    if not found.is_file():
+        raise UserError(
+            f"--pretrained {given} is no file here, and could not be downloaded; give the path of an Ultralytics "
+            "checkpoint, or its name (e.g. yolov8n.pt) where there is a network"
+        )
+    return str(found.resolve())
 
 
 def check_devices(budgets: tuple[Budget, ...] | list[Budget]) -> None:
@@ -262,6 +355,20 @@ def check_dataset(search: Search) -> None:
             f"the data of {known.file} changed since search {search.name!r} began; its accuracies would not compare: "
             "restore the data, or start a new search"
         )
+
+
+def check_pretrained(search: Search) -> None:
+    """Refuse to go on without the checkpoint that trainings begin with.
+
+    Raises:
+        UserError: If it is gone.
+    """
+    from nas_yolo.config import SearchConfig
+    from search_spaces import UserError
+
+    pretrained = SearchConfig.from_document(search.config).pretrained
+    if pretrained is not None and not Path(pretrained).is_file():
+        raise UserError(f"{pretrained}, with which the trainings of {search.name!r} begin, is gone: put it back")
 
 
 def ask_target(target: Target) -> dict[str, Any]:

@@ -37,12 +37,14 @@ def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> T
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for heading in ("trial", "mAP50-95", "latency ms", "params M", "GFLOPs"):
         table.add_column(heading, justify="right", no_wrap=True)
+    if config.weights == "inherited":
+        table.add_column("inherited", justify="right", no_wrap=True)
     table.add_column("from; blocks P2 to P5: name-width×depth")
     members = front_trials(trials, target)
     captions = []
     for faster, trial in zip([None, *members], members, strict=False):
         doubt = faster is not None and alike(trials, faster, trial)
-        _add_row(table, trial, target, " ~" if doubt else "")
+        _add_row(table, trial, config, target, " ~" if doubt else "")
         if doubt:
             captions = ["~: cannot be told apart from the row above"]
     captions += [text for trial in members if (text := deployed_text(trial, target))]
@@ -50,11 +52,11 @@ def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> T
     for trial in baselines(trials, config):
         if trial not in members and target in trial.latencies:
             table.add_section()
-            _add_row(table, trial, target)
+            _add_row(table, trial, config, target)
     return table
 
 
-def _add_row(table: Table, trial: Trial, target: str, doubt: str = "") -> None:
+def _add_row(table: Table, trial: Trial, config: SearchConfig, target: str, doubt: str = "") -> None:
     complexity = trial.complexity
     accuracy = f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-"
     if trial.state != "complete":
@@ -65,6 +67,7 @@ def _add_row(table: Table, trial: Trial, target: str, doubt: str = "") -> None:
         latency_text(trial.latencies[target]),
         f"{complexity.params / 1e6:.2f}" if complexity else "-",
         f"{complexity.gflops:.3g}" if complexity else "-",
+        *([inherited_text(trial)] if config.weights == "inherited" else []),
         origin_text(trial) if trial.preset else f"{origin_text(trial)}: {blocks_text(trial)}",
     )
 
@@ -81,8 +84,21 @@ def deployed_text(trial: Trial, target: str) -> str:
 
 
 def origin_text(trial: Trial) -> str:
-    """Name of the preset or of the sampler; of a repeat, which trial it trains again."""
-    return trial.origin.partition(":")[2] if trial.repeat_of is None else f"repeat of {trial.repeat_of}"
+    """Name of the preset or of the sampler; of a repeat, which trial it trains again; of a parent, what it is for."""
+    if trial.repeat_of is not None:
+        return f"repeat of {trial.repeat_of}"
+    name = trial.origin.partition(":")[2]
+    return f"{name}, for first weights" if trial.is_parent else name
+
+
+def inherited_text(trial: Trial) -> str:
+    """Share of its first weights that were inherited; a dash before it is known."""
+    return "-" if trial.weights is None else f"{trial.weights.share:.0%}"
+
+
+def batch_text(trial: Trial) -> str:
+    """A sentence if its batch is not the search's; else nothing."""
+    return "" if trial.batch is None else f"batch of {trial.batch}: memory had run out"
 
 
 def blocks_text(trial: Trial) -> str:

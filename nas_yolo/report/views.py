@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_yolo.budget import Budget
-from nas_yolo.report.tables import duration, front_table, latency_text, origin_text
+from nas_yolo.report.tables import batch_text, duration, front_table, latency_text, origin_text
 from nas_yolo.results import front_trials
 from nas_yolo.search import Snapshot
 from storage import Trial
@@ -84,8 +84,9 @@ def trial_line(trial: Trial) -> str:
     several = len(trial.latencies) > 1
     for name, latency in trial.latencies.items():
         parts.append(f"{latency_text(latency)} ms{f' on {name}' if several else ''}")
-    if trial.epochs:
-        parts.append(f"mAP50-95 {trial.map50_95:.3f} after {len(trial.epochs)} epochs")
+    if validated := [epoch for epoch in trial.epochs if epoch.map50_95 is not None]:
+        parts.append(f"mAP50-95 {validated[-1].map50_95:.3f} after {validated[-1].epoch} epochs")
+    parts += filter(None, [batch_text(trial)])
     if trial.reason:
         parts.append(trial.reason)
     return "  ".join(parts)

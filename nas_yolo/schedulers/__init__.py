@@ -17,7 +17,7 @@ __all__ = ["get_strategy", "rungs"]
 def get_strategy(
     sampler: str,
     grid: Grid,
-    costs: tuple[int, ...],
+    costs: tuple[float, ...],
     seed: int,
     limit_ms: float = math.inf,
     earlier: Sequence[Earlier] = (),

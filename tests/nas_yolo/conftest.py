@@ -23,7 +23,14 @@ def trainings_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def finished(few_digits: Path, database: str) -> tuple[Repository, Search]:
     """A search whose rows were written by hand: stock, a faster and better net, a slow one, one that waits."""
     config = make_config(
-        data=str(few_digits), targets=("cpu",), budgets=("2h",), space="yolov8n", imgsz=64, epochs=3, runner="local"
+        data=str(few_digits),
+        targets=("cpu",),
+        budgets=("2h",),
+        space="yolov8n",
+        imgsz=64,
+        epochs=3,
+        runner="local",
+        inherit=False,
     )
     repository = Repository(database)
     search = repository.create_search("done", config.document())

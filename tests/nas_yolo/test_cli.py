@@ -16,12 +16,13 @@ import yaml
 from click.testing import CliRunner, Result
 
 from evaluators.complexity import predict_size
-from evaluators.evaluation import Epoch
+from evaluators.evaluation import Epoch, FirstWeights
 from nas_yolo.cli import main
-from nas_yolo.cli.search import make_config
+from nas_yolo.cli.search import check_pretrained, make_config
+from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig
 from search_spaces import Architecture
 from search_spaces.space_file import list_spaces, load_preset, load_space, presets
-from storage import Repository, Search
+from storage import Repository, Search, default_url
 
 SPACE = Path(__file__).parent / "space.yaml"
 
@@ -201,6 +202,91 @@ def test_the_number_of_repeats(search: Callable[..., Result], few_digits: Path) 
     given = {"data": str(few_digits), "targets": ("cpu",), "budgets": ("2h",), "space": str(SPACE), "runner": "local"}
     assert [make_config(**given, repeats=repeats).repeats for repeats in (None, 0, 3)] == [None, 0, 3]
     assert search(repeats=-1).exit_code == 2
+
+
+def test_where_first_weights_come_from(
+    search: Callable[..., Result], few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"data": str(few_digits), "targets": ("cpu",), "budgets": ("2h",), "space": str(SPACE), "runner": "local"}
+    file = tmp_path / "mine.pt"
+    file.touch()
+    monkeypatch.chdir(tmp_path)
+    config = make_config(**given, pretrained="mine.pt", subset=0.25, small_imgsz=320, trial_time="2h")
+    assert (config.weights, config.pretrained) == ("inherited", str(file.resolve()))
+    assert (config.subset, config.small_imgsz, config.trial_time_s) == (0.25, 320, 7200)
+    assert SearchConfig.from_document(json.loads(json.dumps(config.document()))) == config
+    asked = [make_config(**given, inherit=inherit) for inherit in (None, True, False)]
+    assert [one.weights for one in asked] == [DEFAULT_WEIGHTS, "inherited", "scratch"]
+    old = config.document()
+    for key in ("weights", "pretrained", "subset", "small_imgsz", "trial_time_s"):
+        del old[key]
+    assert SearchConfig.from_document(old) == make_config(**given, inherit=False)
+
+    both = ("search", "--data", few_digits, "--target", "cpu", "--budget", "2h", "--pretrained", file, "--from-scratch")
+    refused(invoke(*both), "give --pretrained or --from-scratch, not both")
+    refused(search(pretrained=tmp_path / "none.pt"), "none.pt does not exist; give an Ultralytics checkpoint")
+
+    def offline(*_: object) -> str:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", offline)
+    refused(search(pretrained="yolov8n.pt"), "--pretrained yolov8n.pt is no file here, and could not be downloaded")
+
+    repository = Repository(default_url())
+    started = repository.create_search("gone", config.document())
+    check_pretrained(started)
+    file.unlink()
+    refused(invoke("resume", "gone"), "mine.pt, with which the trainings of 'gone' begin, is gone")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fragment"),
+    [
+        ("subset", 0, "--subset 0 must be above 0 and at most 1"),
+        ("subset", 1.5, "--subset 1.5 must be above 0 and at most 1"),
+        ("small-imgsz", 48, "--small-imgsz 48 must be a multiple of 32, from 32 to 64"),
+        ("small-imgsz", 96, "--small-imgsz 96 must be a multiple of 32, from 32 to 64"),
+        ("trial-time", "2gpu-h", "--trial-time '2gpu-h' must be a time"),
+        ("trial-time", "soon", "'soon' is not readable"),
+    ],
+)
+def test_fidelities_and_times_out_of_range(
+    search: Callable[..., Result], option: str, value: object, fragment: str
+) -> None:
+    refused(search(**{option: value}), fragment)
+
+
+def test_front_and_status_say_what_trainings_began_with(
+    finished: tuple[Repository, Search], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    repository, search = finished
+    assert "Trainings: from scratch." in invoke("front", "done").output
+    assert "inherited" not in invoke("front", "done").output
+    repository.set_config(search, search.config | {"weights": "inherited"})
+    parent = repository.add_trial(search, 4, load_preset("yolov8n"), "parent:yolov8n")
+    for epoch in (1, 2, 3):
+        repository.add_epoch(parent, Epoch(epoch, 0.9, 0.9, 1.0, 1.0))
+    repository.set_trial_state(parent, "complete")
+    trials = repository.trials(search)
+    for trial, share in zip(trials, (1.0, 0.87, 0.45), strict=False):
+        repository.set_weights(trial, FirstWeights(("yolov8n",), share))
+    repository.set_batch(trials[1], 4)
+
+    regime = "first weights from yolov8n, trained 3 epochs on this data"
+    for command in ("front", "status"):
+        output = invoke(command, "done").output
+        assert f"Trainings: {regime}." in output
+        for share in ("100%", "87%", "45%"):
+            assert share in output
+        document = json.loads(invoke(command, "done", "--json").stdout)
+        assert document["weights"] == regime
+    assert document["trials"][1]["weights"] == {"parents": ["yolov8n"], "share": 0.87}
+    assert (document["trials"][3]["weights"], document["trials"][1]["batch"]) == (None, 4)
+    assert "yolov8n, for first weights" in output
+    assert "batch of 4: memory had run out" in output
+    (row,) = json.loads(invoke("list", "--json").stdout)
+    assert (row["trials"], row["complete"]) == (4, 3)
 
 
 def test_status_and_list(finished: tuple[Repository, Search]) -> None:

@@ -71,7 +71,18 @@ def start(few_digits: Path, database: str) -> Iterator[Callable[..., subprocess.
 
     def start(budget: str = "4trials") -> subprocess.Popen[str]:
         command = [*NAS_YOLO, "search", "--name", "one", "--data", str(few_digits), "--target", "cpu"]
-        command += ["--budget", budget, "--space", str(SPACE), "--imgsz", "64", "--epochs", "12", "--json"]
+        command += [
+            "--budget",
+            budget,
+            "--space",
+            str(SPACE),
+            "--imgsz",
+            "64",
+            "--epochs",
+            "12",
+            "--json",
+            "--from-scratch",
+        ]
         command += ["--train", "batch=8", "--train", "nbs=8"]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return started[-1]

@@ -54,6 +54,7 @@ def config(few_digits: Path) -> SearchConfig:
         epochs=4,
         training=TRAINING,
         runner="local",
+        inherit=False,
     )
 
 
@@ -206,6 +207,7 @@ def test_limits_on_size_are_kept_by_every_proposal_but_the_stock_model(
         limits=(f"params<={limit}",),
         training=TRAINING,
         runner="local",
+        inherit=False,
     )
     trials = run(repository.create_search("one", limited.document()))
     assert len(trials) == 6
@@ -267,6 +269,7 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
         epochs=1,
         training=TRAINING,
         runner="local",
+        inherit=False,
     )
     assert config.image_sizes == (32, 64)
     search = repository.create_search("one", config.document())

@@ -49,6 +49,7 @@ def two_targets(few_digits: Path, tmp_path: Path) -> SearchConfig:
         epochs=1,
         training=("batch=16", "nbs=16"),
         runner="local",
+        inherit=False,
     )
 
 

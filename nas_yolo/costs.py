@@ -1,0 +1,142 @@
+"""What trainings and measurements of a search are expected to take, from those it has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+
+from nas_yolo.budget import Purse
+from nas_yolo.config import SearchConfig
+from nas_yolo.results import due_repeats
+from nas_yolo.schedulers import rungs
+from search_spaces.registry import get_family
+from storage import Trial
+
+SAFETY = 1.1  # trainings are planned as that much longer than measured
+VALIDATION_S = 6.0  # what it takes to begin to validate an exported file, about
+FINAL_SHARE = 0.1  # of the budget, at most, that is kept for these
+
+
+@cache
+def _efforts(epochs: int, subset: float, shrunk: float) -> tuple[float, ...]:
+    """What 0, 1, 2 .. epochs take, in epochs of all images at full size; as a `TrainingRequest` is trained.
+
+    Args:
+        epochs: Of a full training.
+        subset: Share of the images that the first rung sees.
+        shrunk: Share of the pixels that rungs below the last see.
+    """
+    levels = rungs(epochs)
+    total = [0.0]
+    for epoch in range(1, epochs + 1):
+        level = sum(epoch > rung for rung in levels[:-1])
+        above = len(levels) - 1 - level
+        images = subset ** (above / (len(levels) - 1)) if above else 1.0
+        total.append(total[-1] + images * (shrunk if above else 1.0))
+    return tuple(total)
+
+
+def rung_efforts(config: SearchConfig) -> tuple[float, ...]:
+    """What training from nothing to each rung takes, in full epochs."""
+    costs = Costs((), config)
+    return tuple(costs.effort(1, level) for level in costs.levels)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Expected seconds, on one slot, as the trials stand.
+
+    Attributes:
+        trials: All, by number.
+        config: Of the search.
+    """
+
+    trials: Sequence[Trial]
+    config: SearchConfig
+
+    def effort(self, first: int, last: int) -> float:
+        """Of epochs `first` to `last`, counted from 1, in epochs of all images at full size: images times pixels."""
+        config = self.config
+        shrunk = (config.small_imgsz / config.imgsz) ** 2 if config.small_imgsz else 1.0
+        efforts = _efforts(config.epochs, config.subset, shrunk)
+        return efforts[last] - efforts[first - 1]
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """The rungs, in epochs."""
+        return rungs(self.config.epochs)
+
+    def per_epoch(self, trial: Trial | None = None) -> float:
+        """Of a full epoch of this trial, or else typical of those trained so far (upper quartile); 0 before any."""
+        if trial and trial.epochs:
+            timed = trial.epochs[1:] or trial.epochs  # the first epoch includes set-up
+            return sum(epoch.seconds for epoch in timed) / self.effort(timed[0].epoch, timed[-1].epoch)
+        return self._typical_s
+
+    @cached_property
+    def _typical_s(self) -> float:
+        known = [self.per_epoch(other) for other in self.trials if other.epochs]
+        return float(np.quantile(known, 0.75)) if known else 0.0
+
+    def of(self, trial: Trial, until: int) -> float:
+        """Of training `trial` on to epoch `until`."""
+        return SAFETY * self.per_epoch(trial) * self.effort(len(trial.epochs) + 1, until)
+
+    def of_another(self, trial: Trial | None = None) -> float:
+        """Of training `trial` once more from the start, or a typical one."""
+        return SAFETY * self.per_epoch(trial) * self.effort(1, self.config.epochs)
+
+    def of_first_rung(self) -> float:
+        """Of a typical first rung."""
+        return SAFETY * self.per_epoch() * self.effort(1, self.levels[0])
+
+    def of_baseline(self) -> float:
+        """Until the stock model is complete; 0 once it is being completed."""
+        stock = get_family(self.config.space.family).baseline
+        for trial in self.trials:
+            if trial.preset == stock and trial.state in ("new", "measuring", "ready", "paused"):
+                return self.of(trial, self.config.epochs)
+        return 0.0
+
+    def repeats(self, purse: Purse) -> int:
+        """How many trainings to repeat in all."""
+        return purse.repeats(self.of_another()) if self.config.repeats is None else self.config.repeats
+
+    def of_repeats(self, purse: Purse) -> float:
+        """Of the repeats that are still to do, those that run not counted."""
+        count = self.repeats(purse)
+        begun = [trial for trial in self.trials if trial.repeat_of is not None]
+        due = due_repeats(self.trials, self.config, count)
+        unknown = max(count - len(begun) - len(due), 0)  # of what is not complete yet
+        return (
+            sum(self.of(trial, self.config.epochs) for trial in begun if trial.state in ("ready", "paused"))
+            + sum(map(self.of_another, due))
+            + unknown * self.of_another()
+        )
+
+    def reserve(self, purse: Purse) -> float:
+        """Share of the budget to keep for the end."""
+        repeats = self.of_repeats(purse)
+        if len(self.levels) == 1:
+            return purse.share(repeats)  # every training is a full one
+        return purse.reserve(self.of_another() - self.of_first_rung(), repeats)
+
+    def of_confirming(self, purse: Purse, finalists: Iterable[tuple[Trial, str]], sessions: int) -> float:
+        """Of timing finalists, each on a target, and validating them; 0 where that takes much of the budget.
+
+        Args:
+            purse: The budget.
+            finalists: Each with a target's name.
+            sessions: Fresh processes in which each is timed in the end.
+        """
+        seconds = 0.0
+        for trial, target in finalists:
+            latency = trial.latencies[target]
+            took = sum(latency.conditions.get("seconds", {}).values())
+            seconds += took * max(sessions - latency.sessions, 0)
+            if target not in trial.deployed:  # about as long again in PyTorch
+                seconds += VALIDATION_S + 2 * self.config.dataset.val_images * latency.median_ms / 1e3
+        return seconds if purse.share(seconds) <= FINAL_SHARE else 0.0

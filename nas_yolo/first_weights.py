@@ -1,0 +1,89 @@
+"""Where the first weights of trainings come from; the same for all of a search, since they would not compare else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluators.accuracy.training import Parent
+from nas_yolo.budget import Purse
+from nas_yolo.config import SearchConfig
+from nas_yolo.costs import Costs
+from nas_yolo.results import asked
+from search_spaces.architecture import Architecture
+from search_spaces.registry import get_family
+from storage import Trial
+
+PARENT_SHARE = 0.25  # of a budget in time: a parent that takes more leaves too little for what it is to help
+
+
+def wants_parent(trials: Iterable[Trial], config: SearchConfig) -> bool:
+    """Whether the stock model is to be trained first, for its weights: asked for, worth it, and nothing begun."""
+    return config.trains_parent and not any(trial.is_parent or trial.epochs or trial.weights for trial in trials)
+
+
+def coming_parent(trials: Iterable[Trial]) -> Trial | None:
+    """The parent, while there is still something to do with it: until then nothing else is trained."""
+    return next((trial for trial in trials if trial.is_parent and trial.alive), None)
+
+
+def too_dear(parent: Trial, costs: Costs, purse: Purse) -> str:
+    """Why the parent is not trained on; empty if it is. The first epoch includes set-up and tells too little."""
+    share = purse.share(costs.of(parent, costs.config.epochs))
+    if len(parent.epochs) < 2 or share <= PARENT_SHARE:
+        return ""
+    return f"to train it takes {share:.0%} of the budget, over {PARENT_SHARE:.0%}; all trainings begin from scratch"
+
+
+def parents_of(
+    trial: Trial, trials: Sequence[Trial], config: SearchConfig, checkpoint: Callable[[int], Path]
+) -> tuple[Parent, ...]:
+    """What the first weights of a training are taken from; none: from scratch.
+
+    The same for every trial: the stock model trained on this data, or what the user gave. Behind it the nearest
+    complete design, for what the first lacks; a repeat has that of the trial that it repeats, and differs by its seed.
+
+    Args:
+        trial: To be trained.
+        trials: All.
+        config: Of the search.
+        checkpoint: Of the training of a trial, by its number.
+    """
+    if trial.is_parent or config.weights == "scratch":
+        return ()
+    if config.pretrained is not None:
+        first = Parent(Path(config.pretrained).name, Path(config.pretrained))
+    else:
+        stock = next((other for other in trials if other.is_parent and other.state == "complete"), None)
+        if stock is None:
+            return ()
+        first = Parent(get_family(config.space.family).baseline, checkpoint(stock.number))
+    done = [other for other in asked(trials) if other.state == "complete" and other.number != trial.number]
+    if trial.repeat_of is not None:
+        original = next(other for other in trials if other.number == trial.repeat_of)
+        taken = original.weights.parents if original.weights else ()
+        done = [other for other in done if _name(other) in taken]
+    if not done:
+        return (first,)
+    relative = max(done, key=lambda other: (likeness(trial.architecture, other.architecture), -other.number))
+    return first, Parent(_name(relative), checkpoint(relative.number))
+
+
+def _name(trial: Trial) -> str:
+    return f"trial {trial.number}"
+
+
+def likeness(one: Architecture, other: Architecture) -> int:
+    """In how many places two designs have the same block, width or depth."""
+    mine, theirs = _parts(one), _parts(other)
+    return sum(theirs.get(name) == value for name, value in mine.items())
+
+
+def _parts(architecture: Architecture) -> dict[str, Any]:
+    parts: dict[str, Any] = {**architecture.places, "P1.width": architecture.stem.width}
+    for name, stage in zip(("P2", "P3", "P4", "P5"), architecture.stages, strict=True):
+        parts |= {f"{name}.width": stage.width, f"{name}.depth": stage.depth}
+    for name, level in zip(("P3", "P4", "P5"), architecture.neck.levels, strict=True):
+        parts |= {f"neck.{name}.width": level.width, f"neck.{name}.depth": level.depth}
+    return parts

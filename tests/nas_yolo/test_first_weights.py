@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluators.evaluation import Epoch, FirstWeights, Latency
+from nas_yolo.budget import Purse, parse_budget
+from nas_yolo.cli.search import make_config
+from nas_yolo.config import SearchConfig
+from nas_yolo.costs import Costs, rung_efforts
+from nas_yolo.decisions import half_batch, time_limit_s
+from nas_yolo.first_weights import likeness, parents_of, too_dear, wants_parent
+from nas_yolo.results import asked, best_trial, front_trials, verdict, weights_text
+from search_spaces.space_file import load_preset
+from storage import Spent, Trial, TrialState
+
+
+@pytest.fixture(scope="module")
+def config(few_digits: Path) -> SearchConfig:
+    return make_config(str(few_digits), ("cpu",), ("2h",), imgsz=64, epochs=3, runner="local", inherit=True)
+
+
+@pytest.fixture(scope="module")
+def trials(config: SearchConfig) -> list[Trial]:
+    """Stock 0, ghost 1 and convnext 2 complete, shufflev2 3 that waits; 4 is the parent, complete."""
+
+    def trial(number: int, name: str, ms: float, maps: tuple[float, ...]) -> Trial:
+        mark = config.targets[0][1]
+        latency = Latency("cpu", mark, 64, ms, ms - 0.1, ms + 0.1, 1.0, ms, ms, ms, 100, 0.0, 0.0, "good")
+        epochs = tuple(Epoch(epoch, value, value, 1.0, 1.0) for epoch, value in enumerate(maps, start=1))
+        state: TrialState = "complete" if len(maps) == 3 else "paused"
+        design, origin = load_preset(name), f"preset:{name}"
+        return Trial(number, number, design, origin, state, "", None, {"cpu": latency}, epochs, ())
+
+    stock = trial(0, "yolov8n", 2.0, (0.1, 0.2, 0.30))
+    return [
+        stock,
+        trial(1, "yolov8n-ghost", 1.5, (0.1, 0.2, 0.35)),
+        trial(2, "yolov8n-convnext", 3.0, (0.1, 0.2, 0.40)),
+        trial(3, "yolov8n-shufflev2", 1.0, (0.1,)),
+        replace(stock, number=4, origin="parent:yolov8n"),
+    ]
+
+
+def checkpoint(number: int) -> Path:
+    return Path(f"{number}.pt")
+
+
+def names(trial: Trial, trials: list[Trial], config: SearchConfig) -> list[str]:
+    return [parent.name for parent in parents_of(trial, trials, config, checkpoint)]
+
+
+def test_the_nearest_complete_design_supplies_what_the_parent_lacks(trials: list[Trial], config: SearchConfig) -> None:
+    near = replace(trials[3], architecture=replace(trials[1].architecture, stem=trials[3].architecture.stem))
+    parents = parents_of(near, trials, config, checkpoint)
+    assert [(one.name, one.file) for one in parents] == [("yolov8n", Path("4.pt")), ("trial 1", Path("1.pt"))]
+    assert names(trials[3], trials[3:], config) == ["yolov8n"]  # nothing else is complete
+    twins = [replace(trials[1], number=number) for number in (1, 7)]
+    assert names(near, [*twins, trials[4]], config) == ["yolov8n", "trial 1"]
+    assert names(near, [trials[4], *reversed(twins)], config) == ["yolov8n", "trial 1"]
+
+
+def test_a_repeat_begins_as_the_trial_that_it_repeats_and_never_with_its_weights(
+    trials: list[Trial], config: SearchConfig
+) -> None:
+    repeat = replace(trials[1], number=5, origin="repeat:1", state="ready")
+    assert names(repeat, trials, config) == ["yolov8n"]
+    original = replace(trials[1], weights=FirstWeights(("yolov8n", "trial 2"), 0.9))
+    assert names(repeat, [trials[0], original, *trials[2:]], config) == ["yolov8n", "trial 2"]
+
+
+def test_without_a_complete_parent_and_for_the_parent_itself_all_begin_from_scratch(
+    trials: list[Trial], config: SearchConfig
+) -> None:
+    assert names(trials[4], trials, config) == []
+    for state in ("failed", "rejected", "paused"):
+        assert names(trials[3], [*trials[:4], replace(trials[4], state=state)], config) == []
+    assert names(trials[3], trials, replace(config, weights="scratch")) == []
+    given = replace(config, pretrained="/weights/yolov8n.pt")
+    assert names(trials[3], trials[3:4], given) == ["yolov8n.pt"]
+
+
+def test_a_parent_is_trained_only_before_anything_else_and_for_three_trials_at_least(
+    trials: list[Trial], config: SearchConfig
+) -> None:
+    fresh = [replace(trial, epochs=()) for trial in trials[:4]]
+    assert wants_parent(fresh, config)
+    assert not wants_parent(trials[:4], config)  # what was begun from scratch would not compare
+    assert not wants_parent([*fresh, replace(trials[4], state="failed", epochs=())], config)
+    assert not wants_parent(fresh, replace(config, weights="scratch"))
+    assert not wants_parent(fresh, replace(config, pretrained="/weights/yolov8n.pt"))
+    for budget, enough in (("2trials", False), ("3trials", True)):
+        assert wants_parent(fresh, replace(config, budgets=(parse_budget(budget),))) is enough
+
+
+def test_a_parent_is_too_dear_if_the_rest_of_it_takes_over_a_quarter_of_the_budget(
+    trials: list[Trial], config: SearchConfig
+) -> None:
+    config = replace(config, epochs=100)
+    parent = replace(trials[4], state="training", epochs=tuple(Epoch(n, None, None, 1.0, 1.0) for n in (1, 2)))
+    slow_start = replace(parent, epochs=(Epoch(1, None, None, 1.0, 99.0),))
+
+    def why(trial: Trial, budget: str) -> str:
+        return too_dear(trial, Costs((trial,), config), Purse([parse_budget(budget)], Spent(), 0))
+
+    assert why(parent, "432s") == ""  # 1.1 times 98 s to go
+    assert why(parent, "430s") == "to train it takes 25% of the budget, over 25%; all trainings begin from scratch"
+    assert why(slow_start, "430s") == ""  # the first epoch includes set-up
+
+
+def test_likeness_counts_equal_blocks_widths_and_depths(trials: list[Trial]) -> None:
+    stock, ghost = load_preset("yolov8n"), load_preset("yolov8n-ghost")
+    assert likeness(stock, stock) > likeness(stock, ghost) == likeness(ghost, stock)
+    wider = replace(stock, stem=replace(stock.stem, width=stock.stem.width + 8))
+    assert likeness(stock, wider) == likeness(stock, stock) - 1
+
+
+def test_a_parent_is_no_design_of_the_search(trials: list[Trial], config: SearchConfig) -> None:
+    better = [*trials[:4], replace(trials[4], epochs=(Epoch(1, 0.9, 0.9, 1.0, 1.0),))]
+    assert asked(better) == trials[:4]
+    assert front_trials(better, "cpu") == front_trials(trials[:4], "cpu")
+    assert best_trial(better, config) == best_trial(trials[:4], config)
+    assert verdict(better, config) == verdict(trials[:4], config)
+
+
+def test_the_verdict_does_not_compare_regimes(trials: list[Trial], config: SearchConfig) -> None:
+    inherited = FirstWeights(("yolov8n",), 1.0)
+    mixed = [trials[0], replace(trials[1], weights=inherited), *trials[2:]]
+    assert verdict(mixed, config) == "No verdict: trial 1 and stock yolov8n did not both begin with inherited weights."
+    both = [replace(trial, weights=inherited) for trial in trials]
+    assert verdict(both, config) == verdict(trials, config)
+
+
+def test_the_sentence_says_which_regime_the_numbers_are_from(trials: list[Trial], config: SearchConfig) -> None:
+    assert weights_text(trials, config) == "first weights from yolov8n, trained 3 epochs on this data"
+    assert weights_text(trials, replace(config, weights="scratch")) == "from scratch"
+    assert weights_text(trials, replace(config, pretrained="/w/yolov8n.pt")) == "first weights from yolov8n.pt"
+    assert weights_text([], config) == "first weights from yolov8n, which is trained first (0 of 3 epochs so far)"
+    small = "from scratch: the budget was too small to train the stock model first"
+    assert weights_text([], replace(config, budgets=(parse_budget("2trials"),))) == small
+    assert weights_text(trials[:4], config) == small
+    failed = replace(trials[4], state="failed", reason="nan: the loss was not finite")
+    assert weights_text([failed], config) == (
+        "from scratch, since yolov8n, to begin with its weights, was not trained to the end "
+        "(nan: the loss was not finite)"
+    )
+
+
+def test_an_epoch_on_few_small_images_costs_less(config: SearchConfig) -> None:
+    config = replace(config, epochs=9, imgsz=64)
+    assert rung_efforts(config) == (3.0, 9.0)
+    assert rung_efforts(replace(config, subset=0.25)) == (0.75, 6.75)
+    assert rung_efforts(replace(config, epochs=18, subset=0.25)) == (0.5, 2.5, 14.5)
+    assert rung_efforts(replace(config, small_imgsz=32)) == (0.75, 6.75)
+    assert rung_efforts(replace(config, epochs=2, subset=0.25, small_imgsz=32)) == (2.0,)  # the last rung is whole
+
+
+def test_costs_of_later_rungs_follow_from_the_time_of_the_first(trials: list[Trial], config: SearchConfig) -> None:
+    config = replace(config, epochs=9, subset=0.25)
+    trial = replace(trials[3], epochs=tuple(Epoch(n, None, None, 1.0, 1.0) for n in (1, 2, 3)))
+    costs = Costs((trial,), config)
+    assert costs.per_epoch(trial) == 4.0
+    assert costs.of(trial, 9) == pytest.approx(1.1 * 6 * 4)
+
+
+def test_a_training_may_take_ten_times_as_long_and_ten_minutes_more() -> None:
+    assert time_limit_s(10.0, None) == 610
+    assert time_limit_s(600.0, 5.0) == 6000
+    assert time_limit_s(0.0, 5.0) == 5
+    assert time_limit_s(0.0, None) == float("inf")
+
+
+def test_half_a_batch_is_at_least_one_image_and_tried_once(trials: list[Trial]) -> None:
+    trial = trials[0]
+    assert half_batch(trial, {}) == 8
+    assert half_batch(trial, {"batch": 3}) == 1
+    assert half_batch(trial, {"batch": 1}) is None
+    assert half_batch(trial, {"batch": -1}) is None  # Ultralytics chooses it
+    assert half_batch(replace(trial, batch=8), {}) is None

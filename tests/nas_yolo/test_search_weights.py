@@ -1,0 +1,246 @@
+"""Searches whose trainings begin with inherited weights, and trainings that fail: real trainings, provoked faults."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evaluators.accuracy import training
+from evaluators.accuracy.training import TrainingRequest
+from evaluators.dataset import DatasetError, load_dataset
+from evaluators.evaluation import Failure, FirstWeights, Latency
+from evaluators.latency import Calibration, fingerprint
+from evaluators.target import get_target
+from nas_yolo.budget import parse_budget
+from nas_yolo.cli.search import check_dataset, make_config
+from nas_yolo.config import SearchConfig
+from nas_yolo.results import front_document, front_trials, weights_text
+from nas_yolo.runners.local import LocalRunner
+from nas_yolo.search import SearchError, SearchLoop, Snapshot
+from search_spaces.space_file import load_preset
+from storage import Repository, Search, Trial
+
+SPACE = Path(__file__).parent / "space.yaml"
+pytestmark = pytest.mark.usefixtures("trainings_only")
+
+
+@pytest.fixture
+def config(few_digits: Path) -> SearchConfig:
+    """A space of four designs."""
+    config = make_config(
+        data=str(few_digits),
+        targets=("cpu",),
+        budgets=("3trials",),
+        space=str(SPACE),
+        imgsz=32,
+        epochs=2,
+        training=("batch=16", "nbs=16"),
+        runner="local",
+        inherit=True,
+    )
+    one = {name: values[:1] for name, values in config.space.choices.items()}
+    choices = {**one, "P2.block": ("Conv", "C2f"), "P5.block": ("C2f", "GhostConv")}
+    return replace(config, space=replace(config.space, choices=choices))
+
+
+@pytest.fixture
+def repository(database: str, config: SearchConfig) -> Repository:
+    """The latency of whatever may be proposed was measured before: these tests are about trainings."""
+    repository = Repository(database)
+    repository.add_calibration(Calibration(fingerprint(get_target("cpu")), 32, 0.8, 0.01))
+    space = config.space
+    points = [dict(zip(space.choices, values, strict=True)) for values in product(*space.choices.values())]
+    for index, design in enumerate([load_preset("yolov8n"), *map(space.architecture, points)]):
+        ms = 9.0 - index
+        mark = fingerprint(get_target("cpu"))
+        measured = Latency("cpu", mark, 32, ms, ms, ms, ms / 1.6, 1.6, ms, ms, 100, 0.0, 0.0, "good")
+        repository.add_latency(design, 10, measured)
+    return repository
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[TrainingRequest]:
+    """All trainings that were begun, in order."""
+    begun: list[TrainingRequest] = []
+
+    def note(request: TrainingRequest) -> Iterator[Any]:
+        begun.append(request)
+        yield FirstWeights(tuple(parent.name for parent in request.parents), 0.5 if request.parents else 0.0)
+        yield from training.train(request)
+
+    monkeypatch.setattr("nas_yolo.search.train", note)
+    return begun
+
+
+def run(
+    repository: Repository, search: Search, view: Callable[[Snapshot], None] = lambda snapshot: None
+) -> list[Trial]:
+    runner = LocalRunner()
+    with repository.claimed(search):
+        try:
+            SearchLoop(repository, search, runner, 1, False, view).run()
+        finally:
+            runner.close()
+    return repository.trials(search)
+
+
+def test_the_stock_model_is_trained_first_and_all_others_begin_with_its_weights(
+    repository: Repository, config: SearchConfig, requests: list[TrainingRequest]
+) -> None:
+    search = repository.create_search("one", config.document())
+
+    def interrupt(snapshot: Snapshot) -> None:
+        if any(len(trial.epochs) == 1 for trial in snapshot.trials):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(repository, search, interrupt)
+    (half, *waiting) = repository.trials(search)
+    assert (half.origin, half.state, len(half.epochs)) == ("parent:yolov8n", "paused", 1)
+    assert all(trial.epochs == () for trial in waiting)
+    assert weights_text([half, *waiting], config) == (
+        "first weights from yolov8n, which is trained first (1 of 2 epochs so far)"
+    )
+
+    purses: list[int] = []
+    parent, *trials = run(repository, search, lambda snapshot: purses.append(snapshot.purse.trials))
+    assert (parent.state, parent.epochs[0]) == ("complete", half.epochs[0])  # not paid twice
+    assert purses[-1] == len(trials) == 3
+    assert trials[0].origin == "preset:yolov8n"
+    assert parent.architecture == trials[0].architecture
+    assert parent.latencies == trials[0].latencies
+
+    first, again, *others = requests
+    assert first.checkpoint == again.checkpoint == repository.checkpoint(search, 0)
+    assert first.parents == again.parents == ()
+    assert others
+    complete = {0}
+    for request in others:
+        number = int(request.checkpoint.parent.name)
+        assert (request.parents[0].name, request.parents[0].file) == ("yolov8n", first.checkpoint)
+        assert {int(one.file.parent.name) for one in request.parents} <= complete - {number}
+        assert request.rungs == (2,)
+        complete.add(number)
+    assert any(len(request.parents) == 2 for request in others)
+
+    assert parent not in front_trials([parent, *trials], "cpu")
+    document = json.loads(json.dumps(front_document(search, config, [parent, *trials], repository.spent(search))))
+    assert document["weights"] == "first weights from yolov8n, trained 2 epochs on this data"
+    assert document["budget"]["spent"] == 3
+    for member in document["front"]:
+        assert member["weights"]["parents"][0] == "yolov8n"
+        assert member["weights"]["share"] == 0.5
+
+
+def test_a_parent_that_takes_too_much_of_the_budget_is_given_up_for_trainings_from_scratch(
+    repository: Repository, config: SearchConfig, requests: list[TrainingRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas_yolo.first_weights.PARENT_SHARE", 1e-9)  # however fast this machine is
+    config = replace(config, epochs=3, budgets=(parse_budget("1h"),))
+    search = repository.create_search("one", config.document())
+
+    def interrupt(snapshot: Snapshot) -> None:
+        if any(trial.epochs for trial in snapshot.trials if not trial.is_parent):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(repository, search, interrupt)
+    parent, *trials = repository.trials(search)
+    assert (parent.state, len(parent.epochs)) == ("rejected", 2)
+    assert parent.reason.endswith("; all trainings begin from scratch")
+    assert requests[-1].parents == ()
+    assert any(trial.epochs for trial in trials)
+    assert weights_text([parent, *trials], config).startswith("from scratch, since yolov8n")
+
+
+def test_memory_that_runs_out_costs_half_the_batch_once_and_a_parent_that_fails_its_weights(
+    repository: Repository, config: SearchConfig, requests: list[TrainingRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    begin = ProxyTrainer._begin_batch
+
+    def run_out(self: ProxyTrainer) -> None:
+        number = int(self.request.checkpoint.parent.name)
+        if number == 0 or number == 3 or (number == 2 and self.args.batch > 8):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        begin(self)
+
+    monkeypatch.setattr(ProxyTrainer, "_begin_batch", run_out)
+    search = repository.create_search("one", replace(config, epochs=1).document())
+    parent, stock, halved, failed = run(repository, search)
+    batches: dict[int, list[int]] = {}
+    for request in requests:
+        batches.setdefault(int(request.checkpoint.parent.name), []).append(request.arguments["batch"])
+    assert batches == {0: [16, 8], 1: [16], 2: [16, 8], 3: [16, 8]}
+    assert [trial.batch for trial in (parent, stock, halved, failed)] == [8, None, 8, 8]
+    assert [trial.state for trial in (parent, stock, halved, failed)] == ["failed", "complete", "complete", "failed"]
+    assert [failure.cause for failure in failed.failures] == ["oom", "oom"]
+    assert failed.reason.startswith("oom: ")
+    assert all(request.parents == () for request in requests)
+    assert weights_text([parent, stock], config).startswith(
+        "from scratch, since yolov8n, to begin with its weights, was"
+    )
+
+
+def test_a_training_that_is_over_its_time_is_tried_once_more_from_its_checkpoint(
+    repository: Repository, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, budgets=(parse_budget("1trials"),), trial_time_s=1e-3)
+    (trial,) = run(repository, repository.create_search("one", config.document()))
+    assert trial.origin == "preset:yolov8n"  # one trial is too few to train a parent for
+    assert [failure.cause for failure in trial.failures] == ["timeout"]
+    assert trial.failures[0].message == "its training was ended after 0 s; as --trial-time says"
+    assert (trial.state, len(trial.epochs)) == ("complete", 2)  # the first epoch told how long it should take
+
+    monkeypatch.setattr("nas_yolo.search.time_limit_s", lambda expected_s, given_s: 0.0)
+    (trial,) = run(repository, repository.create_search("two", replace(config, epochs=4).document()))
+    assert [failure.cause for failure in trial.failures] == ["timeout", "timeout"]
+    assert trial.state == "failed"
+    assert trial.reason.startswith("timeout: its training was ended after 0 s; ")
+    assert len(trial.epochs) == 2
+
+
+def test_data_that_disappears_in_mid_search_stops_it_and_costs_nothing(
+    repository: Repository, config: SearchConfig, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(few_digits.parent, tmp_path / "data")
+    dataset = load_dataset(tmp_path / "data" / "data.yaml")
+    images = tmp_path / "data" / "images"
+
+    def check_first(request: TrainingRequest) -> Iterator[Any]:
+        try:
+            load_dataset(request.dataset.file)
+        except DatasetError as error:
+            yield Failure("data_changed", str(error))
+            return
+        yield from training.train(request)
+
+    monkeypatch.setattr("nas_yolo.search.train", check_first)
+    config = replace(config, dataset=dataset, epochs=1, weights="scratch", budgets=(parse_budget("2trials"),))
+    search = repository.create_search("one", config.document())
+
+    def remove(snapshot: Snapshot) -> None:
+        if snapshot.trials and snapshot.trials[0].state == "complete" and images.exists():
+            images.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(SearchError, match=r"images .* do not exist.*nas-yolo resume one"):
+        run(repository, search, remove)
+    before = repository.trials(search)
+    assert [trial.state for trial in before] == ["complete", "ready"]
+    with pytest.raises(DatasetError, match="do not exist"):
+        check_dataset(search)
+
+    (tmp_path / "elsewhere").rename(images)
+    check_dataset(search)
+    after = run(repository, search)
+    assert [trial.state for trial in after] == ["complete", "complete"]
+    assert after[0].epochs == before[0].epochs
