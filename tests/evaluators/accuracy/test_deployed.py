@@ -135,7 +135,7 @@ def test_a_file_that_mixes_the_colours_up_is_found_out(
 
     monkeypatch.setattr(validation, "export", export_bgr)
     found = scores(request_of("yolov8"), tmp_path)
-    assert found.map50_95 < found.torch_map50_95 / 2
+    assert found.map50_95 < found.torch_map50_95 - 0.2  # int8 may differ by 0.08
 
 
 def test_the_file_of_another_device_is_validated_by_the_runtime_here(
