@@ -15,7 +15,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.registry import get_family
 from storage import Trial
 
-PARENT_SHARE = 0.25  # of a budget in time: a parent that takes more leaves too little for what it is to help
+PARENT_SHARE = 0.1  # of a budget in time: a parent that takes more leaves too little for what it is to help
 
 
 def wants_parent(trials: Iterable[Trial], config: SearchConfig) -> bool:

@@ -6,6 +6,7 @@ Every step is written down before the next one is taken, so that a search that d
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -244,7 +245,7 @@ class SearchLoop:
                 self.runner.cancel(key)
                 self._charge([job])
                 del self._jobs[key]
-                self._move(trial, "rejected", reason)
+                self._give_up(trial, reason)
             elif job.seconds(now) > (limit := time_limit_s(job.expected_s, self.config.trial_time_s)):
                 self.runner.cancel(key)
                 expected = f"{job.expected_s:.0f} s were expected" if job.expected_s else "as --trial-time says"
@@ -278,7 +279,7 @@ class SearchLoop:
                 return None
             if not (reason := too_dear(parent, costs, purse)):
                 return parent, self.config.epochs
-            self._move(parent, "rejected", reason)
+            self._give_up(parent, reason)
             costs = self._costs()
         if self.phase == "exploring" and not may_explore(costs, purse, self.exhausted_space):
             self.phase = "finishing"
@@ -360,6 +361,22 @@ class SearchLoop:
         parent = self._add(stock_design(self.config), f"parent:{self.baseline}", len(self.trials))
         self._move(parent, "ready")
         return self.trials[parent.number]
+
+    def _give_up(self, parent: Trial, reason: str) -> None:
+        """Train from scratch instead: the stock trial goes on where the parent's training stands, which is the same."""
+        self._move(parent, "rejected", reason)
+        stock = next((trial for trial in asked(self.trials.values()) if trial.preset == self.baseline), None)
+        if stock is None or stock.epochs:
+            return
+        source, target = (self.repository.checkpoint(self.search, trial.number) for trial in (parent, stock))
+        if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copied = target.with_suffix(".copied")
+            shutil.copyfile(source, copied)
+            copied.replace(target)
+        for epoch in parent.epochs:
+            self.repository.add_epoch(stock, epoch)
+        self._update(replace(stock, epochs=parent.epochs))
 
     def _seed(self, trial: Trial) -> int:
         """The search's own, or for a repeat one that no other training of the architecture has."""
