@@ -229,8 +229,8 @@ def failure_from(error: BaseException, cause: Cause = "error") -> Failure:
         "out of memory",
         "can't allocate memory",
         "cannot allocate memory",
-        "cublas_status_alloc_failed",
-    )  # CUDA's, torch's on a CPU, the kernel's, cuBLAS's
+        *("cublas_status_alloc_failed", "cudnn_status_internal_error", "unable to find an engine"),
+    )  # CUDA's, torch's on a CPU, the kernel's; and as Ultralytics knows, those of CUDA's libraries
     if isinstance(error, MemoryError) or any(word in message.lower() for word in words):
         cause = "oom"
     detail = "".join(traceback.format_exception(error))

@@ -76,10 +76,10 @@ def measure(request: MeasurementRequest) -> Iterator[Complexity | Scores | Laten
         yield failure_from(error, "build")
         return
     try:
-        if complexity:
-            yield complexity
         if scores:
             yield scores
+        if complexity:  # last: that a trial's size is known says that its scores are
+            yield complexity
         request.scratch.mkdir(parents=True, exist_ok=True)
         for target, calibration in request.targets:
             try:

@@ -42,6 +42,7 @@ class SearchConfig:
         identities: What each target said of itself then, by name: for saying what changed.
         weights: Whether trainings begin with random weights, or with those of trained networks.
         pretrained: A checkpoint, absolute, that inherited weights are taken from; None: the stock model, trained first.
+        pretrained_sha256: Of its content.
         subset: Share of the training images that the first rung sees, above 0 to 1.
         small_imgsz: Pixels at which rungs below the last are trained; None: as the last.
         trial_time_s: Seconds after which a training is ended while nothing tells how long it should take; None: never.
@@ -66,6 +67,7 @@ class SearchConfig:
     repeats: int | None = None
     weights: Weights = "scratch"
     pretrained: str | None = None
+    pretrained_sha256: str | None = None
     subset: float = 1.0
     small_imgsz: int | None = None
     trial_time_s: float | None = None
@@ -116,6 +118,7 @@ class SearchConfig:
             "repeats": self.repeats,
             "weights": self.weights,
             "pretrained": self.pretrained,
+            "pretrained_sha256": self.pretrained_sha256,
             "subset": self.subset,
             "small_imgsz": self.small_imgsz,
             "trial_time_s": self.trial_time_s,
@@ -145,6 +148,7 @@ class SearchConfig:
             repeats=document.get("repeats"),  # searches of before there were any have no such key
             weights=document.get("weights", "scratch"),  # nor these: they were trained so
             pretrained=document.get("pretrained"),
+            pretrained_sha256=document.get("pretrained_sha256"),
             subset=document.get("subset", 1.0),
             small_imgsz=document.get("small_imgsz"),
             trial_time_s=document.get("trial_time_s"),

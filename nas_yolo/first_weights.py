@@ -60,8 +60,10 @@ def parents_of(
             return ()
         first = Parent(get_family(config.space.family).baseline, checkpoint(stock.number))
     done = [other for other in asked(trials) if other.state == "complete" and other.number != trial.number]
+    original = trial
     if trial.repeat_of is not None:
         original = next(other for other in trials if other.number == trial.repeat_of)
+    if original.weights or trial.repeat_of is not None:  # begun again, it begins with the same
         taken = original.weights.parents if original.weights else ()
         done = [other for other in done if _name(other) in taken]
     if not done:

@@ -382,6 +382,7 @@ def trial_document(trial: Trial) -> dict[str, Any]:
         "params_m": round(trial.complexity.params / 1e6, 3) if trial.complexity else None,
         "gflops": round(trial.complexity.gflops, 4) if trial.complexity else None,
         "epochs": len(trial.epochs),
+        "validated_epochs": trial.validated_epochs,
         "weights": asdict(trial.weights) if trial.weights else None,
         "batch": trial.batch,
         "architecture": json.loads(trial.architecture.document),

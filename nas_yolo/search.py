@@ -246,9 +246,13 @@ class SearchLoop:
                 self._charge([job])
                 del self._jobs[key]
                 self._give_up(trial, reason)
-            elif job.seconds(now) > (limit := time_limit_s(job.expected_s, self.config.trial_time_s)):
+                continue
+            # A training of which nothing was expected tells what to expect once it reports an epoch.
+            told_s = self._costs().per_epoch(trial) * self.config.epochs if trial.epochs else 0.0
+            expected_s = job.expected_s or told_s
+            if job.seconds(now) > (limit := time_limit_s(expected_s, self.config.trial_time_s)):
                 self.runner.cancel(key)
-                expected = f"{job.expected_s:.0f} s were expected" if job.expected_s else "as --trial-time says"
+                expected = f"{expected_s:.0f} s were expected" if expected_s else "as --trial-time says"
                 failure = Failure("timeout", f"its training was ended after {limit:.0f} s; {expected}")
                 self._handle(Event(key, failure))
                 self._handle(Event(key, None))
@@ -353,7 +357,10 @@ class SearchLoop:
         repeat = self._add(trial.architecture, f"repeat:{trial.number}", len(self.trials))
         if trial.complexity:
             self.repository.set_complexity(repeat, trial.complexity)
-        self._move(replace(repeat, complexity=trial.complexity, latencies=trial.latencies), "ready")
+        if trial.batch:
+            self.repository.set_batch(repeat, trial.batch)
+        known = replace(repeat, complexity=trial.complexity, latencies=trial.latencies, batch=trial.batch)
+        self._move(known, "ready")
         return self.trials[repeat.number]
 
     def _add_parent(self) -> Trial:
@@ -363,10 +370,14 @@ class SearchLoop:
         return self.trials[parent.number]
 
     def _give_up(self, parent: Trial, reason: str) -> None:
-        """Train from scratch instead: the stock trial goes on where the parent's training stands, which is the same."""
+        """Train from scratch instead."""
         self._move(parent, "rejected", reason)
+        self._hand_over(parent)
+
+    def _hand_over(self, parent: Trial) -> None:
+        """Let the stock trial go on where the parent's training ended: from scratch, they are the same."""
         stock = next((trial for trial in asked(self.trials.values()) if trial.preset == self.baseline), None)
-        if stock is None or stock.epochs:
+        if stock is None or stock.epochs or not parent.epochs:
             return
         source, target = (self.repository.checkpoint(self.search, trial.number) for trial in (parent, stock))
         if source.exists():
@@ -376,7 +387,9 @@ class SearchLoop:
             copied.replace(target)
         for epoch in parent.epochs:
             self.repository.add_epoch(stock, epoch)
-        self._update(replace(stock, epochs=parent.epochs))
+        if parent.batch:
+            self.repository.set_batch(stock, parent.batch)
+        self._update(replace(stock, epochs=parent.epochs, batch=parent.batch))
 
     def _seed(self, trial: Trial) -> int:
         """The search's own, or for a repeat one that no other training of the architecture has."""
@@ -679,6 +692,8 @@ class SearchLoop:
             self._move(settled, settled.state)
         else:
             self._move(trial, "failed", f"{own[-1].cause}: {own[-1].message}")
+            if trial.is_parent:
+                self._hand_over(trial)
         failed = [other for other in self.trials.values() if other.state == "failed"]
         if len(failed) >= MAX_FAILURES and not any(other.epochs for other in self.trials.values()):
             raise SearchError(

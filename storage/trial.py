@@ -73,6 +73,11 @@ class Trial:
         """After the last epoch that was validated, in [0, 1]."""
         return next((e.map50_95 for e in reversed(self.epochs) if e.map50_95 is not None), None)
 
+    @property
+    def validated_epochs(self) -> int:
+        """The epoch that `map50_95` is of; 0 before there is one."""
+        return max((epoch.epoch for epoch in self.epochs if epoch.map50_95 is not None), default=0)
+
     def reached(self, levels: Iterable[int]) -> tuple[float, ...]:
         """mAP50-95 after so many epochs each, ascending, as far as it was trained and validated there."""
         ends = (self.epochs[level - 1].map50_95 for level in levels if level <= len(self.epochs))

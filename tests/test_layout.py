@@ -25,6 +25,7 @@ MAY_IMPORT = {
         "evaluators/export_ncnn.py",
         "evaluators/complexity.py",
         "nas_yolo/export.py",
+        "nas_yolo/cli/arguments.py",
         "nas_yolo/cli/search.py",
         "nas_yolo/cli/yolo.py",
     ),

@@ -14,7 +14,7 @@ import torch
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
-from ultralytics.utils import SETTINGS
+from ultralytics.utils import RANK, SETTINGS
 
 from evaluators.accuracy.training import trained_weights
 from evaluators.host_lock import training as training_slot
@@ -45,12 +45,16 @@ class FinalTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         return None
 
     def _do_train(self, *arguments: Any) -> None:
+        if RANK not in (-1, 0):  # with several GPUs one process waits for measurements, and the others for it
+            super()._do_train(*arguments)
+            return
         with training_slot() as self.slot:
             super()._do_train(*arguments)
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Wait while a search measures on this machine."""
-        self.slot.give_way()
+        if RANK in (-1, 0):
+            self.slot.give_way()
         prepared: dict[str, Any] = super().preprocess_batch(batch)
         return prepared
 

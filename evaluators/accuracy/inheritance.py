@@ -11,7 +11,6 @@ when a training starts, and silently drops weights that were loaded before (ultr
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,6 +61,7 @@ def inherit(network: DetectionModel, architecture: Architecture, parents: Sequen
         if added := _copy_whole_places(child, donor, taken):
             taken |= added
             used.append(parent.name)
+    taken |= _copy_one_to_one(child, taken)
     for name in child.channels.residual - taken.keys():
         child.weights[name].zero_()  # a residual unit hands on what it is given
     learned = {name: child.weights[name] for name in child.learned}
@@ -113,10 +113,10 @@ def read_parent(file: Path, modified_ns: int) -> Donor:
     """
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except Exception:  # a network's classes, which are not allowed here; or no checkpoint at all
         return _read_ultralytics(file)
     if not isinstance(saved, dict) or "architecture" not in saved:
-        raise WeightsError(f"{file} is neither a checkpoint of a search nor one of Ultralytics'")
+        return _read_ultralytics(file)
     architecture, weights = Architecture.from_document(saved["architecture"]), saved["ema"]
     heads = [value for name, value in weights.items() if re.fullmatch(r"model\.\d+\.cv3\.0\.2\.bias", name)]
     network = hook.build(hook.model_file(architecture, len(heads[0])))
@@ -129,7 +129,8 @@ def _read_ultralytics(file: Path) -> Donor:
     try:
         saved, _ = torch_safe_load(file, safe_only=True)  # builds nothing but classes of Ultralytics and ours
     except Exception as error:
-        raise WeightsError(f"{file} cannot be read as an Ultralytics checkpoint: {error}") from error
+        text = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{file} cannot be read as an Ultralytics checkpoint: {text}") from error
     network = (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else None
     if not isinstance(network, DetectionModel):
         raise WeightsError(f"{file} holds no detector")
@@ -294,6 +295,17 @@ def _selected(count: int, importance: NDArray[np.float64]) -> Numbers:
     if count <= len(best):
         return np.sort(best[:count])
     return np.concatenate((np.arange(len(best)), np.resize(best, count - len(best))))
+
+
+def _copy_one_to_one(child: Donor, taken: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In a head without NMS, let the half that is deployed begin as the other, where its parents had no such half."""
+    added = {}
+    for name in child.weights:
+        other = name.replace("/one2one_", "/")
+        if other != name and name not in taken and other in taken:
+            child.weights[name].copy_(child.weights[other])
+            added[name] = taken[other]
+    return added
 
 
 def _copy_whole_places(child: Donor, other: Donor, taken: Mapping[str, Tensor]) -> dict[str, Tensor]:

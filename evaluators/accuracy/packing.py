@@ -120,9 +120,11 @@ def train_steps(training: MadeUpTraining, ready: Callable[[], None]) -> Sample:
     from ultralytics.cfg import get_cfg
     from ultralytics.utils.torch_utils import ModelEMA, init_seeds
 
+    from evaluators.accuracy.trainer import precision
     from search_spaces import hook
 
     on_gpu = training.device == "cuda"
+    bf16 = precision(on_gpu) == "bf16"
     torch.set_num_threads(training.threads)
     if on_gpu:
         hold_to_share(training.share)
@@ -134,17 +136,14 @@ def train_steps(training: MadeUpTraining, ready: Callable[[], None]) -> Sample:
         model = model.to(memory_format=torch.channels_last)  # as Ultralytics does
     batch = _made_up_batch(training, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    scaler = torch.amp.GradScaler(training.device, enabled=on_gpu)
     average = ModelEMA(model)
 
     def step() -> None:
-        with torch.autocast(training.device, enabled=on_gpu):
+        with torch.autocast(training.device, torch.bfloat16, enabled=bf16):
             loss, _ = model(batch)
-        scaler.scale(loss.sum()).backward()
-        scaler.unscale_(optimizer)
+        loss.sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        scaler.step(optimizer)
-        scaler.update()
+        optimizer.step()
         optimizer.zero_grad()
         average.update(model)
         if on_gpu:

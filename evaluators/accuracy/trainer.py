@@ -42,7 +42,7 @@ dict.update(SETTINGS, dict.fromkeys(("tensorboard", "wandb"), False))
 
 CHECKPOINT_FORMAT = 1
 RECALIBRATION_IMAGES = 128
-SAVE_EVERY_S = 30.0  # of training, between the ends of rungs: what a crash costs at most
+SAVE_EVERY_S = 30.0  # of training, at the end of an epoch: what a crash costs at most, or an epoch that is longer
 DIVERGED = 10.0  # times the lowest mean loss of an epoch at the same image size so far
 SMALL_LOSS = 5.0  # lower ones count as this: where hardly a box is assigned yet, there is hardly a loss
 ABSURD_LOSS = 1e6  # hundreds are usual in a first epoch
@@ -52,6 +52,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
     """Trains one architecture from its checkpoint, if there is one, to the end of a rung."""
 
     accumulate: int
+    amp: bool
 
     def __init__(
         self,
@@ -68,12 +69,13 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         self._history: list[Epoch] = [Epoch(**epoch) for epoch in checkpoint["history"]] if checkpoint else []
         self._began_at, self._waited_before = time.monotonic(), slot.waited_s
         self._saved_at = self._began_at
-        bf16 = request.gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         overrides = {
             **base_arguments(request.imgsz, request.scratch),
+            # One drives the GPU, the others make its batches.
+            "workers": min(max(request.threads - 1, 1), 8) if request.gpu else 0,
             # Decided here: what Ultralytics would decide by a test, it tests on a network that it downloads. bf16 has
             # the range of fp32, and needs no scaler.
-            "amp": "bf16" if bf16 else False,
+            "amp": precision(request.gpu),
             **request.arguments,
         }
         overrides |= {
@@ -92,7 +94,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         if self._file.get("end2end"):
             overrides["nms"] = False  # else the half of the head that needs NMS is validated, which is not deployed
         super().__init__(overrides=overrides, _callbacks={})
-        self.callbacks.setdefault("on_val_batch_start", []).append(lambda _: slot.give_way())
+        self.callbacks.setdefault("on_val_batch_start", []).append(lambda _: self._give_way())
 
     def get_dataset(self) -> dict[str, Any]:
         """The checked data set; Ultralytics' own check could download one."""
@@ -180,10 +182,12 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         """Batches of the images that the first epoch begins with, without a step of the loader."""
         dataset, size = self.train_loader.dataset, self.batch_size
         order = self._fidelity.order(0)[: max(RECALIBRATION_IMAGES, size)].tolist()
+        order = order[: max(len(order) // size, 1) * size]  # a batch counts as much as another, so all are as large
+        self.epoch = 0
         for first in range(0, len(order), size):
-            self.slot.give_way()
+            self._give_way()
             batch = dataset.collate_fn([dataset[0, position] for position in order[first : first + size]])
-            yield super().preprocess_batch(batch)["img"]
+            yield self.preprocess_batch(batch)["img"]
 
     def _do_train(self) -> None:
         """Train to the end of the request, epoch by epoch.
@@ -221,7 +225,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         count, pending = self._batches.count(self.epoch), 0
         total = torch.zeros((), device=self.device)
         for number, batch in zip(range(count), self.train_loader, strict=False):
-            self.slot.give_way()
+            self._give_way()
             self._set_rates(self.epoch * len(self._batches) + number * len(self._batches) / count)
             with autocast(torch.bfloat16 if self.args.amp == "bf16" else self.amp, device=self.device.type):
                 loss, self.loss_items = self.model(self.preprocess_batch(batch))
@@ -232,12 +236,16 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             if pending >= self.accumulate or number + 1 == count:
                 self.optimizer_step()
                 pending = 0
-            if self.stop_request.is_set():
-                raise InterruptedError("the search stopped this training")
         criterion = unwrap_model(self.model).criterion
         if hasattr(criterion, "update"):
             criterion.update()
         return float(total) / count
+
+    def _give_way(self) -> None:
+        """Between two batches: wait while somebody measures, end if the search says so."""
+        self.slot.give_way()
+        if self.stop_request.is_set():
+            raise InterruptedError("the search stopped this training")
 
     def _set_rates(self, batches: float) -> None:
         """Ultralytics' learning rates, momentum and accumulation after so many batches.
@@ -272,7 +280,9 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         number = self.epoch + 1
         decides = number == self.request.until or number in self.request.rungs
         if decides:
+            amp, self.amp = self.amp, False  # Ultralytics would validate in fp16, in which more overflows than in bf16
             self.metrics, self.fitness = self.validate()
+            self.amp = amp
         now, waited = time.monotonic(), self.slot.waited_s
         epoch = Epoch(
             epoch=number,
@@ -292,7 +302,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
     def save_model(self) -> None:
         """Write the checkpoint: tensors and plain values, no pickled classes; replaced as a whole."""
         path = self.request.checkpoint
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = path.with_suffix(".tmp")  # nobody else writes it: the checkpoint is locked
         document = {
             "format": CHECKPOINT_FORMAT,
             "architecture": self.request.architecture.document,
@@ -305,8 +315,16 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             "scaler": self.scaler.state_dict(),
             "best_fitness": None if self.best_fitness is None else float(self.best_fitness),
         }
-        torch.save(document, temporary)
+        with open(temporary, "wb") as file:
+            torch.save(document, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure could leave an empty file under the name
         temporary.replace(path)
+
+
+def precision(on_gpu: bool) -> str | bool:
+    """In which a training multiplies, as Ultralytics' argument `amp`: bf16 where a GPU has it, else fp32."""
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else False
 
 
 def channels_last_is_safe(model: nn.Module) -> bool:

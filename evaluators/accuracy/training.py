@@ -146,13 +146,20 @@ def train(request: TrainingRequest) -> Iterator[FirstWeights | Epoch | Failure]:
 
 
 def trained_weights(checkpoint: Path) -> dict[str, Tensor] | None:
-    """The state dict that a training has reached, its moving average, as validated; None before the first rung."""
+    """The moving average of the weights that a training has reached; None before its first checkpoint."""
     if not checkpoint.exists():
         return None
     import torch
 
     weights: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["ema"]
     return weights
+
+
+def trained_epochs(checkpoint: Path) -> int:
+    """After which epoch a checkpoint was written: the weights that it holds."""
+    import torch
+
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"])
 
 
 @contextmanager

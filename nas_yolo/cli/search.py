@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import signal
 from contextlib import redirect_stdout
@@ -238,6 +239,7 @@ def make_config(
         fixed_batch(arguments)
     check_devices(parsed_budgets)
     checkpoint = None if pretrained is None else find_checkpoint(pretrained)
+    digest = None if checkpoint is None else checkpoint_digest(checkpoint)
     weights: Weights = DEFAULT_WEIGHTS
     if pretrained is not None or inherit is not None:
         weights = "scratch" if inherit is False else "inherited"
@@ -262,6 +264,7 @@ def make_config(
         repeats=repeats,
         weights=weights,
         pretrained=checkpoint,
+        pretrained_sha256=digest,
         subset=subset,
         small_imgsz=small_imgsz,
         trial_time_s=None if trial_time is None else parse_time(trial_time),
@@ -327,6 +330,19 @@ def find_checkpoint(given: str) -> str:
     return str(found.resolve())
 
 
+def checkpoint_digest(checkpoint: str) -> str:
+    """The SHA-256 of a checkpoint that holds weights to begin with.
+
+    Raises:
+        UserError: If it holds none.
+    """
+    from evaluators.accuracy.inheritance import read_parent
+
+    path = Path(checkpoint)
+    read_parent(path, path.stat().st_mtime_ns)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def check_devices(budgets: tuple[Budget, ...] | list[Budget]) -> None:
     """Refuse a GPU budget where there is no GPU, and one in CPU time where trainings would use the GPU."""
     from nas_yolo.budget import BudgetError
@@ -361,14 +377,18 @@ def check_pretrained(search: Search) -> None:
     """Refuse to go on without the checkpoint that trainings begin with.
 
     Raises:
-        UserError: If it is gone.
+        UserError: If it is gone or another.
     """
     from nas_yolo.config import SearchConfig
     from search_spaces import UserError
 
-    pretrained = SearchConfig.from_document(search.config).pretrained
-    if pretrained is not None and not Path(pretrained).is_file():
-        raise UserError(f"{pretrained}, with which the trainings of {search.name!r} begin, is gone: put it back")
+    config = SearchConfig.from_document(search.config)
+    if config.pretrained is None:
+        return
+    file = Path(config.pretrained)
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != config.pretrained_sha256:
+        what = "is another file now" if file.is_file() else "is gone"
+        raise UserError(f"{file}, with which the trainings of {search.name!r} begin, {what}: put it back")
 
 
 def ask_target(target: Target) -> dict[str, Any]:

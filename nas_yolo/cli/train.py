@@ -257,14 +257,14 @@ def _show(chosen: Chosen, best: Path, as_json: bool) -> None:
                 "kind": "needs nas-yolo" if design.needs else "stock",
                 "needs_nas_yolo": list(design.needs),
                 "data": saved.arguments["data"],
-                "before": {"map50_95": trial.map50_95, "epochs": len(trial.epochs), "imgsz": before_px},
+                "before": {"map50_95": trial.map50_95, "epochs": trial.validated_epochs, "imgsz": before_px},
                 "after": {"map50_95": saved.map50_95, "epochs": saved.epochs, "imgsz": after_px},
             }
         )
     screen = console()
     before = "-" if trial.map50_95 is None else f"{trial.map50_95:.3f}"
     screen.print(f"Trial {trial.number} of {search.name}, trained on: {best.parent.parent}", soft_wrap=True)
-    searched = f"{len(trial.epochs)} epoch{'s' if len(trial.epochs) > 1 else ''}"
+    searched = f"{trial.validated_epochs} epoch{'s' if trial.validated_epochs > 1 else ''}"
     text = f"{before} after the search's {searched} at {before_px} px"
     text += f", now {saved.map50_95:.3f}, the best of {saved.epochs} more at {after_px} px"
     screen.print(f"mAP50-95: {text}", soft_wrap=True)

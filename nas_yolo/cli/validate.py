@@ -43,6 +43,7 @@ def validate_command(name: str, number: int | None, given: tuple[str, ...], url:
       nas-yolo validate my --target cpu --target nano --json
     """
     from evaluators.accuracy.deployed import DeployedRequest
+    from evaluators.accuracy.training import trained_epochs
     from evaluators.errors import LatencyError
     from evaluators.target import get_target
     from nas_yolo.cli.search import check_dataset
@@ -63,7 +64,7 @@ def validate_command(name: str, number: int | None, given: tuple[str, ...], url:
         raise UserError(f"trial {trial.number} has no trained weights; choose another with --trial")
     check_dataset(search)
     screen = console(as_json)
-    imgsz, epochs = config.imgsz_of(trial.architecture), len(trial.epochs)
+    imgsz, epochs = config.imgsz_of(trial.architecture), trained_epochs(checkpoint)
     found: list[tuple[Target, DeployedAccuracy]] = []
     failed = []
     for target in targets:

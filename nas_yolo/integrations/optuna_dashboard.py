@@ -92,6 +92,7 @@ def _frozen(trial: Trial, config: SearchConfig, targets: list[str]) -> FrozenTri
         "origin": trial.origin,
         "state": trial.state,
         "epochs": len(trial.epochs),
+        "validated_epochs": trial.validated_epochs,
         "map50_95": trial.map50_95,
         "params": trial.complexity.params if trial.complexity else None,
         "gflops": trial.complexity.gflops if trial.complexity else None,

@@ -60,7 +60,7 @@ def _add_row(table: Table, trial: Trial, config: SearchConfig, target: str, doub
     complexity = trial.complexity
     accuracy = f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-"
     if trial.state != "complete":
-        accuracy += f" ({len(trial.epochs)} ep)"
+        accuracy += f" ({trial.validated_epochs} ep)"
     table.add_row(
         str(trial.number),
         accuracy + doubt,

@@ -208,8 +208,12 @@ def test_where_first_weights_come_from(
     search: Callable[..., Result], few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {"data": str(few_digits), "targets": ("cpu",), "budgets": ("2h",), "space": str(SPACE), "runner": "local"}
-    file = tmp_path / "mine.pt"
-    file.touch()
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    file, other = tmp_path / "mine.pt", tmp_path / "other.pt"
+    torch.save({"model": DetectionModel("yolov8n.yaml", nc=2, verbose=False).half()}, file)
+    other.write_text("no checkpoint")
     monkeypatch.chdir(tmp_path)
     config = make_config(**given, pretrained="mine.pt", subset=0.25, small_imgsz=320, trial_time="2h")
     assert (config.weights, config.pretrained) == ("inherited", str(file.resolve()))
@@ -218,7 +222,7 @@ def test_where_first_weights_come_from(
     asked = [make_config(**given, inherit=inherit) for inherit in (None, True, False)]
     assert [one.weights for one in asked] == [DEFAULT_WEIGHTS, "inherited", "scratch"]
     old = config.document()
-    for key in ("weights", "pretrained", "subset", "small_imgsz", "trial_time_s"):
+    for key in ("weights", "pretrained", "pretrained_sha256", "subset", "small_imgsz", "trial_time_s"):
         del old[key]
     assert SearchConfig.from_document(old) == make_config(**given, inherit=False)
 
@@ -235,6 +239,10 @@ def test_where_first_weights_come_from(
     repository = Repository(default_url())
     started = repository.create_search("gone", config.document())
     check_pretrained(started)
+    refused(search(pretrained=other), "other.pt cannot be read as an Ultralytics checkpoint")
+    file.rename(tmp_path / "elsewhere")
+    file.write_text("another")
+    refused(invoke("resume", "gone"), "mine.pt, with which the trainings of 'gone' begin, is another file now")
     file.unlink()
     refused(invoke("resume", "gone"), "mine.pt, with which the trainings of 'gone' begin, is gone")
 

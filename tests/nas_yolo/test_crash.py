@@ -176,7 +176,7 @@ def test_kill_a_worker_and_the_search_goes_on(
     busy = [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
-        if child.is_running() and child.name().startswith("ray::_run")
+        if child.is_running() and child.name().startswith("ray::_results")
     ]
     assert busy
     victim = max(busy, key=lambda child: sum(child.cpu_times()[:2]))

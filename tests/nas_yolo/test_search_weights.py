@@ -16,7 +16,7 @@ import torch
 from evaluators.accuracy import training
 from evaluators.accuracy.training import TrainingRequest
 from evaluators.dataset import DatasetError, load_dataset
-from evaluators.evaluation import Latency
+from evaluators.evaluation import FirstWeights, Latency
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
 from nas_yolo.budget import parse_budget
@@ -195,6 +195,15 @@ def test_memory_that_runs_out_costs_half_the_batch_once_and_a_parent_that_fails_
 def test_a_training_that_is_over_its_time_is_tried_once_more_from_its_checkpoint(
     repository: Repository, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun: list[TrainingRequest] = []
+
+    def begin(request: TrainingRequest) -> Iterator[Any]:
+        begun.append(request)
+        if len(begun) == 1:
+            yield FirstWeights()  # before an epoch tells how long they take
+        yield from training.train(request)
+
+    monkeypatch.setattr("nas_yolo.search.train", begin)
     config = replace(config, budgets=(parse_budget("1trials"),), trial_time_s=1e-3)
     (trial,) = run(repository, repository.create_search("one", config.document()))
     assert trial.origin == "preset:yolov8n"  # one trial is too few to train a parent for

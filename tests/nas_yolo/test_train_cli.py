@@ -117,9 +117,11 @@ def run(trained: Trained) -> Any:
             if self.epoch == 1:
                 os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the test runner's processes ignore it
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluators.accuracy.full.FinalTrainer", Watched)
         stopped = trained.invoke("--trial", 0, "--epochs", 3, f"project={trained.folder}", "nbs=8", FAST)
+    signal.signal(signal.SIGINT, before)
     weights = trained.folder / "tiny-trial-0" / "weights"
     saved = read_weights(weights / "last.pt")
     given = ["--trial", 0, "resume=True", "plots=False", f"project={trained.folder}", "--json"]

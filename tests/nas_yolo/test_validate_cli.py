@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from evaluators.accuracy import deployed
@@ -54,7 +55,7 @@ def own_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def validated(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> list[DeployedRequest]:
     """What was asked of `validate_deployed`, which answers at once: a file that finds a little less than its network.
 
-    Trials 1 and 3 have a file where their weights would be.
+    Trials 1 and 3 have a file where their weights would be, which says after which epoch it was written.
     """
     repository, search = finished
     asked: list[DeployedRequest] = []
@@ -70,7 +71,7 @@ def validated(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> list[Deplo
     monkeypatch.setattr(deployed, "validate_deployed", answer)
     for number in (1, 3):
         repository.checkpoint(search, number).parent.mkdir(parents=True)
-        repository.checkpoint(search, number).touch()
+        torch.save({"epoch": 3 if number == 1 else 1}, repository.checkpoint(search, number))
     return asked
 
 

@@ -195,6 +195,18 @@ def test_an_ultralytics_checkpoint_is_a_parent_whatever_its_number_of_classes(tm
     assert 0.9 < first.share < 1  # but for the classes
     stem = stock.state_dict()["model.0.conv.weight"].float()
     assert torch.equal(child.state_dict()["model.0.conv.weight"], stem)
+    (tmp_path / "yolov8n.pt").touch()  # written anew, as far as can be told: it is read again
+    assert inherit(child, architecture, [Parent("yolov8n.pt", tmp_path / "yolov8n.pt")], 0) == first
+
+
+def test_the_half_of_a_head_that_its_parent_lacks_begins_as_the_other(tmp_path: Path) -> None:
+    save(load_preset("yolo11n"), tmp_path / "p.pt")
+    architecture = load_preset("yolo26n")
+    child = build(architecture)
+    inherit(child, architecture, [Parent("yolo11n", tmp_path / "p.pt")], 0)
+    head = child.model[-1]
+    for half, other in zip(head.one2one_cv3.parameters(), head.cv3.parameters(), strict=True):
+        assert torch.equal(half, other)
 
 
 @pytest.mark.parametrize("content", [{"weights": 1}, [1, 2]])
