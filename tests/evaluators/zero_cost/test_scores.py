@@ -157,8 +157,8 @@ def test_the_same_architecture_is_measured_with_the_same_scores(files: list[str]
 
     threads = torch.get_num_threads()
     request = MeasurementRequest(load_preset("yolov8n"), 2, IMGSZ, (), tmp_path, images=tuple(files))
-    _, first = measure(request)
-    _, again = measure(request)
+    first, _ = measure(request)
+    again, _ = measure(request)
     torch.set_num_threads(threads)
     assert isinstance(first, Scores)
     assert isinstance(again, Scores)
