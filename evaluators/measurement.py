@@ -61,6 +61,7 @@ def measure(request: MeasurementRequest) -> Iterator[Complexity | Scores | Laten
         from evaluators.zero_cost import compute_scores
         from search_spaces import hook
 
+        hook.install()  # which draws random numbers, the first time
         torch.set_num_threads(1)
         with training():  # it computes, which must not disturb a measurement on this machine
             with torch.random.fork_rng(devices=[]):
