@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import sys
@@ -10,6 +11,10 @@ import sys
 def release_memory() -> None:
     """Give freed memory back to the system; glibc would keep for ever what the largest trial so far needed."""
     gc.collect()
+    if not gc.get_freeze_count():
+        # What the first trial imported lives as long as the process: the collector need not look at it again.
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # libraries that look for what was left behind would find all of it
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_initialized():
         torch.cuda.empty_cache()  # another training may be on the same GPU by now

@@ -7,8 +7,6 @@ not.
 
 from __future__ import annotations
 
-import atexit
-import gc
 import os
 import threading
 import time
@@ -411,8 +409,3 @@ def _load_checkpoint(request: TrainingRequest) -> dict[str, Any] | None:
     if saved["architecture"] != request.architecture.document:
         raise ValueError(f"{request.checkpoint} belongs to another architecture")
     return saved
-
-
-# What was imported lives as long as the process: the collector, run after each trial, need not look at it again.
-gc.freeze()
-atexit.register(gc.unfreeze)  # libraries that look for what was left behind would find all of it
