@@ -129,8 +129,10 @@ def _read_ultralytics(file: Path) -> Donor:
     try:
         saved, _ = torch_safe_load(file, safe_only=True)  # builds nothing but classes of Ultralytics and ours
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{file} cannot be read as an Ultralytics checkpoint: {text}") from error
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        raise WeightsError(
+            f"{file} cannot be read as an Ultralytics checkpoint; give one, e.g. yolov8n.pt ({text})"
+        ) from error
     network = (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else None
     if not isinstance(network, DetectionModel):
         raise WeightsError(f"{file} holds no detector")
