@@ -4,7 +4,7 @@ The parent is the stock model, trained from scratch with the same settings; desi
 between 0.4 and 0.95 of the stock model's operations. Every training is validated after every epoch. Reported are mean
 accuracy by epoch, how many epochs inheritance saves, and how well early accuracies order designs of about equal latency
 as the last ones do: as those of the same regime (what a search decides by), and as those from scratch. Every training
-is written down when it ends; begun again with the same --json, it goes on.
+is written down when it ends; begun again with the same --json, it goes on, also with further regimes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,26 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import click
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from ultralytics.nn.tasks import DetectionModel
+
     from search_spaces.architecture import Architecture
 
-REGIMES = ("scratch", "inherited")
+REGIMES = {
+    "scratch": "random",
+    "inherited": "as a search does it by default",
+    "gentle": "inherited, at a third of the learning rate",
+    "neck": "of the parent's, only those of neck and head",
+    "distilled": "inherited, and the parent's output is part of the loss",
+}
 GFLOPS = (0.4, 0.95)  # of the stock model's
 SETTINGS = ("batch=8", "nbs=8", "optimizer=AdamW", "lr0=0.003", "mosaic=0")  # the demo's
 
@@ -45,8 +56,79 @@ def designs(count: int, imgsz: int, seed: int) -> list[Architecture]:
     return found
 
 
+def distil(network: DetectionModel, parent: Path) -> None:
+    """Add to a network's loss how far its output is from its parent's, where the parent is sure of an object.
+
+    As much as the loss itself counts for the classes (0.5) and the distributions of the sides (1.5), per image.
+    """
+    import torch
+    from torch.nn import functional
+
+    from search_spaces import hook
+    from search_spaces.architecture import Architecture
+
+    saved = torch.load(parent, map_location="cpu", weights_only=True)
+    teacher = hook.build(hook.model_file(Architecture.from_document(saved["architecture"]), network.model[-1].nc))
+    teacher.load_state_dict(saved["ema"])
+    bins = network.model[-1].reg_max
+    teacher.train()  # the raw output; its batch normalisation keeps the statistics it has
+    for module in teacher.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+
+    def sides(predictions: dict[str, Tensor]) -> Tensor:
+        logs: Tensor = predictions["boxes"].unflatten(1, (4, bins)).log_softmax(2)
+        return logs
+
+    def loss(batch: dict[str, Any], predictions: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        if getattr(network, "criterion", None) is None:
+            network.criterion = network.init_criterion()
+        if predictions is not None:  # of the moving average, in validation
+            return network.criterion(predictions, batch)  # type: ignore[no-any-return]
+        mine = network.forward(batch["img"])
+        own, items = network.criterion(mine, batch)
+        with torch.no_grad():
+            theirs = teacher(batch["img"])
+        sure = theirs["scores"].sigmoid()
+        classes = functional.binary_cross_entropy_with_logits(mine["scores"], sure, reduction="sum")
+        weights = sure.amax(1)
+        distance = functional.kl_div(sides(mine), sides(theirs), reduction="none", log_target=True).sum(2).mean(1)
+        total = weights.sum().clamp(min=1.0)
+        extra = (0.5 * classes + 1.5 * (weights * distance).sum()) / total * len(batch["img"])
+        return torch.cat((own, extra[None])), items
+
+    network.loss = loss
+
+
 def run(work: dict[str, Any]) -> dict[str, Any]:
     """One training in a process of its own; mAP50-95 after every epoch."""
+    with ExitStack() as stack:
+        if work["regime"] == "neck":
+            from evaluators.accuracy.inheritance import _Match
+
+            fits = _Match._fits
+
+            def of_neck_or_head(match: _Match, name: str) -> bool:
+                return name.startswith(("neck.", "detect")) and fits(match, name)
+
+            stack.enter_context(patch.object(_Match, "_fits", of_neck_or_head))
+        if work["regime"] == "distilled":
+            from evaluators.accuracy.trainer import ProxyTrainer
+
+            setup = ProxyTrainer.setup_model
+
+            def with_teacher(trainer: ProxyTrainer) -> None:
+                setup(trainer)
+                distil(trainer.model, Path(work["parent"]))
+
+            stack.enter_context(patch.object(ProxyTrainer, "setup_model", with_teacher))
+        if work["regime"] == "gentle":
+            work = {**work, "arguments": {**work["arguments"], "lr0": work["arguments"]["lr0"] / 3}}
+        return train_one(work)
+
+
+def train_one(work: dict[str, Any]) -> dict[str, Any]:
+    """One training; mAP50-95 after every epoch."""
     from evaluators.accuracy.training import Parent, TrainingRequest, train
     from evaluators.dataset import load_dataset
     from evaluators.evaluation import Epoch, Failure, FirstWeights
@@ -100,32 +182,35 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from nas_yolo.schedulers import rungs
     from nas_yolo.trust import iso_latency_correlation
 
-    count, epochs = document["designs"], document["epochs"]
-    curves = {
-        regime: [document["trainings"][f"{regime} {number}"]["map50_95"] for number in range(count)]
-        for regime in REGIMES
-    }
+    count, epochs, trainings = document["designs"], document["epochs"], document["trainings"]
+    regimes = [regime for regime in REGIMES if f"{regime} {count - 1}" in trainings]
+    curves = {regime: [trainings[f"{regime} {number}"]["map50_95"] for number in range(count)] for regime in regimes}
     final = {regime: [curve[-1] for curve in curves[regime]] for regime in REGIMES}
-    parent = document["trainings"]["parent"]["map50_95"]
+    parent = trainings["parent"]["map50_95"]
     yield "parent, mAP50-95 by epoch", " ".join(f"{value:.3f}" for value in parent)
-    for regime in REGIMES:
+    document["epochs_needed"], document["correlations"] = {}, {}
+    for regime in regimes:
         means = [statistics.fmean(curve[epoch] for curve in curves[regime]) for epoch in range(epochs)]
         yield f"{regime}, mean mAP50-95 by epoch", " ".join(f"{value:.3f}" for value in means)
-    shares = [document["trainings"][f"inherited {number}"]["share"] for number in range(count)]
-    yield "share of weights inherited", f"{statistics.fmean(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
-    needed = [
-        next((epoch for epoch, value in enumerate(curve, start=1) if value >= goal), None)
-        for curve, goal in zip(curves["inherited"], final["scratch"], strict=True)
-    ]
-    reached = [value for value in needed if value is not None]
-    yield (
-        f"epochs to the mAP that scratch has after {epochs}",
-        f"median {statistics.median(reached)} of the {len(reached)} of {count} that reach it",
-    )
-    document["epochs_needed"] = needed
-    document["correlations"] = {}
+        spent = [sum(trainings[f"{regime} {number}"]["seconds"]) for number in range(count)]
+        yield f"{regime}, mean seconds of a training", f"{statistics.fmean(spent):.1f}"
+        if regime == "scratch":
+            continue
+        shares = [trainings[f"{regime} {number}"]["share"] for number in range(count)]
+        yield f"{regime}, share taken", f"{statistics.fmean(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
+        needed = [
+            next((epoch for epoch, value in enumerate(curve, start=1) if value >= goal), None)
+            for curve, goal in zip(curves[regime], final["scratch"], strict=True)
+        ]
+        reached = [value for value in needed if value is not None]
+        document["epochs_needed"][regime] = needed
+        yield (
+            f"{regime}, epochs to the mAP that scratch has after {epochs}",
+            f"median {statistics.median(reached)} of the {len(reached)} of {count} that reach it",
+        )
     first = rungs(epochs)[0]
-    for early, late in (("scratch", "scratch"), ("inherited", "inherited"), ("inherited", "scratch")):
+    pairs = [(regime, regime) for regime in regimes] + [(regime, "scratch") for regime in regimes[1:]]
+    for early, late in pairs:
         found = {
             epoch: iso_latency_correlation(
                 document["latencies_ms"], [curve[epoch - 1] for curve in curves[early]], final[late]
@@ -147,6 +232,15 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
 @click.option("--designs", "count", default=16, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the designs.")
 @click.option("--train", "given", multiple=True, default=SETTINGS, show_default=True, metavar="KEY=VALUE")
+@click.option(
+    "--regime",
+    "regimes",
+    type=click.Choice(tuple(REGIMES)),
+    multiple=True,
+    default=("scratch", "inherited"),
+    show_default=True,
+    help="First weights: " + "; ".join(f"{name}: {text}" for name, text in REGIMES.items()) + ".",
+)
 @click.option("--workers", default=2, show_default=True, help="Trainings at once, one thread each.")
 @click.option("--json", "file", type=click.Path(path_type=Path))
 def main(
@@ -156,6 +250,7 @@ def main(
     count: int,
     seed: int,
     given: tuple[str, ...],
+    regimes: tuple[str, ...],
     workers: int,
     file: Path | None,
 ) -> None:
@@ -183,9 +278,9 @@ def main(
         texts = [design.document for design in designs(count, imgsz, seed)]
         common = {"data": source, "imgsz": imgsz, "epochs": epochs, "arguments": asked["arguments"]}
 
-        def work(name: str, design: str, parent: bool) -> dict[str, Any]:
-            home = str(folder / name.replace(" ", "-"))
-            return {**common, "name": name, "design": design, "home": home, "parent": str(checkpoint) if parent else ""}
+        def work(name: str, design: str, regime: str) -> dict[str, Any]:
+            home, parent = str(folder / name.replace(" ", "-")), "" if regime == "scratch" else str(checkpoint)
+            return {**common, "name": name, "design": design, "home": home, "regime": regime, "parent": parent}
 
         def keep(found: dict[str, Any]) -> None:
             document["trainings"][found["name"]] = found
@@ -196,11 +291,11 @@ def main(
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, context) as pool:
             if "parent" not in document["trainings"] or not checkpoint.exists():
-                stock = work("parent", load_preset("yolov8n").document, False)
+                stock = work("parent", load_preset("yolov8n").document, "scratch")
                 keep(pool.submit(run, stock).result())
                 (Path(stock["home"]) / "checkpoint.pt").replace(checkpoint)
-            pairs = [(f"{regime} {n}", text, regime != "scratch") for n, text in enumerate(texts) for regime in REGIMES]
-            left = [work(*pair) for pair in pairs if pair[0] not in document["trainings"]]
+            asked_for = [(f"{regime} {n}", text, regime) for regime in regimes for n, text in enumerate(texts)]
+            left = [work(*one) for one in asked_for if one[0] not in document["trainings"]]
             for found in pool.map(run, left):
                 keep(found)
         if "latencies_ms" not in document:

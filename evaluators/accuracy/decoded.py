@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import shutil
+import stat
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -79,7 +80,7 @@ class Decoded:
         Raises:
             TrainingError: `data_changed`.
         """
-        changed = [file for file, stamp in self._stamps.items() if _stamp(Path(file)) != stamp]
+        changed = [file for file, stamp in self._stamps.items() if _stamp(file) != stamp]
         if not changed:
             return
         check_fingerprint(dataset)
@@ -154,7 +155,7 @@ def _write(dataset: Dataset, imgsz: int, folder: Path) -> None:
     labels = {str(label_file(Path(file))) for file in images}
     folders = {os.path.dirname(file) for file in images | labels}
     lists = {dataset.file, *dataset.train, *dataset.val}
-    stamps = {file: _stamp(Path(file)) for file in sorted(images | labels | folders | lists)}
+    stamps = {file: _stamp(file) for file in sorted(images | labels | folders | lists)}
     shapes = [label["shape"] for scan in scans.values() for label in scan.labels]
     size = sum(imgsz * imgsz * min(shape) / max(shape) for shape in shapes) * 3
     free = min(psutil.virtual_memory().available, shutil.disk_usage(folder).free)
@@ -186,13 +187,13 @@ def _key(dataset: Dataset, imgsz: int) -> str:
     return f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}-{imgsz}"
 
 
-def _stamp(file: Path) -> Stamp | None:
+def _stamp(file: str) -> Stamp | None:
     """Of a folder only the time: files were added or removed."""
     try:
-        found = file.stat()
+        found = os.stat(file)  # no Path: there are as many files as twice the images, looked at before every training
     except OSError:
         return None
-    return (0 if file.is_dir() else found.st_size), found.st_mtime_ns
+    return (0 if stat.S_ISDIR(found.st_mode) else found.st_size), found.st_mtime_ns
 
 
 def _checksum(file: Path) -> int:

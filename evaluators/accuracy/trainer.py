@@ -38,6 +38,8 @@ hook.install()
 dict.update(SETTINGS, dict.fromkeys(("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune"), False))
 dict.update(SETTINGS, dict.fromkeys(("tensorboard", "wandb"), False))
 
+torch.serialization.set_crc32_options(False)  # nothing in PyTorch reads it, and it takes as long as writing
+
 CHECKPOINT_FORMAT = 1
 RECALIBRATION_IMAGES = 128
 SAVE_EVERY_S = 30.0  # of training, at the end of an epoch: what a crash costs at most, or an epoch that is longer
@@ -264,8 +266,8 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
 
     def _check_loss(self, loss: float) -> None:
         network = unwrap_model(self.model)
-        weights = torch.stack([weight.detach().isfinite().all() for weight in network.parameters()])
-        if not np.isfinite(loss) or not weights.all():
+        largest = nn.utils.get_total_norm(network.parameters(), norm_type=torch.inf)
+        if not np.isfinite(loss) or not largest.isfinite():
             raise TrainingError("nan", f"the loss was not finite in epoch {self.epoch + 1}")
         imgsz = self._fidelity.imgsz
         like = [past.loss for past in self._history if imgsz(past.epoch - 1) == imgsz(self.epoch)]
