@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from evaluators.evaluation import Failure
 from search_spaces.architecture import Architecture
 from search_spaces.registry import get_family
 from search_spaces.space_file import load_preset, load_space
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
 
 GOAL_RATIO, GOAL_UTILISATION = 3.0, 90.0
 CLASSES = ("one", "two", "three")
@@ -98,7 +101,7 @@ def run_trials(requests: Sequence[TrainingRequest], at_once: int) -> Outcome:
     return Outcome(ended * 3600 / seconds, utilisation, [mb for _, mb in results], failures)
 
 
-def _warm(request: TrainingRequest, number: int) -> Path:
+def _warm(request: TrainingRequest, number: int) -> Location:
     return request.checkpoint.with_name(f"warm-up-{number}.pt")
 
 

@@ -1,7 +1,8 @@
 """What trials cost on a warm worker, against the same trainings by fresh `yolo train` processes.
 
-All train on the embedded digits, 96 px, with the same arguments and one thread, Ultralytics at its leanest (no plots,
-no loader processes, its label cache there). The two take turns, so that a change of the machine's speed hits both.
+All train on the embedded digits, 96 px, with the same arguments, on one thread each. Ultralytics is there twice: as it
+comes (it validates after every epoch, plots, and loads images in processes of their own, on further cores), and at its
+leanest (none of that). Its label cache is there. All take turns, so that a change of the machine's speed hits them all.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from benchmarks.report import report
 if TYPE_CHECKING:
     from evaluators.accuracy.training import TrainingRequest
     from evaluators.evaluation import Epoch
+    from evaluators.location import Location
     from search_spaces.architecture import Architecture
 
 ARGUMENTS = {"batch": 16, "nbs": 16, "optimizer": "AdamW", "lr0": 0.003, "mosaic": 0.0}
 EPOCHS = 3  # of each of the different architectures
+LEANEST = {"plots": False, "workers": 0, "deterministic": False, "val": False}
 
 
 class Stopwatch:
@@ -74,10 +77,10 @@ class Stopwatch:
             self.ended = time.perf_counter()
 
 
-def fresh(model: str, data: Path, folder: Path, epochs: int) -> tuple[float, float]:
+def fresh(model: str, data: Path, folder: Path, epochs: int, lean: bool = True) -> tuple[float, float]:
     """Seconds of one `yolo train` process with our blocks known, and its mAP50-95."""
     options: dict[str, Any] = {**ARGUMENTS, "imgsz": 96, "epochs": epochs, "warmup_epochs": epochs / 10}
-    options |= {"plots": False, "workers": 0, "device": "cpu", "deterministic": False, "val": False}
+    options |= {"device": "cpu", **(LEANEST if lean else {})}
     home = Path(tempfile.mkdtemp(dir=folder))
     command = [sys.executable, "-m", "nas_yolo", "yolo", "train", f"model={model}", f"data={data}"]
     command += [f"{key}={value}" for key, value in options.items()] + [f"project={home}", "name=run"]
@@ -122,11 +125,13 @@ def warm(request: TrainingRequest) -> tuple[Stopwatch, list[Epoch]]:
     return watch, epochs
 
 
-def same_weights(one: Path, other: Path) -> bool:
+def same_weights(one: Location, other: Location) -> bool:
     """Whether two checkpoints hold equal weights and averages, to the bit."""
     import torch
 
-    first, second = (torch.load(path, weights_only=True) for path in (one, other))
+    from evaluators.accuracy.checkpoints import load_checkpoint
+
+    first, second = map(load_checkpoint, (one, other))
     return all(torch.equal(first[part][key], second[part][key]) for part in ("model", "ema") for key in first[part])
 
 
@@ -175,34 +180,41 @@ def pauses(data: Path, folder: Path) -> tuple[list[tuple[str, str]], dict[str, A
     )
 
 
-def different(data: Path, folder: Path, trials: int) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    """As many different architectures of the space yolov8n."""
+def different(data: Path, folder: Path, trials: int, lean_every: int) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """As many different architectures of the space yolov8n; every so many also by Ultralytics at its leanest."""
     import yaml
 
     from search_spaces import hook
     from search_spaces.space_file import load_space
 
     space, rng = load_space("yolov8n"), np.random.default_rng(0)
-    pairs, maps = [], []
+    plain, leanest, ours = list[tuple[float, float]](), dict[int, tuple[float, float]](), list[tuple[float, float]]()
     for number in range(trials):
         architecture = space.architecture(space.sample(rng))
         file = folder / f"trial{number}.yaml"
         file.write_text(yaml.safe_dump(dict(hook.model_file(architecture, 10))))
-        other, other_map = fresh(str(file), data, folder, EPOCHS)
+        plain.append(fresh(str(file), data, folder, EPOCHS, lean=False))
+        if number % lean_every == 0:
+            leanest[number] = fresh(str(file), data, folder, EPOCHS)
         watch, epochs = warm(request_for(architecture, data, folder, EPOCHS))
-        pairs.append((other, watch.seconds))
-        maps.append((other_map, float(epochs[-1].map50_95 or 0.0)))
-    ratio = sum(one for _, one in pairs) / sum(other for other, _ in pairs)
+        ours.append((watch.seconds, float(epochs[-1].map50_95 or 0.0)))
+        print(f"{number}: {plain[-1][0]:.1f} s, {watch.seconds:.1f} s", file=sys.stderr, flush=True)
+    seconds = sum(one for one, _ in ours)
+    ratio = seconds / sum(other for other, _ in plain)
+    lean_ratio = sum(ours[number][0] for number in leanest) / sum(other for other, _ in leanest.values())
     rows = [
-        (f"{trials} fresh processes x {EPOCHS} epochs, s", " ".join(f"{other:.1f}" for other, _ in pairs)),
-        ("warm worker, s", " ".join(f"{one:.1f}" for _, one in pairs)),
-        ("mAP50-95, fresh", " ".join(f"{other:.4f}" for other, _ in maps)),
-        ("mAP50-95, warm", " ".join(f"{one:.4f}" for _, one in maps)),
+        (f"{trials} x `yolo train` for {EPOCHS} epochs, s", " ".join(f"{other:.1f}" for other, _ in plain)),
+        ("at its leanest, s", " ".join(f"{number}: {other:.1f}" for number, (other, _) in leanest.items())),
+        ("warm worker, s", " ".join(f"{one:.1f}" for one, _ in ours)),
+        ("mAP50-95, `yolo train`", " ".join(f"{other:.4f}" for _, other in plain)),
+        ("mAP50-95, at its leanest", " ".join(f"{number}: {other:.4f}" for number, (_, other) in leanest.items())),
+        ("mAP50-95, warm", " ".join(f"{one:.4f}" for _, one in ours)),
         ("twenty_trials_ratio (lower is better)", f"{ratio:.3f}"),
+        (f"against the leanest, of {len(leanest)}", f"{lean_ratio:.3f}"),
     ]
     document = {
-        **{"twenty_trials_ratio": ratio, "trials": trials},
-        **{"fresh_map": [other for other, _ in maps], "warm_map": [one for _, one in maps]},
+        **{"twenty_trials_ratio": ratio, "leanest_trials_ratio": lean_ratio, "trials": trials},
+        **{"fresh": plain, "leanest": leanest, "warm": ours},
     }
     return rows, document
 
@@ -210,8 +222,9 @@ def different(data: Path, folder: Path, trials: int) -> tuple[list[tuple[str, st
 @click.command()
 @click.option("--rounds", default=5, show_default=True, help="Of one-epoch trials; 0: none.")
 @click.option("--trials", default=20, show_default=True, help="Of different architectures; 0: none.")
+@click.option("--lean-every", default=4, show_default=True, help="Of these, train one also by the leanest Ultralytics.")
 @click.option("--json", "file", type=click.Path(path_type=Path))
-def main(rounds: int, trials: int, file: Path | None) -> None:
+def main(rounds: int, trials: int, lean_every: int, file: Path | None) -> None:
     """Print the ratios of warm trials to fresh processes, and what a trial and a pause cost besides the steps."""
     from nas_yolo.environment import ultralytics_environment
 
@@ -229,7 +242,7 @@ def main(rounds: int, trials: int, file: Path | None) -> None:
         if rounds:
             parts.append(one_epoch(data, folder, rounds))
         if trials:
-            parts.append(different(data, folder, trials))
+            parts.append(different(data, folder, trials, lean_every))
     rows = [row for part, _ in parts for row in part]
     document = {name: figure for _, part in parts for name, figure in part.items()}
     report("Trials on a warm worker against fresh processes", rows, document, file)

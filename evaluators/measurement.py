@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evaluators.errors import LatencyError
 from evaluators.evaluation import Complexity, Failure, Latency, Scores, failure_from
@@ -21,6 +22,9 @@ from evaluators.latency import (
 from evaluators.memory import release_memory
 from evaluators.target import Target
 from search_spaces.architecture import Architecture
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
 
 WEIGHTS_SEED = 0  # scores depend a little on the random weights: the same architecture has the same scores
 
@@ -49,7 +53,7 @@ class MeasurementRequest:
     sessions: int = 1
     sized: bool = False
     images: tuple[str, ...] = ()
-    baseline: tuple[Architecture, Path] | None = None
+    baseline: tuple[Architecture, Location] | None = None
 
 
 def measure(request: MeasurementRequest) -> Iterator[Complexity | Scores | Latency | Failure]:

@@ -46,6 +46,7 @@ class SearchConfig:
         subset: Share of the training images that the first rung sees, above 0 to 1.
         small_imgsz: Pixels at which rungs below the last are trained; None: as the last.
         trial_time_s: Seconds after which a training is ended while nothing tells how long it should take; None: never.
+        artifacts: Where checkpoints are kept, a folder or a URL; None: in the search's own folder.
         repeats: Finalists trained once more to the end with another seed; None: as the budget allows.
     """
 
@@ -71,6 +72,7 @@ class SearchConfig:
     subset: float = 1.0
     small_imgsz: int | None = None
     trial_time_s: float | None = None
+    artifacts: str | None = None
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -122,6 +124,7 @@ class SearchConfig:
             "subset": self.subset,
             "small_imgsz": self.small_imgsz,
             "trial_time_s": self.trial_time_s,
+            "artifacts": self.artifacts,
         }
 
     @classmethod
@@ -152,5 +155,6 @@ class SearchConfig:
             subset=document.get("subset", 1.0),
             small_imgsz=document.get("small_imgsz"),
             trial_time_s=document.get("trial_time_s"),
+            artifacts=document.get("artifacts"),
             **rest,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluators.accuracy.training import Parent
 from nas_yolo.budget import Purse
@@ -14,6 +14,9 @@ from nas_yolo.results import asked
 from search_spaces.architecture import Architecture
 from search_spaces.registry import get_family
 from storage import Trial
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
 
 PARENT_SHARE = 0.1  # of a budget in time: a parent that takes more leaves too little for what it is to help
 
@@ -37,7 +40,7 @@ def too_dear(parent: Trial, costs: Costs, purse: Purse) -> str:
 
 
 def parents_of(
-    trial: Trial, trials: Sequence[Trial], config: SearchConfig, checkpoint: Callable[[int], Path]
+    trial: Trial, trials: Sequence[Trial], config: SearchConfig, checkpoint: Callable[[int], Location]
 ) -> tuple[Parent, ...]:
     """What the first weights of a training are taken from; none: from scratch.
 

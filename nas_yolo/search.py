@@ -6,7 +6,6 @@ Every step is written down before the next one is taken, so that a search that d
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import product
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from evaluators.accuracy.deployed import DeployedRequest, validate_finalist
 from evaluators.accuracy.training import TrainingRequest, prepare, train
@@ -55,6 +53,9 @@ from search_spaces.errors import UserError
 from search_spaces.registry import get_family
 from search_spaces.space import Choices
 from storage import Repository, Search, Spent, Trial
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
 
 ATTEMPTS = 2  # a crash may be the machine's fault: once more, from the last checkpoint
 MENDABLE = frozenset({"crash", "timeout", "garbage"})
@@ -381,10 +382,9 @@ class SearchLoop:
             return
         source, target = (self.repository.checkpoint(self.search, trial.number) for trial in (parent, stock))
         if source.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            copied = target.with_suffix(".copied")
-            shutil.copyfile(source, copied)
-            copied.replace(target)
+            from evaluators.accuracy.checkpoints import copy_checkpoint
+
+            copy_checkpoint(source, target)
         for epoch in parent.epochs:
             self.repository.add_epoch(stock, epoch)
         if parent.batch:
@@ -476,7 +476,7 @@ class SearchLoop:
     def _scored_images(self) -> tuple[str, ...]:
         return tuple(map(str, spread_images(self.config.dataset, IMAGES)))
 
-    def _trained_baseline(self) -> tuple[Architecture, Path] | None:
+    def _trained_baseline(self) -> tuple[Architecture, Location] | None:
         """The stock model that scores compare with, and its checkpoint; None until one is complete."""
         for trial in self.trials.values():
             if trial.state == "complete" and (trial.is_parent or trial.preset == self.baseline):
@@ -532,8 +532,6 @@ class SearchLoop:
         return not self._are_ready([target for target, _ in self.config.targets])
 
     def _start_training(self, trial: Trial, until: int) -> None:
-        checkpoint = self.repository.checkpoint(self.search, trial.number)
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
         request = TrainingRequest(
             architecture=trial.architecture,
             dataset=self.config.dataset,
@@ -541,8 +539,8 @@ class SearchLoop:
             epochs=self.config.epochs,
             until=until,
             seed=self._seed(trial),
-            checkpoint=checkpoint,
-            scratch=checkpoint.parent,
+            checkpoint=self.repository.checkpoint(self.search, trial.number),
+            scratch=self.repository.trial_folder(self.search, trial.number),
             images=self.scratch / "images",
             known=len(trial.epochs),
             rungs=self.levels,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import platformdirs
 import psutil
@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, combine
 from evaluators.latency import Calibration
+from evaluators.location import locate
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.registry import unknown
@@ -36,6 +37,9 @@ from storage.tables import (
     TrialRow,
 )
 from storage.trial import Search, Spent, Trial, TrialState
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
 
 REVISION = "0005"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
@@ -119,9 +123,16 @@ class Repository:
         """Where the files of a search are kept; a later search of the same name in a new database has another one."""
         return self.folder / "runs" / f"{search.name}-{search.created_at:%Y%m%d-%H%M%S}"
 
-    def checkpoint(self, search: Search, number: int) -> Path:
-        """Where the training of a trial is kept between rungs."""
-        return self.run_folder(search) / "trials" / f"{number:05d}" / "checkpoint.pt"
+    def trial_folder(self, search: Search, number: int) -> Path:
+        """Where the training of a trial writes on this machine."""
+        return self.run_folder(search) / "trials" / f"{number:05d}"
+
+    def checkpoint(self, search: Search, number: int) -> Location:
+        """Where the training of a trial is kept between rungs: in its folder, or where the search was told to."""
+        folder, artifacts = self.trial_folder(search, number), search.config.get("artifacts")
+        if artifacts is not None:
+            return locate(artifacts).joinpath(*folder.relative_to(self.folder / "runs").parts, "checkpoint.pt")
+        return folder / "checkpoint.pt"
 
     def close(self) -> None:
         """Give back all connections."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluators import probe
 from evaluators.dataset import Dataset
@@ -25,6 +25,9 @@ from evaluators.host_lock import training
 from evaluators.latency import fingerprint_of, identify
 from evaluators.target import Target, get_runtime
 from search_spaces.architecture import Architecture
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
 
 Progress = Callable[[int], None]
 
@@ -45,7 +48,7 @@ class DeployedRequest:
     """
 
     architecture: Architecture
-    checkpoint: Path
+    checkpoint: Location
     epochs: int
     dataset: Dataset
     imgsz: int

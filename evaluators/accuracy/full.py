@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 from ultralytics.utils import RANK, SETTINGS
 
+from evaluators.accuracy import checkpoints
 from evaluators.accuracy.training import trained_weights
 from evaluators.host_lock import training as training_slot
+from evaluators.location import locate
 from search_spaces import hook
 from search_spaces.architecture import Architecture
 from search_spaces.stock import stock_file, stock_network
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
 
 hook.install()
 
@@ -38,8 +42,8 @@ class FinalTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         """The trial's network with its weights; Ultralytics would build one from a model file."""
         if self.resume:
             return super().setup_model()
-        checkpoint = Path(self.args.model)
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        checkpoint = locate(self.args.model)
+        saved = checkpoints.load_checkpoint(checkpoint)
         network = first_network(Architecture.from_document(saved["architecture"]), self.data["nc"], checkpoint)
         self.model = self.set_model_names_for_load(network)
         return None
@@ -80,7 +84,7 @@ class WeightsFile:
     resumable: bool
 
 
-def first_network(architecture: Architecture, nc: int, checkpoint: Path | None = None) -> DetectionModel:
+def first_network(architecture: Architecture, nc: int, checkpoint: Location | None = None) -> DetectionModel:
     """A trial's network, in Ultralytics' own rows if these can express it.
 
     Args:

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from evaluators.accuracy.channels import Channels, Dimension, Numbers, find_channels
+from evaluators.accuracy.checkpoints import load_checkpoint, version
 from evaluators.accuracy.training import Parent
 from evaluators.evaluation import FirstWeights
 from search_spaces import hook
@@ -32,6 +33,9 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.registry import get_family
 from search_spaces.space_file import presets
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
 
 REMEMBERED = 4  # parents: every trial of a search has the same one, and few have another besides
 
@@ -54,7 +58,7 @@ def inherit(network: DetectionModel, architecture: Architecture, parents: Sequen
     """
     roles = get_family(architecture.family).roles(architecture)
     child = _by_role(network, roles)
-    donors = [read_parent(parent.file, parent.file.stat().st_mtime_ns) for parent in parents]
+    donors = [read_parent(parent.file, version(parent.file)) for parent in parents]
     taken = _Match(child, donors[0], seed).copy()  # which values of each weight, by name
     used = [parents[0].name] if taken else []
     for parent, donor in zip(parents[1:], donors[1:], strict=True):
@@ -101,18 +105,18 @@ class Donor:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def read_parent(file: Path, modified_ns: int) -> Donor:
+def read_parent(file: Location, version: str) -> Donor:
     """The network of a checkpoint, a search's or Ultralytics'.
 
     Args:
-        file: Its path.
-        modified_ns: When it was written last: a file that was replaced is read again.
+        file: Where it is.
+        version: Of the file: one that was replaced is read again.
 
     Raises:
         WeightsError: If it is neither.
     """
     try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
+        saved = load_checkpoint(file)
     except Exception:  # a network's classes, which are not allowed here; or no checkpoint at all
         return _read_ultralytics(file)
     if not isinstance(saved, dict) or "architecture" not in saved:
@@ -124,7 +128,7 @@ def read_parent(file: Path, modified_ns: int) -> Donor:
     return _by_role(network, get_family(architecture.family).roles(architecture))
 
 
-def _read_ultralytics(file: Path) -> Donor:
+def _read_ultralytics(file: Location) -> Donor:
     hook.install()
     try:
         saved, _ = torch_safe_load(file, safe_only=True)  # builds nothing but classes of Ultralytics and ours

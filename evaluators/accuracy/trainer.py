@@ -7,7 +7,6 @@ not.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOGGER, SETTINGS
 from ultralytics.utils.torch_utils import autocast, unwrap_model
 
+from evaluators.accuracy.checkpoints import load_checkpoint, save_checkpoint
 from evaluators.accuracy.decoded import Decoded, decode, open_decoded
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, mix, seed_augmentation
@@ -37,8 +37,6 @@ hook.install()
 # Ultralytics reports to whichever of these services it finds, Ray Tune by default. Only this process is concerned.
 dict.update(SETTINGS, dict.fromkeys(("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune"), False))
 dict.update(SETTINGS, dict.fromkeys(("tensorboard", "wandb"), False))
-
-torch.serialization.set_crc32_options(False)  # nothing in PyTorch reads it, and it takes as long as writing
 
 CHECKPOINT_FORMAT = 1
 RECALIBRATION_IMAGES = 128
@@ -300,9 +298,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             self.report(epoch)
 
     def save_model(self) -> None:
-        """Write the checkpoint: tensors and plain values, no pickled classes; replaced as a whole."""
-        path = self.request.checkpoint
-        temporary = path.with_suffix(".tmp")  # nobody else writes it: the checkpoint is locked
+        """Write the checkpoint, of which this is the whole content."""
         document = {
             "format": CHECKPOINT_FORMAT,
             "architecture": self.request.architecture.document,
@@ -315,11 +311,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             "scaler": self.scaler.state_dict(),
             "best_fitness": None if self.best_fitness is None else float(self.best_fitness),
         }
-        with open(temporary, "wb") as file:
-            torch.save(document, file)
-            file.flush()
-            os.fsync(file.fileno())  # else a power failure could leave an empty file under the name
-        temporary.replace(path)
+        save_checkpoint(document, self.request.checkpoint)
 
 
 def precision(on_gpu: bool) -> str | bool:
@@ -405,7 +397,7 @@ def _load_checkpoint(request: TrainingRequest) -> dict[str, Any] | None:
         if any(rung <= request.known for rung in request.rungs):
             raise FileNotFoundError(f"{request.checkpoint} is gone, with {request.known} epochs of training")
         return None
-    saved: dict[str, Any] = torch.load(request.checkpoint, map_location="cpu", weights_only=True)
+    saved = load_checkpoint(request.checkpoint)
     if saved.get("format") != CHECKPOINT_FORMAT:
         raise ValueError(f"{request.checkpoint} was written by another version of nas-yolo")
     if saved["architecture"] != request.architecture.document:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from evaluators.dataset import Dataset
 from evaluators.evaluation import Cause, Epoch, Failure, FirstWeights, failure_from
 from evaluators.host_lock import training as training_slot
-from evaluators.memory import release_memory
+from evaluators.memory import keep_memory, release_memory
 from search_spaces.architecture import Architecture
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from evaluators.location import Location
 
 # Ultralytics' arguments that the search decides itself, and those that would change what a rung means.
 OWN_ARGUMENTS = frozenset(
@@ -55,7 +57,7 @@ class Parent:
     """
 
     name: str
-    file: Path
+    file: Location
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class TrainingRequest:
         arguments: Further Ultralytics training arguments. A smaller `batch` takes the same optimizer steps, each over
             `nbs` images (64 unless given), as long as it divides `nbs`.
         checkpoint: Where the training is kept; continued from there if the file exists.
-        scratch: A folder for what Ultralytics writes.
+        scratch: A folder for what Ultralytics writes, on this machine, and the checkpoint's own.
         images: A folder for decoded images that all trainings on this machine share; None: in `scratch`.
         known: Epochs that the search has on record.
         rungs: Epochs at which a decision follows, ascending: only these are validated, and the last of a request.
@@ -93,7 +95,7 @@ class TrainingRequest:
     epochs: int
     until: int
     seed: int
-    checkpoint: Path
+    checkpoint: Location
     scratch: Path
     images: Path | None = None
     known: int = 0
@@ -121,12 +123,13 @@ def train(request: TrainingRequest) -> Iterator[FirstWeights | Epoch | Failure]:
 
     def run() -> None:
         try:
-            with _alone(request.checkpoint), training_slot() as slot:
+            with _alone(request), training_slot() as slot:
                 from evaluators.accuracy.packing import hold_to_share
                 from evaluators.accuracy.trainer import train_rung
 
                 if request.gpu:
                     hold_to_share(request.gpu_share)
+                keep_memory()
                 train_rung(request, slot, reports.put, stop)
         except Exception as error:
             reports.put(_failure(error))
@@ -145,27 +148,28 @@ def train(request: TrainingRequest) -> Iterator[FirstWeights | Epoch | Failure]:
         thread.join()
 
 
-def trained_weights(checkpoint: Path) -> dict[str, Tensor] | None:
+def trained_weights(checkpoint: Location) -> dict[str, Tensor] | None:
     """The moving average of the weights that a training has reached; None before its first checkpoint."""
     if not checkpoint.exists():
         return None
-    import torch
+    from evaluators.accuracy.checkpoints import load_checkpoint
 
-    weights: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["ema"]
+    weights: dict[str, Tensor] = load_checkpoint(checkpoint)["ema"]
     return weights
 
 
-def trained_epochs(checkpoint: Path) -> int:
+def trained_epochs(checkpoint: Location) -> int:
     """After which epoch a checkpoint was written: the weights that it holds."""
-    import torch
+    from evaluators.accuracy.checkpoints import load_checkpoint
 
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"])
+    return int(load_checkpoint(checkpoint)["epoch"])
 
 
 @contextmanager
-def _alone(checkpoint: Path) -> Iterator[None]:
+def _alone(request: TrainingRequest) -> Iterator[None]:
     """Wait until no other process trains on a checkpoint: a killed search's worker outlives it by some seconds."""
-    with open(checkpoint.with_suffix(".lock"), "w") as lock:
+    request.scratch.mkdir(parents=True, exist_ok=True)
+    with open(request.scratch / f"{request.checkpoint.stem}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -12,7 +12,6 @@ import math
 import pkgutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from evaluators.evaluation import Scores
@@ -20,6 +19,7 @@ from evaluators.evaluation import Scores
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from evaluators.location import Location
     from search_spaces.architecture import Architecture
 
 IMAGES = 16
@@ -57,7 +57,7 @@ def compute_scores(
     files: Sequence[str],
     classes: int,
     imgsz: int,
-    baseline: tuple[Architecture, Path] | None = None,
+    baseline: tuple[Architecture, Location] | None = None,
 ) -> Scores:
     """All scores of a network; what cannot be computed is left out.
 

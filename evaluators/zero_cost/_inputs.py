@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from evaluators.accuracy.training import trained_weights
 from search_spaces import hook
 from search_spaces.architecture import Architecture
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
 
 
 def load_images(files: Sequence[str], size: int) -> Tensor:
@@ -28,7 +31,7 @@ def load_images(files: Sequence[str], size: int) -> Tensor:
     return torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2).float() / 255
 
 
-def load_baseline(architecture: Architecture, checkpoint: Path, classes: int) -> nn.Module | None:
+def load_baseline(architecture: Architecture, checkpoint: Location, classes: int) -> nn.Module | None:
     """The network that a training has come to; None if its checkpoint is gone or cannot be used."""
     try:
         if (weights := trained_weights(checkpoint)) is None:

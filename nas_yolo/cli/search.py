@@ -122,6 +122,13 @@ EXAMPLES = """
     help="Finalists trained once more with another seed, to know which differences are chance. Default: 2 where they "
     "take at most a tenth of the budget, else 0.",
 )
+@click.option(
+    "--artifacts",
+    metavar="URL",
+    envvar="NAS_YOLO_ARTIFACTS",
+    help="Where checkpoints are kept: a folder, or a URL such as s3://bucket/searches (needs fsspec's package for it, "
+    "e.g. s3fs). Default: beside the database.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @json_option
 def search_command(**given: Any) -> None:
@@ -163,6 +170,10 @@ def resume_command(name: str, budgets: tuple[str, ...], url: str | None, as_json
         search = repository.set_config(search, search.config | {"budgets": [budget.text for budget in parsed]})
     check_dataset(search)
     check_pretrained(search)
+    if artifacts := search.config.get("artifacts"):
+        from evaluators.location import check_writable
+
+        check_writable(artifacts)
     check_targets(search)
     run_search(repository, search, as_json)
 
@@ -189,6 +200,7 @@ def make_config(
     subset: float = 1.0,
     small_imgsz: int | None = None,
     trial_time: str | None = None,
+    artifacts: str | None = None,
     targets_file: Path | None = None,
     with_postprocess: bool = False,
 ) -> SearchConfig:
@@ -199,6 +211,7 @@ def make_config(
     """
     from evaluators.dataset import load_dataset
     from evaluators.latency import fingerprint_of
+    from evaluators.location import absolute, check_writable
     from evaluators.target import get_target
     from nas_yolo.budget import parse_budget
     from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig, Weights
@@ -238,6 +251,9 @@ def make_config(
     if gpus_per_trial == "auto":
         fixed_batch(arguments)
     check_devices(parsed_budgets)
+    store = None if artifacts is None else absolute(artifacts)
+    if store is not None:
+        check_writable(store)
     checkpoint = None if pretrained is None else find_checkpoint(pretrained)
     digest = None if checkpoint is None else checkpoint_digest(checkpoint)
     weights: Weights = DEFAULT_WEIGHTS
@@ -268,6 +284,7 @@ def make_config(
         subset=subset,
         small_imgsz=small_imgsz,
         trial_time_s=None if trial_time is None else parse_time(trial_time),
+        artifacts=store,
     )
 
 
@@ -336,10 +353,11 @@ def checkpoint_digest(checkpoint: str) -> str:
     Raises:
         UserError: If it holds none.
     """
+    from evaluators.accuracy.checkpoints import version
     from evaluators.accuracy.inheritance import read_parent
 
     path = Path(checkpoint)
-    read_parent(path, path.stat().st_mtime_ns)
+    read_parent(path, version(path))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

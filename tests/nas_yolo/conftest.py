@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from evaluators.evaluation import Complexity, Epoch, Latency
 from nas_yolo.cli.search import make_config
+from nas_yolo.runners.local import LocalRunner
+from nas_yolo.search import SearchLoop, Snapshot
 from search_spaces import Architecture
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, Trial
@@ -17,6 +20,24 @@ def trainings_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas_yolo.search.FRONT_SESSIONS", 1)
     monkeypatch.setattr("nas_yolo.search.FINAL_SESSIONS", 1)
     monkeypatch.setattr("nas_yolo.search.SearchLoop._validations", lambda self: iter(()))
+
+
+@pytest.fixture
+def run() -> Callable[..., list[Trial]]:
+    """Runs a search in this process, to its end or that of its budget; returns its trials."""
+
+    def run(
+        repository: Repository, search: Search, view: Callable[[Snapshot], None] = lambda snapshot: None
+    ) -> list[Trial]:
+        runner = LocalRunner()
+        with repository.claimed(search):
+            try:
+                SearchLoop(repository, search, runner, 1, False, view).run()
+            finally:
+                runner.close()
+        return repository.trials(search)
+
+    return run
 
 
 @pytest.fixture

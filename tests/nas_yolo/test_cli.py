@@ -204,6 +204,29 @@ def test_the_number_of_repeats(search: Callable[..., Result], few_digits: Path) 
     assert search(repeats=-1).exit_code == 2
 
 
+def test_where_checkpoints_are_kept(
+    search: Callable[..., Result], few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"data": str(few_digits), "targets": ("cpu",), "budgets": ("2h",), "space": str(SPACE), "runner": "local"}
+    monkeypatch.chdir(tmp_path)
+    config = make_config(**given, artifacts="kept")
+    assert config.artifacts == str(tmp_path / "kept")
+    assert SearchConfig.from_document(json.loads(json.dumps(config.document()))) == config
+    repository = Repository(default_url())
+    here, there = (
+        repository.create_search(name, make_config(**given, artifacts=url).document())
+        for name, url in (("here", None), ("there", "memory://bucket/searches"))
+    )
+    assert repository.checkpoint(here, 7) == repository.run_folder(here) / "trials" / "00007" / "checkpoint.pt"
+    name = repository.run_folder(there).name
+    assert str(repository.checkpoint(there, 7)) == f"memory://bucket/searches/{name}/trials/00007/checkpoint.pt"
+    refused(search(artifacts="nosuch://bucket"), "nosuch://bucket cannot be used")
+    (tmp_path / "file").touch()
+    refused(search(artifacts="file"), "file cannot be written")
+    repository.set_config(there, there.config | {"artifacts": str(tmp_path / "file")})
+    refused(invoke("resume", "there"), "file cannot be written")
+
+
 def test_where_first_weights_come_from(
     search: Callable[..., Result], few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +245,7 @@ def test_where_first_weights_come_from(
     asked = [make_config(**given, inherit=inherit) for inherit in (None, True, False)]
     assert [one.weights for one in asked] == [DEFAULT_WEIGHTS, "inherited", "scratch"]
     old = config.document()
-    for key in ("weights", "pretrained", "pretrained_sha256", "subset", "small_imgsz", "trial_time_s"):
+    for key in ("weights", "pretrained", "pretrained_sha256", "subset", "small_imgsz", "trial_time_s", "artifacts"):
         del old[key]
     assert SearchConfig.from_document(old) == make_config(**given, inherit=False)
 

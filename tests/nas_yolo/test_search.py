@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,17 +63,8 @@ Run = Callable[..., list[Trial]]
 
 
 @pytest.fixture
-def run(repository: Repository, tmp_path: Path) -> Run:
-    def run(search: Search, view: Callable[[Snapshot], None] = lambda snapshot: None) -> list[Trial]:
-        runner = LocalRunner()
-        with repository.claimed(search):
-            try:
-                SearchLoop(repository, search, runner, 1, False, view).run()
-            finally:
-                runner.close()
-        return repository.trials(search)
-
-    return run
+def run(run: Run, repository: Repository) -> Run:
+    return partial(run, repository)
 
 
 def test_a_search_measures_trains_and_completes(

@@ -18,12 +18,13 @@ from nas_yolo.budget import parse_budget
 from nas_yolo.cli.search import check_targets, make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import baselines, front_document, front_trials
-from nas_yolo.runners.local import LocalRunner
-from nas_yolo.search import SearchError, SearchLoop, Snapshot
+from nas_yolo.search import SearchError, SearchLoop
 from search_spaces import UserError
-from storage import Repository, Search, Trial
+from storage import Repository, Trial
 
 SPACE = Path(__file__).parent / "space.yaml"
+Run = Callable[..., list[Trial]]
+
 pytestmark = pytest.mark.usefixtures("quick_probe")
 
 Fault = Callable[[Target, str, int], None]
@@ -81,21 +82,9 @@ def not_validated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SearchLoop, "_validations", lambda self: iter(()))
 
 
-def run(
-    repository: Repository, search: Search, view: Callable[[Snapshot], None] = lambda snapshot: None
-) -> list[Trial]:
-    runner = LocalRunner()
-    with repository.claimed(search):
-        try:
-            SearchLoop(repository, search, runner, 1, False, view).run()
-        finally:
-            runner.close()
-    return repository.trials(search)
-
-
 @pytest.mark.usefixtures("not_validated")
 def test_one_training_serves_all_targets_and_each_has_a_front(
-    repository: Repository, two_targets: SearchConfig, monkeypatch: pytest.MonkeyPatch
+    run: Run, repository: Repository, two_targets: SearchConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas_yolo.search.FINAL_SESSIONS", 3)
     search = repository.create_search("one", two_targets.document())
@@ -123,6 +112,7 @@ def test_one_training_serves_all_targets_and_each_has_a_front(
 
 @pytest.mark.usefixtures("trainings_only")
 def test_a_device_that_is_away_for_a_while_holds_nothing_up_and_is_measured_on_later(
+    run: Run,
     repository: Repository,
     one_target: SearchConfig,
     fault: Callable[[Fault], None],
@@ -147,6 +137,7 @@ def test_a_device_that_is_away_for_a_while_holds_nothing_up_and_is_measured_on_l
 
 @pytest.mark.usefixtures("trainings_only")
 def test_a_device_that_stays_away_ends_the_search_and_loses_nothing(
+    run: Run,
     repository: Repository,
     one_target: SearchConfig,
     fault: Callable[[Fault], None],
@@ -171,6 +162,7 @@ def test_a_device_that_stays_away_ends_the_search_and_loses_nothing(
 
 @pytest.mark.usefixtures("trainings_only")
 def test_a_device_that_changed_stops_the_search_and_nothing_is_blended(
+    run: Run,
     repository: Repository,
     one_target: SearchConfig,
     fault: Callable[[Fault], None],
@@ -202,7 +194,7 @@ def test_a_device_that_changed_stops_the_search_and_nothing_is_blended(
 
 @pytest.mark.usefixtures("trainings_only")
 def test_networks_that_hang_fail_alone_once_the_reference_showed_that_the_device_is_well(
-    repository: Repository, one_target: SearchConfig, fault: Callable[[Fault], None]
+    run: Run, repository: Repository, one_target: SearchConfig, fault: Callable[[Fault], None]
 ) -> None:
     calls: list[str] = []
 
@@ -225,6 +217,7 @@ def test_networks_that_hang_fail_alone_once_the_reference_showed_that_the_device
 
 @pytest.mark.usefixtures("trainings_only")
 def test_what_was_measured_while_the_device_was_slow_is_measured_again(
+    run: Run,
     repository: Repository,
     one_target: SearchConfig,
     monkeypatch: pytest.MonkeyPatch,
@@ -261,7 +254,7 @@ def test_what_was_measured_while_the_device_was_slow_is_measured_again(
 
 
 def test_the_exported_files_of_finalists_are_validated_in_the_end(
-    repository: Repository, one_target: SearchConfig
+    run: Run, repository: Repository, one_target: SearchConfig
 ) -> None:
     search = repository.create_search("one", replace(one_target, budgets=(parse_budget("1trials"),)).document())
     (trial,) = run(repository, search)

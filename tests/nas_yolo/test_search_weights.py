@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from evaluators.accuracy import training
-from evaluators.accuracy.training import TrainingRequest
+from evaluators.accuracy.training import TrainingRequest, trained_epochs
 from evaluators.dataset import DatasetError, load_dataset
 from evaluators.evaluation import FirstWeights, Latency
 from evaluators.latency import Calibration, fingerprint
@@ -23,12 +24,13 @@ from nas_yolo.budget import parse_budget
 from nas_yolo.cli.search import check_dataset, make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import front_document, front_trials, weights_text
-from nas_yolo.runners.local import LocalRunner
-from nas_yolo.search import SearchError, SearchLoop, Snapshot
+from nas_yolo.search import SearchError, Snapshot
 from search_spaces.space_file import load_preset
-from storage import Repository, Search, Trial
+from storage import Repository, Trial
 
 SPACE = Path(__file__).parent / "space.yaml"
+Run = Callable[..., list[Trial]]
+
 pytestmark = pytest.mark.usefixtures("trainings_only")
 
 
@@ -79,20 +81,8 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[TrainingRequest]:
     return begun
 
 
-def run(
-    repository: Repository, search: Search, view: Callable[[Snapshot], None] = lambda snapshot: None
-) -> list[Trial]:
-    runner = LocalRunner()
-    with repository.claimed(search):
-        try:
-            SearchLoop(repository, search, runner, 1, False, view).run()
-        finally:
-            runner.close()
-    return repository.trials(search)
-
-
 def test_the_stock_model_is_trained_first_and_all_others_begin_with_its_weights(
-    repository: Repository, config: SearchConfig, requests: list[TrainingRequest]
+    run: Run, repository: Repository, config: SearchConfig, requests: list[TrainingRequest]
 ) -> None:
     search = repository.create_search("one", config.document())
 
@@ -139,8 +129,36 @@ def test_the_stock_model_is_trained_first_and_all_others_begin_with_its_weights(
         assert 0.1 < member["weights"]["share"] <= 1
 
 
+def test_a_search_goes_on_with_the_checkpoints_of_a_store_where_its_folder_is_gone(
+    run: Run, repository: Repository, config: SearchConfig, requests: list[TrainingRequest]
+) -> None:
+    config = replace(config, artifacts=f"memory://{uuid.uuid4().hex}")
+    search = repository.create_search("one", config.document())
+
+    def interrupt(snapshot: Snapshot) -> None:
+        if sum(trial.state == "complete" for trial in snapshot.trials) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(repository, search, interrupt)
+    begun, folder = len(requests), repository.run_folder(search)
+    assert not list(folder.rglob("*.pt"))
+    shutil.rmtree(folder)
+    parent, *trials = run(repository, search)
+    assert [trial.state for trial in (parent, *trials)] == ["complete"] * 4
+    assert [request.known for request in requests[begun:]] == [0] * len(requests[begun:])
+    for trial in trials:
+        assert trial.weights
+        assert trial.weights.parents[0] == "yolov8n"
+    assert {trained_epochs(repository.checkpoint(search, trial.number)) for trial in (parent, *trials)} == {2}
+
+
 def test_a_parent_that_takes_too_much_of_the_budget_is_given_up_for_trainings_from_scratch(
-    repository: Repository, config: SearchConfig, requests: list[TrainingRequest], monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    repository: Repository,
+    config: SearchConfig,
+    requests: list[TrainingRequest],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nas_yolo.first_weights.PARENT_SHARE", 1e-9)  # however fast this machine is
     config = replace(config, epochs=3, budgets=(parse_budget("1h"),))
@@ -163,7 +181,11 @@ def test_a_parent_that_takes_too_much_of_the_budget_is_given_up_for_trainings_fr
 
 
 def test_memory_that_runs_out_costs_half_the_batch_once_and_a_parent_that_fails_its_weights(
-    repository: Repository, config: SearchConfig, requests: list[TrainingRequest], monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    repository: Repository,
+    config: SearchConfig,
+    requests: list[TrainingRequest],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from evaluators.accuracy.trainer import ProxyTrainer
 
@@ -193,7 +215,7 @@ def test_memory_that_runs_out_costs_half_the_batch_once_and_a_parent_that_fails_
 
 
 def test_a_training_that_is_over_its_time_is_tried_once_more_from_its_checkpoint(
-    repository: Repository, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
+    run: Run, repository: Repository, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[TrainingRequest] = []
 
@@ -220,7 +242,12 @@ def test_a_training_that_is_over_its_time_is_tried_once_more_from_its_checkpoint
 
 
 def test_data_that_disappears_in_mid_search_stops_it_and_costs_nothing(
-    repository: Repository, config: SearchConfig, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    repository: Repository,
+    config: SearchConfig,
+    few_digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copytree(few_digits.parent, tmp_path / "data")
     dataset = load_dataset(tmp_path / "data" / "data.yaml")

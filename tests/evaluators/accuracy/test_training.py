@@ -9,15 +9,20 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
 
-from evaluators.accuracy.training import OWN_ARGUMENTS, TrainingRequest, train
+from evaluators.accuracy.checkpoints import load_checkpoint
+from evaluators.accuracy.training import OWN_ARGUMENTS, TrainingRequest, train, trained_epochs
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Failure
+from evaluators.location import locate
 from search_spaces import Architecture, Level, Neck, Stage, Stem
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
 
 SMALL = Architecture(
     "yolov8",
@@ -77,8 +82,8 @@ def epochs(request: TrainingRequest) -> list[Epoch]:
     return [report for report in reports if isinstance(report, Epoch)]
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    saved = torch.load(path, weights_only=True)
+def weights(path: Location) -> dict[str, torch.Tensor]:
+    saved = load_checkpoint(path)
     return {**saved["model"], **{f"ema {name}": value for name, value in saved["ema"].items()}}
 
 
@@ -169,6 +174,21 @@ def augmented(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     """A training with mosaics and mixes, on a growing subset of growing images: its epochs and its checkpoint."""
     request = replace(base_request(few_digits, tmp_path_factory.mktemp("augmented")), **AUGMENTED)
     return epochs(request), request.checkpoint, request
+
+
+def test_a_training_that_pauses_in_a_store_at_a_url_is_the_same_to_the_bit(
+    training_of: Callable[..., Trained], request_for: Callable[..., TrainingRequest], tmp_path: Path
+) -> None:
+    store = locate("memory://bucket/trial/checkpoint.pt")
+    for known, until in pairwise((0, 1, 4)):
+        machine = tmp_path / f"machine-{known}"
+        request = request_for(checkpoint=store, scratch=machine, images=None, known=known, until=until)
+        assert len(epochs(request)) == until - known
+        assert trained_epochs(store) == until
+        assert not list(machine.rglob("*.pt"))
+    found, expected = weights(store), training_of("yolov8", 4).weights
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_augmentation_subsets_and_small_images_do_not_depend_on_pauses_or_processes(
@@ -422,7 +442,8 @@ def test_two_processes_do_not_train_on_one_checkpoint(request_for: Callable[...,
         list(train(request))
         ended.set()
 
-    with open(request.checkpoint.with_suffix(".lock"), "w") as lock:
+    request.scratch.mkdir()
+    with open(request.scratch / "checkpoint.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         thread = threading.Thread(target=other)
         thread.start()

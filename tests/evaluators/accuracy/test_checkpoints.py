@@ -1,0 +1,65 @@
+"""Checkpoints in folders and at URLs; fsspec's file system in memory stands for a store on another machine."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from evaluators.accuracy.checkpoints import copy_checkpoint, load_checkpoint, save_checkpoint, version
+from evaluators.location import locate
+
+if TYPE_CHECKING:
+    from evaluators.location import Location
+
+
+@pytest.fixture(params=["folder", "url"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    root = tmp_path if request.param == "folder" else locate(f"memory://{uuid.uuid4().hex}")
+    return root / "trials" / "checkpoint.pt"
+
+
+def document(value: float) -> dict[str, Any]:
+    return {"epoch": 1, "model": {"weight": torch.full((3,), value)}}
+
+
+def test_what_was_saved_is_loaded_and_replaced_as_a_whole(location: Location) -> None:
+    save_checkpoint(document(1.0), location)
+    first = version(location)
+    assert torch.equal(load_checkpoint(location)["model"]["weight"], torch.ones(3))
+    save_checkpoint(document(2.0), location)
+    assert torch.equal(load_checkpoint(location)["model"]["weight"], torch.full((3,), 2.0))
+    assert version(location) != first
+    assert [path.name for path in location.parent.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_failure_while_writing_leaves_the_checkpoint_that_was_there(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(document(1.0), location)
+
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    if not isinstance(location, Path):
+        monkeypatch.undo()
+        monkeypatch.setattr(type(location), "write_bytes", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(document(2.0), location)
+    assert torch.equal(load_checkpoint(location)["model"]["weight"], torch.ones(3))
+
+
+def test_a_copy_is_equal(location: Location) -> None:
+    save_checkpoint(document(1.0), location)
+    copy_checkpoint(location, location.with_name("copy.pt"))
+    assert torch.equal(load_checkpoint(location.with_name("copy.pt"))["model"]["weight"], torch.ones(3))
+
+
+def test_a_checkpoint_builds_no_objects(location: Location) -> None:
+    save_checkpoint({"epoch": Path("x")}, location)
+    with pytest.raises(Exception, match="Weights only load failed"):
+        load_checkpoint(location)
