@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from storage import Repository
+    from nas_yolo.config import SearchConfig
+    from storage import Repository, Search, Trial
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -95,6 +96,29 @@ def open_repository(url: str | None) -> Repository:
     from storage import Repository, default_url
 
     return Repository(url or default_url())
+
+
+def chosen_trial(
+    search: Search,
+    trials: Sequence[Trial],
+    config: SearchConfig,
+    number: int | None,
+    max_latency_ms: float | None = None,
+    target: str = "",
+) -> Trial:
+    """The trial that a user means by `--trial`, by `--max-latency` or by neither.
+
+    Raises:
+        click.UsageError: If both were given.
+        NoSuchTrialError: If there is none.
+    """
+    from nas_yolo.results import best_trial, numbered_trial
+
+    if number is None:
+        return best_trial(trials, config, max_latency_ms, target)
+    if max_latency_ms is not None:
+        raise click.UsageError("give --trial or --max-latency, not both")
+    return numbered_trial(search, trials, number)
 
 
 def console(as_json: bool = False) -> Console:

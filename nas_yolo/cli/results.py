@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nas_yolo.cli.options import console, json_option, open_repository, print_json, storage_option
+from nas_yolo.cli.options import chosen_trial, console, json_option, open_repository, print_json, storage_option
 
 
 @click.command("list")
@@ -198,23 +198,16 @@ def export_command(
     from evaluators.accuracy.training import trained_weights
     from nas_yolo.config import SearchConfig
     from nas_yolo.export import check_folder, design_of, write_folder, write_yaml
-    from nas_yolo.results import best_trial, numbered_trial
     from search_spaces import UserError
     from search_spaces.registry import unknown
 
-    if number is not None and max_latency is not None:
-        raise click.UsageError("give --trial or --max-latency, not both")
     repository = open_repository(url)
     search = repository.search(name)
     config = SearchConfig.from_document(search.config)
-    trials = repository.trials(search)
     names = [one.name for one, _ in config.targets]
     if target is not None and target not in names:
         raise UserError(unknown("target of this search", target, names))
-    if number is None:
-        trial = best_trial(trials, config, max_latency, target or names[0])
-    else:
-        trial = numbered_trial(search, trials, number)
+    trial = chosen_trial(search, repository.trials(search), config, number, max_latency, target or "")
     if not output.absolute().parent.is_dir():
         raise UserError(f"folder {output.absolute().parent} does not exist; create it or write elsewhere")
     design = design_of(name, config, trial)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nas_yolo.cli.options import console, json_option, open_repository, print_json, storage_option
+from nas_yolo.cli.options import chosen_trial, console, json_option, open_repository, print_json, storage_option
 
 if TYPE_CHECKING:
     from nas_yolo.config import SearchConfig
@@ -82,16 +82,12 @@ def train_command(
     """
     from nas_yolo.cli.arguments import parse_arguments
     from nas_yolo.config import SearchConfig
-    from nas_yolo.results import best_trial, numbered_trial
     from search_spaces import UserError
 
-    if number is not None and max_latency is not None:
-        raise click.UsageError("give --trial or --max-latency, not both")
     repository = open_repository(url)
     search = repository.search(name)
     config = SearchConfig.from_document(search.config)
-    trials = repository.trials(search)
-    trial = best_trial(trials, config, max_latency) if number is None else numbered_trial(search, trials, number)
+    trial = chosen_trial(search, repository.trials(search), config, number, max_latency)
     chosen = Chosen(repository, search, config, trial)
     with _standard_output_kept(as_json):
         arguments = parse_arguments(given, REFUSED)

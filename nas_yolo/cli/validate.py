@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nas_yolo.cli.options import console, json_option, open_repository, print_json, storage_option
+from nas_yolo.cli.options import chosen_trial, console, json_option, open_repository, print_json, storage_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ def validate_command(name: str, number: int | None, given: tuple[str, ...], url:
     from nas_yolo.cli.search import check_dataset
     from nas_yolo.config import SearchConfig
     from nas_yolo.environment import count_cores
-    from nas_yolo.results import best_trial, deployed_document, numbered_trial
+    from nas_yolo.results import deployed_document
     from search_spaces import UserError
 
     repository = open_repository(url)
@@ -57,8 +57,7 @@ def validate_command(name: str, number: int | None, given: tuple[str, ...], url:
     config = SearchConfig.from_document(search.config)
     own = {target.name: target for target, _ in config.targets}
     targets = [own[one] if one in own else get_target(one) for one in dict.fromkeys(given or own)]
-    trials = repository.trials(search)
-    trial = best_trial(trials, config) if number is None else numbered_trial(search, trials, number)
+    trial = chosen_trial(search, repository.trials(search), config, number)
     checkpoint = repository.checkpoint(search, trial.number)
     if not trial.epochs or not checkpoint.exists():
         raise UserError(f"trial {trial.number} has no trained weights; choose another with --trial")
