@@ -28,6 +28,7 @@ Cause = Literal[
     "drifted",
     "disk_full",
     "data_changed",
+    "storage",
 ]
 TIE = 0.03
 """Relative difference of two latencies under which neither is called faster: what sessions differ by, at most."""

@@ -12,7 +12,7 @@ KEPT_BYTES = 2**30
 
 
 def keep_memory() -> None:
-    """Let what one training step frees serve the next one, until `release_memory`.
+    """From now on, let what one training step frees serve the next one; `release_memory` gives it back.
 
     By itself glibc would give large tensors back to the system at once and ask for them again: up to a tenth of the
     time of large networks on a CPU.

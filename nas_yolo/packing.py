@@ -11,20 +11,20 @@ from evaluators.accuracy.packing import MadeUpTraining, measure_packing
 from evaluators.complexity import largest
 from evaluators.packing import Packing
 from nas_yolo.config import SearchConfig
+from nas_yolo.decisions import BATCH
 from search_spaces.errors import UserError
 from search_spaces.registry import get_family
 from search_spaces.space_file import load_preset
 from storage import Repository, Search
 
-DEFAULT_BATCH = 16  # Ultralytics'
 
-
-def with_packing(repository: Repository, search: Search, gpus: int, cores: int) -> Search:
-    """Measure how many trainings of a search share a GPU, if that is asked for and not known.
+def with_packing(repository: Repository, search: Search, device: str, gpus: int, cores: int) -> Search:
+    """Measure how many trainings of a search share a GPU, if that is asked for and not known of this kind of GPU.
 
     Args:
         repository: Where the search is stored.
         search: The search.
+        device: Name of the GPU.
         gpus: Of this machine.
         cores: Of this machine.
 
@@ -32,7 +32,7 @@ def with_packing(repository: Repository, search: Search, gpus: int, cores: int) 
         UserError: If the GPU cannot be used.
     """
     config = SearchConfig.from_document(search.config)
-    if config.packing != {}:
+    if config.packing is None or config.packing.get("device") == device:
         return search
     with repository.claimed(search):
         # Time of a session, with a GPU: it counts against budgets in wall-clock time and in GPU time.
@@ -51,7 +51,7 @@ def fixed_batch(training: Mapping[str, Any]) -> int:
     Raises:
         UserError: If it is to be found from the memory that is free, which is then no share of anything.
     """
-    batch = training.get("batch", DEFAULT_BATCH)
+    batch = training.get("batch", BATCH)
     if not isinstance(batch, int) or batch < 1:
         raise UserError(f"--gpus-per-trial auto needs a fixed batch, e.g. --train batch=16, not {batch}")
     return batch

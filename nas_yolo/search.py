@@ -6,6 +6,7 @@ Every step is written down before the next one is taken, so that a search that d
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from evaluators.dataset import spread_images
 from evaluators.errors import AWAY
 from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, Scores, combine
 from evaluators.latency import Calibration
+from evaluators.location import StoreError
 from evaluators.measurement import MeasurementRequest, calibrate_target, check_target, measure
 from evaluators.target import Target
 from evaluators.zero_cost import IMAGES
@@ -194,6 +196,7 @@ class SearchLoop:
                 self._abandon()
         self.phase = "done"
         self.repository.set_state(self.search, "done")
+        shutil.rmtree(self.scratch / "images", ignore_errors=True)  # large, and made again if need be
         self._show()
 
     def _prepare(self) -> None:
@@ -372,24 +375,34 @@ class SearchLoop:
 
     def _give_up(self, parent: Trial, reason: str) -> None:
         """Train from scratch instead."""
-        self._move(parent, "rejected", reason)
         self._hand_over(parent)
+        self._move(parent, "rejected", reason)
 
     def _hand_over(self, parent: Trial) -> None:
-        """Let the stock trial go on where the parent's training ended: from scratch, they are the same."""
-        stock = next((trial for trial in asked(self.trials.values()) if trial.preset == self.baseline), None)
-        if stock is None or stock.epochs or not parent.epochs:
-            return
-        source, target = (self.repository.checkpoint(self.search, trial.number) for trial in (parent, stock))
-        if source.exists():
-            from evaluators.accuracy.checkpoints import copy_checkpoint
+        """Let the stock trial go on where the parent's training ended: from scratch, they are the same.
 
+        Before the parent is put away: after a crash it is done again, and only what is missing.
+        """
+        stock = next((trial for trial in asked(self.trials.values()) if trial.preset == self.baseline), None)
+        if stock is None or len(stock.epochs) >= len(parent.epochs):
+            return
+        from evaluators.accuracy.checkpoints import copy_checkpoint
+
+        source, target = (self.repository.checkpoint(self.search, trial.number) for trial in (parent, stock))
+        try:
             copy_checkpoint(source, target)
-        for epoch in parent.epochs:
-            self.repository.add_epoch(stock, epoch)
+        except FileNotFoundError:  # it died before its first
+            pass
+        except StoreError as error:
+            raise self._cannot_store(str(error)) from error
         if parent.batch:
             self.repository.set_batch(stock, parent.batch)
+        for epoch in parent.epochs[len(stock.epochs) :]:
+            self.repository.add_epoch(stock, epoch)
         self._update(replace(stock, epochs=parent.epochs, batch=parent.batch))
+
+    def _cannot_store(self, message: str) -> SearchError:
+        return SearchError(f"{message}; nothing is lost: mend it and go on with nas-yolo resume {self.search.name}")
 
     def _seed(self, trial: Trial) -> int:
         """The search's own, or for a repeat one that no other training of the architecture has."""
@@ -568,10 +581,8 @@ class SearchLoop:
         expected_s: float = 0.0,
     ) -> None:
         kind: Kind = "train" if purpose in ("prepare", "train") else "measure"
-        gpus, cpus = 0.0, 1.0
-        if kind == "train":
-            gpus = self.config.gpus_per_trial if self.on_gpu else 0.0
-            cpus = float(self.threads)
+        gpus = self.config.gpus_per_trial if self.on_gpu and kind == "train" else 0.0
+        cpus = float(self.threads) if purpose in ("prepare", "train", "validate") else 1.0
         entry = self.repository.open_entry(self.search, trial, kind, gpus, cpus)
         number = trial.number if trial else None
         about = "" if number is None else str(number)
@@ -643,6 +654,8 @@ class SearchLoop:
                     f"{failure.message}; accuracies would not compare. Nothing is lost: put the data back as it was, "
                     f"and go on with nas-yolo resume {self.search.name}, or start a new search"
                 )
+            if failure.cause == "storage":
+                raise self._cannot_store(failure.message)
             if failure.cause == "device_changed":
                 raise SearchError(
                     f"{failure.message}; its latencies would not compare. Put it back as it was and go on with "
@@ -689,11 +702,12 @@ class SearchLoop:
             settled = self._settled(replace(trial, batch=batch))
             self._move(settled, settled.state)
         else:
-            self._move(trial, "failed", f"{own[-1].cause}: {own[-1].message}")
             if trial.is_parent:
                 self._hand_over(trial)
-        failed = [other for other in self.trials.values() if other.state == "failed"]
-        if len(failed) >= MAX_FAILURES and not any(other.epochs for other in self.trials.values()):
+            self._move(trial, "failed", f"{own[-1].cause}: {own[-1].message}")
+        designs = asked(self.trials.values())
+        failed = [other for other in designs if other.state == "failed"]
+        if len(failed) >= MAX_FAILURES and not any(other.epochs for other in designs):
             raise SearchError(
                 f"the first {len(failed)} trials all failed, the last one with: {failed[-1].reason}; "
                 f"details: nas-yolo status {self.search.name}"

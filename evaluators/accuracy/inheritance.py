@@ -114,9 +114,12 @@ def read_parent(file: Location, version: str) -> Donor:
 
     Raises:
         WeightsError: If it is neither.
+        OSError: If it cannot be read.
     """
     try:
         saved = load_checkpoint(file)
+    except OSError:
+        raise
     except Exception:  # a network's classes, which are not allowed here; or no checkpoint at all
         return _read_ultralytics(file)
     if not isinstance(saved, dict) or "architecture" not in saved:

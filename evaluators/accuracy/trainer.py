@@ -336,6 +336,7 @@ def train_rung(
 
     Raises:
         TrainingError: `nan`, `diverged` or `data_changed`.
+        StoreError: If the checkpoint cannot be read or written.
         InterruptedError: If `stop` was set.
         FileNotFoundError: If the end of a rung is on record but its checkpoint is gone.
         ValueError: If the checkpoint is another architecture's, or another version's.
@@ -393,11 +394,12 @@ def data_document(dataset: Dataset) -> dict[str, Any]:
 
 
 def _load_checkpoint(request: TrainingRequest) -> dict[str, Any] | None:
-    if not request.checkpoint.exists():
+    try:
+        saved = load_checkpoint(request.checkpoint)
+    except FileNotFoundError:
         if any(rung <= request.known for rung in request.rungs):
-            raise FileNotFoundError(f"{request.checkpoint} is gone, with {request.known} epochs of training")
+            raise FileNotFoundError(f"{request.checkpoint} is gone, with {request.known} epochs of training") from None
         return None
-    saved = load_checkpoint(request.checkpoint)
     if saved.get("format") != CHECKPOINT_FORMAT:
         raise ValueError(f"{request.checkpoint} was written by another version of nas-yolo")
     if saved["architecture"] != request.architecture.document:

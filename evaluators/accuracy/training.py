@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evaluators.dataset import Dataset
 from evaluators.evaluation import Cause, Epoch, Failure, FirstWeights, failure_from
 from evaluators.host_lock import training as training_slot
+from evaluators.location import StoreError
 from evaluators.memory import keep_memory, release_memory
 from search_spaces.architecture import Architecture
 
@@ -149,12 +150,17 @@ def train(request: TrainingRequest) -> Iterator[FirstWeights | Epoch | Failure]:
 
 
 def trained_weights(checkpoint: Location) -> dict[str, Tensor] | None:
-    """The moving average of the weights that a training has reached; None before its first checkpoint."""
-    if not checkpoint.exists():
-        return None
+    """The moving average of the weights that a training has reached; None before its first checkpoint.
+
+    Raises:
+        StoreError: If the checkpoint cannot be read.
+    """
     from evaluators.accuracy.checkpoints import load_checkpoint
 
-    weights: dict[str, Tensor] = load_checkpoint(checkpoint)["ema"]
+    try:
+        weights: dict[str, Tensor] = load_checkpoint(checkpoint)["ema"]
+    except FileNotFoundError:
+        return None
     return weights
 
 
@@ -186,4 +192,6 @@ def prepare(dataset: Dataset, imgsz: int, images: Path) -> Iterator[Failure]:
 
 
 def _failure(error: Exception) -> Failure:
+    if isinstance(error, StoreError):
+        return failure_from(error, "storage")
     return failure_from(error, error.cause if isinstance(error, TrainingError) else "error")

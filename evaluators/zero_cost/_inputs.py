@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,13 +32,14 @@ def load_images(files: Sequence[str], size: int) -> Tensor:
     return torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2).float() / 255
 
 
+@lru_cache(maxsize=1)  # it is the same for all designs of a search
 def load_baseline(architecture: Architecture, checkpoint: Location, classes: int) -> nn.Module | None:
-    """The network that a training has come to; None if its checkpoint is gone or cannot be used."""
+    """The network of a complete training; None if its checkpoint is gone or cannot be used."""
     try:
         if (weights := trained_weights(checkpoint)) is None:
             return None
         network: nn.Module = hook.build(hook.model_file(architecture, classes))
         network.load_state_dict(weights)
-    except (OSError, KeyError, RuntimeError):
+    except Exception:  # a store has errors of its own, and so has a damaged file; scores are not worth a trial
         return None
     return network.eval()

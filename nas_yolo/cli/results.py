@@ -63,7 +63,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
     from rich.table import Table
 
     from nas_yolo.config import SearchConfig
-    from nas_yolo.report.tables import batch_text, inherited_text, latency_text, origin_text
+    from nas_yolo.report.tables import accuracy_text, batch_text, inherited_text, latency_text, origin_text
     from nas_yolo.results import (
         asked,
         budget_document,
@@ -122,7 +122,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
             str(trial.number),
             trial.state,
             f"{len(trial.epochs)}/{config.epochs}",
-            f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-",
+            accuracy_text(trial),
             *(latency_text(trial.latencies[name]) if name in trial.latencies else "-" for name in names),
             f"{trial.complexity.params / 1e6:.2f}" if trial.complexity else "-",
             "\n".join(filter(None, [origin_text(trial), inherited, batch_text(trial), trial.reason])),

@@ -362,7 +362,7 @@ def checkpoint_digest(checkpoint: str) -> str:
 
 
 def check_devices(budgets: tuple[Budget, ...] | list[Budget]) -> None:
-    """Refuse a GPU budget where there is no GPU, and one in CPU time where trainings would use the GPU."""
+    """Refuse a GPU budget where there is no GPU."""
     from nas_yolo.budget import BudgetError
 
     gpus = count_gpus()
@@ -456,6 +456,13 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def gpu_name() -> str:
+    """Of the first."""
+    import torch
+
+    return torch.cuda.get_device_name(0)
+
+
 def free_name(repository: Repository, data: Path) -> str:
     """A name from the data file: its folder's if the file is just called data.yaml; numbered if taken."""
     stem = data.resolve().parent.name if data.stem == "data" else data.stem
@@ -505,9 +512,11 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
     if config.runner == "local":
         slots = 1
     elif gpus:
-        if config.packing == {}:
-            screen.print("Measuring how many trainings share a GPU: a minute or two", soft_wrap=True)
-            search = with_packing(repository, search, gpus, cores)
+        if config.packing is not None:
+            device = gpu_name()
+            if config.packing.get("device") != device:
+                screen.print("Measuring how many trainings share a GPU: a minute or two", soft_wrap=True)
+            search = with_packing(repository, search, device, gpus, cores)
             config = SearchConfig.from_document(search.config)
         if config.packing:
             screen.print(str(Packing.from_document(config.packing)), soft_wrap=True)

@@ -31,6 +31,7 @@ REFUSED = {
     "cfg": "cannot be given: write its arguments one by one, e.g. batch=32",
     "single_cls": "cannot be given: the trial was trained with all classes",
     "task": "cannot be given: a trial is a detector",
+    "save": "cannot be given: the weights are what a training is for",
     "mode": "cannot be given: this command trains; see nas-yolo yolo for the rest",
 }
 

@@ -30,9 +30,9 @@ ENDED = {
 def mirror(repository: Repository, search: Search, storage: RDBStorage) -> None:
     """Bring the study of a search up to date: all trials that ended; when nobody works on it, also those that wait.
 
-    Repeats are left out, which Optuna would take for designs of their own. Complete trials have mAP50-95 (maximised)
-    and the latency on each target (minimised) as values. Trials that wait or were rejected are shown as pruned. Optuna
-    cannot change a finished trial, so the study is remade when one went on.
+    Repeats and the parent are left out, which Optuna would take for designs of their own. Complete trials have mAP50-95
+    (maximised) and the latency on each target (minimised) as values. Trials that wait or were rejected are shown as
+    pruned. Optuna cannot change a finished trial, so the study is remade when one went on.
     """
     config = SearchConfig.from_document(search.config)
     shown = ("complete", "failed", "rejected") if repository.is_claimed(search) else tuple(ENDED)

@@ -56,14 +56,18 @@ def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> T
     return table
 
 
+def accuracy_text(trial: Trial) -> str:
+    """mAP50-95, and after how many epochs where that is not the end."""
+    if trial.map50_95 is None:
+        return "-"
+    return f"{trial.map50_95:.3f}" + ("" if trial.state == "complete" else f" ({trial.validated_epochs} ep)")
+
+
 def _add_row(table: Table, trial: Trial, config: SearchConfig, target: str, doubt: str = "") -> None:
     complexity = trial.complexity
-    accuracy = f"{trial.map50_95:.3f}" if trial.map50_95 is not None else "-"
-    if trial.state != "complete":
-        accuracy += f" ({trial.validated_epochs} ep)"
     table.add_row(
         str(trial.number),
-        accuracy + doubt,
+        accuracy_text(trial) + doubt,
         latency_text(trial.latencies[target]),
         f"{complexity.params / 1e6:.2f}" if complexity else "-",
         f"{complexity.gflops:.3g}" if complexity else "-",

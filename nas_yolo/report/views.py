@@ -84,8 +84,8 @@ def trial_line(trial: Trial) -> str:
     several = len(trial.latencies) > 1
     for name, latency in trial.latencies.items():
         parts.append(f"{latency_text(latency)} ms{f' on {name}' if several else ''}")
-    if validated := [epoch for epoch in trial.epochs if epoch.map50_95 is not None]:
-        parts.append(f"mAP50-95 {validated[-1].map50_95:.3f} after {validated[-1].epoch} epochs")
+    if trial.map50_95 is not None:
+        parts.append(f"mAP50-95 {trial.map50_95:.3f} after {trial.validated_epochs} epochs")
     parts += filter(None, [batch_text(trial)])
     if trial.reason:
         parts.append(trial.reason)

@@ -31,5 +31,5 @@ def test_places_that_cannot_be_used_are_refused_with_what_to_do(tmp_path: Path) 
     with pytest.raises(UserError, match=r"nosuch://bucket cannot be used: .*nosuch"):
         check_writable("nosuch://bucket")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file cannot be written .*; check the address and your rights there"):
+    with pytest.raises(UserError, match=r"probe cannot be written .*file.*; see that there is room"):
         check_writable(str(tmp_path / "file"))

@@ -222,9 +222,9 @@ def test_where_checkpoints_are_kept(
     assert str(repository.checkpoint(there, 7)) == f"memory://bucket/searches/{name}/trials/00007/checkpoint.pt"
     refused(search(artifacts="nosuch://bucket"), "nosuch://bucket cannot be used")
     (tmp_path / "file").touch()
-    refused(search(artifacts="file"), "file cannot be written")
+    refused(search(artifacts="file"), "file/nas-yolo.probe cannot be written")
     repository.set_config(there, there.config | {"artifacts": str(tmp_path / "file")})
-    refused(invoke("resume", "there"), "file cannot be written")
+    refused(invoke("resume", "there"), "file/nas-yolo.probe cannot be written")
 
 
 def test_where_first_weights_come_from(

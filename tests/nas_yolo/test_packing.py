@@ -58,7 +58,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[MadeUpTraining, MadeUp
 def test_what_was_measured_is_kept_and_charged(config_with: Callable[..., SearchConfig], database: str) -> None:
     repository = Repository(database)
     search = repository.create_search("a", config_with(gpus_per_trial="auto").document())
-    with_packing(repository, search, 1, 16)
+    with_packing(repository, search, FOUND.device, 1, 16)
     config = SearchConfig.from_document(repository.search("a").config)
     assert config.gpus_per_trial == 0.25
     assert config.packing is not None
@@ -67,14 +67,16 @@ def test_what_was_measured_is_kept_and_charged(config_with: Callable[..., Search
     assert spent.gpu_seconds == spent.wall_seconds > 0.1
 
 
-def test_a_resumed_search_does_not_measure_again(
+def test_a_resumed_search_measures_again_on_another_gpu_only(
     config_with: Callable[..., SearchConfig], database: str, probed: list[Any]
 ) -> None:
     repository = Repository(database)
     search = repository.create_search("a", config_with(gpus_per_trial="auto").document())
-    packed = with_packing(repository, search, 1, 16)
-    assert with_packing(repository, packed, 1, 16) == packed
+    packed = with_packing(repository, search, FOUND.device, 1, 16)
+    assert with_packing(repository, packed, FOUND.device, 1, 16) == packed
     assert len(probed) == 1
+    with_packing(repository, packed, "a smaller GPU", 1, 16)
+    assert len(probed) == 2
 
 
 def test_a_number_that_was_given_is_not_measured(
@@ -82,7 +84,7 @@ def test_a_number_that_was_given_is_not_measured(
 ) -> None:
     repository = Repository(database)
     search = repository.create_search("a", config_with(gpus_per_trial=0.5).document())
-    assert with_packing(repository, search, 1, 16) == search
+    assert with_packing(repository, search, FOUND.device, 1, 16) == search
     assert probed == []
 
 
@@ -91,7 +93,7 @@ def test_the_probe_trains_the_stock_model_and_the_largest_design_as_the_search_w
 ) -> None:
     config = config_with(gpus_per_trial="auto", training=("batch=32",))
     repository = Repository(database)
-    with_packing(repository, repository.create_search("a", config.document()), 1, 16)
+    with_packing(repository, repository.create_search("a", config.document()), FOUND.device, 1, 16)
     ((typical, largest),) = probed
     assert typical.architecture == load_preset("yolov8n")
     assert config.space.choices_of(largest.architecture) is not None

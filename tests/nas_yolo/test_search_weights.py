@@ -153,6 +153,27 @@ def test_a_search_goes_on_with_the_checkpoints_of_a_store_where_its_folder_is_go
     assert {trained_epochs(repository.checkpoint(search, trial.number)) for trial in (parent, *trials)} == {2}
 
 
+def test_a_store_that_fails_stops_the_search_and_costs_nothing(
+    run: Run, repository: Repository, config: SearchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluators import location
+
+    config = replace(config, weights="scratch", budgets=(parse_budget("1trials"),))
+    search = repository.create_search("one", config.document())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(location, "_write_here", full)
+        with pytest.raises(SearchError, match=r"No space left on device.*; nothing is lost: .* nas-yolo resume one"):
+            run(repository, search)
+    assert [trial.state for trial in repository.trials(search) if trial.failures] == ["paused"]
+    assert repository.trials(search)[0].failures[0].cause == "storage"
+    (trial, *_) = run(repository, search)
+    assert trial.state == "complete"
+
+
 def test_a_parent_that_takes_too_much_of_the_budget_is_given_up_for_trainings_from_scratch(
     run: Run,
     repository: Repository,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evaluators.accuracy.checkpoints import copy_checkpoint, load_checkpoint, save_checkpoint, version
-from evaluators.location import locate
+from evaluators.location import StoreError, locate
 
 if TYPE_CHECKING:
     from evaluators.location import Location
@@ -48,9 +48,35 @@ def test_a_failure_while_writing_leaves_the_checkpoint_that_was_there(
     if not isinstance(location, Path):
         monkeypatch.undo()
         monkeypatch.setattr(type(location), "write_bytes", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StoreError, match=r"cannot be written .*No space left on device.*; see that there is room"):
         save_checkpoint(document(2.0), location)
     assert torch.equal(load_checkpoint(location)["model"]["weight"], torch.ones(3))
+
+
+def test_what_is_not_there_is_told_from_what_cannot_be_read(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_checkpoint(location)
+
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise ConnectionError("credentials have expired")
+
+    if isinstance(location, Path):
+        location.mkdir(parents=True)
+    else:
+        monkeypatch.setattr(type(location), "read_bytes", fail)
+    with pytest.raises(StoreError, match="cannot be read"):
+        load_checkpoint(location)
+
+
+def test_files_that_others_write_keep_their_checksums(location: Location, tmp_path: Path) -> None:
+    import zipfile
+
+    save_checkpoint(document(1.0), location)
+    torch.save(document(1.0), tmp_path / "mine.pt")
+    with zipfile.ZipFile(tmp_path / "mine.pt") as archive:
+        assert archive.testzip() is None
 
 
 def test_a_copy_is_equal(location: Location) -> None:
