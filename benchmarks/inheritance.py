@@ -185,7 +185,7 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     count, epochs, trainings = document["designs"], document["epochs"], document["trainings"]
     regimes = [regime for regime in REGIMES if f"{regime} {count - 1}" in trainings]
     curves = {regime: [trainings[f"{regime} {number}"]["map50_95"] for number in range(count)] for regime in regimes}
-    final = {regime: [curve[-1] for curve in curves[regime]] for regime in REGIMES}
+    final = {regime: [curve[-1] for curve in curves[regime]] for regime in regimes}
     parent = trainings["parent"]["map50_95"]
     yield "parent, mAP50-95 by epoch", " ".join(f"{value:.3f}" for value in parent)
     document["epochs_needed"], document["correlations"] = {}, {}
@@ -302,6 +302,8 @@ def main(
             target = get_target("cpu")
             calibration = next(c for c in calibrate_target(target, imgsz) if isinstance(c, Calibration))
             document["latencies_ms"] = [latency_ms(text, imgsz, calibration, folder) for text in texts]
+            if file:
+                file.write_text(json.dumps(document))
         title = f"First weights: {count} designs, {epochs} epochs, {data or 'digits'} at {imgsz} px"
         report(title, list(rows(document)), document, file)
 

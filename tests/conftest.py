@@ -51,12 +51,16 @@ TOO_WIDE = TOO_MUCH_DRIFT = TOO_MUCH_LOAD = EXCLUSIVE_LOAD = NEARLY = float("inf
 
 @pytest.fixture
 def quick_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real probe, content with little time and with whatever else the machine does meanwhile."""
-    from evaluators import latency
+    """The real probe, content with little time and with whatever else the machine does meanwhile.
+
+    It has locks of its own, so that no test waits for another one's trainings or measurements.
+    """
+    from evaluators import latency, probe
     from evaluators.connections import _exchange
 
-    path = tmp_path / "quick_probe.py"
-    path.write_text(_exchange.PROBE.read_text() + QUICK)
+    path, locks = tmp_path / "quick_probe.py", tmp_path / "locks"
+    path.write_text(_exchange.PROBE.read_text() + QUICK + f"LOCKS = Path({str(locks)!r})\n")
+    monkeypatch.setattr(probe, "LOCKS", locks)
     monkeypatch.setattr(_exchange, "PROBE", path)
     monkeypatch.setattr(latency, "DRIFTED", float("inf"))
     monkeypatch.setattr(latency, "OFF", float("inf"))
