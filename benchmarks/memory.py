@@ -7,6 +7,7 @@ is that of a real search on Ray.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -82,15 +83,17 @@ def worker_memory(trials: int, data: Path, folder: Path) -> dict[str, dict[int, 
         (epoch,) = train(request)
         assert isinstance(epoch, Epoch), epoch
         figures["worker"][number] = resident_mb()
+        print(f"{number}: {figures['worker'][number]:.0f} MB", file=sys.stderr, flush=True)
         if gpu:
             figures["worker_gpu"][number] = torch.cuda.memory_reserved() / 1e6
     return figures
 
 
 @click.command()
-@click.option("--trials", default=20, show_default=True)
+@click.option("--trials", default=100, show_default=True, help="That the worker trains.")
+@click.option("--search-trials", default=20, show_default=True, help="Of the driver's search; 0: none.")
 @click.option("--json", "file", type=click.Path(path_type=Path))
-def main(trials: int, file: Path | None) -> None:
+def main(trials: int, search_trials: int, file: Path | None) -> None:
     """Print the memory after each trial, and its growth from the fifth to the last."""
     from nas_yolo.environment import ultralytics_environment
 
@@ -101,7 +104,8 @@ def main(trials: int, file: Path | None) -> None:
         folder = Path(temporary)
         data = write_digits(folder)
         # The driver first: it must not find what the trainings leave in this process.
-        memory = {"driver": driver_memory(trials, data, folder), **worker_memory(trials, data, folder)}
+        memory = {"driver": driver_memory(search_trials, data, folder)} if search_trials else {}
+        memory |= worker_memory(trials, data, folder)
     rows: list[tuple[str, str]] = []
     document: dict[str, Any] = {}
     for name, figures in memory.items():
@@ -110,7 +114,7 @@ def main(trials: int, file: Path | None) -> None:
         rows.append((f"{name}, MB", " ".join(f"{figures[number]:.0f}" for number in sorted(figures))))
         rows.append((f"{name}: growth from trial {SETTLED} to {last}", f"{growth:+.1%}"))
         document |= {f"{name}_growth": growth, f"{name}_mb": [figures[number] for number in sorted(figures)]}
-    report(f"Memory over {trials} trials", rows, document, file)
+    report("Memory by number of trials", rows, document, file)
 
 
 if __name__ == "__main__":
