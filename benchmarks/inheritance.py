@@ -1,8 +1,8 @@
 """What first weights from a trained parent are worth: random designs trained from scratch, and with inherited weights.
 
 The parent is the stock model, trained from scratch with the same settings; designs are drawn from the space `yolov8n`,
-between 0.4 and 0.95 of the stock model's operations. Every training is validated after every epoch. Reported are mean
-accuracy by epoch, how many epochs inheritance saves, and how well early accuracies order designs of about equal latency
+between 0.4 and 0.95 of the stock model's operations. Every training is validated after every epoch, as a search does it
+and as Ultralytics does, with batch statistics that lag behind the weights. Reported are mean accuracy by epoch, how many epochs inheritance saves, and how well early accuracies order designs of about equal latency
 as the last ones do: as those of the same regime (what a search decides by), and as those from scratch. Every training
 is written down when it ends; begun again with the same --json, it goes on, also with further regimes.
 """
@@ -102,7 +102,18 @@ def distil(network: DetectionModel, parent: Path) -> None:
 
 def run(work: dict[str, Any]) -> dict[str, Any]:
     """One training in a process of its own; mAP50-95 after every epoch."""
+    from ultralytics.engine.trainer import BaseTrainer
+
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    lagging, validate = list[float](), ProxyTrainer.validate
+
+    def validate_twice(trainer: ProxyTrainer) -> tuple[dict[str, float], float]:
+        lagging.append(float(BaseTrainer.validate(trainer)[0]["metrics/mAP50-95(B)"]))
+        return validate(trainer)
+
     with ExitStack() as stack:
+        stack.enter_context(patch.object(ProxyTrainer, "validate", validate_twice))
         if work["regime"] == "neck":
             from evaluators.accuracy.inheritance import _Match
 
@@ -113,8 +124,6 @@ def run(work: dict[str, Any]) -> dict[str, Any]:
 
             stack.enter_context(patch.object(_Match, "_fits", of_neck_or_head))
         if work["regime"] == "distilled":
-            from evaluators.accuracy.trainer import ProxyTrainer
-
             setup = ProxyTrainer.setup_model
 
             def with_teacher(trainer: ProxyTrainer) -> None:
@@ -124,7 +133,7 @@ def run(work: dict[str, Any]) -> dict[str, Any]:
             stack.enter_context(patch.object(ProxyTrainer, "setup_model", with_teacher))
         if work["regime"] == "gentle":
             work = {**work, "arguments": {**work["arguments"], "lr0": work["arguments"]["lr0"] / 3}}
-        return train_one(work)
+        return {**train_one(work), "lagging_map50_95": lagging}
 
 
 def train_one(work: dict[str, Any]) -> dict[str, Any]:
@@ -184,14 +193,18 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
     count, epochs, trainings = document["designs"], document["epochs"], document["trainings"]
     regimes = [regime for regime in REGIMES if f"{regime} {count - 1}" in trainings]
-    curves = {regime: [trainings[f"{regime} {number}"]["map50_95"] for number in range(count)] for regime in regimes}
+    curves, lagging = (
+        {regime: [trainings[f"{regime} {number}"][which] for number in range(count)] for regime in regimes}
+        for which in ("map50_95", "lagging_map50_95")
+    )
     final = {regime: [curve[-1] for curve in curves[regime]] for regime in regimes}
     parent = trainings["parent"]["map50_95"]
     yield "parent, mAP50-95 by epoch", " ".join(f"{value:.3f}" for value in parent)
     document["epochs_needed"], document["correlations"] = {}, {}
     for regime in regimes:
-        means = [statistics.fmean(curve[epoch] for curve in curves[regime]) for epoch in range(epochs)]
-        yield f"{regime}, mean mAP50-95 by epoch", " ".join(f"{value:.3f}" for value in means)
+        for text, which in (("", curves), (" with statistics that lag", lagging)):
+            means = [statistics.fmean(curve[epoch] for curve in which[regime]) for epoch in range(epochs)]
+            yield f"{regime}, mean mAP50-95 by epoch{text}", " ".join(f"{value:.3f}" for value in means)
         spent = [sum(trainings[f"{regime} {number}"]["seconds"]) for number in range(count)]
         yield f"{regime}, mean seconds of a training", f"{statistics.fmean(spent):.1f}"
         if regime == "scratch":
@@ -209,20 +222,22 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"median {statistics.median(reached)} of the {len(reached)} of {count} that reach it",
         )
     first = rungs(epochs)[0]
-    pairs = [(regime, regime) for regime in regimes] + [(regime, "scratch") for regime in regimes[1:]]
-    for early, late in pairs:
+    pairs = [(regime, regime, curves) for regime in regimes] + [(regime, regime, lagging) for regime in regimes]
+    pairs += [(regime, "scratch", curves) for regime in regimes[1:]]
+    for early, late, which in pairs:
         found = {
             epoch: iso_latency_correlation(
-                document["latencies_ms"], [curve[epoch - 1] for curve in curves[early]], final[late]
+                document["latencies_ms"], [curve[epoch - 1] for curve in which[early]], final[late]
             )
             for epoch in range(1, epochs + (early != late))
         }
-        document["correlations"][f"{early} with {late}"] = {
+        name = f"{early}{' (lagging)' if which is lagging else ''} with {late}"
+        document["correlations"][name] = {
             epoch: None if c is None else [c.tau, c.low, c.high, c.pairs] for epoch, c in found.items()
         }
         texts = ["-" if c is None else f"{c.tau:.2f} ({c.low:.2f} to {c.high:.2f})" for c in found.values()]
         text = ", ".join(f"after {epoch}: {value}" for epoch, value in zip(found, texts, strict=True))
-        yield f"iso-latency tau, {early} early with {late} last (first rung: {first})", text
+        yield f"iso-latency tau of early with last, {name} (first rung: {first})", text
 
 
 @click.command()

@@ -409,15 +409,6 @@ def test_memory_exhaustion_is_a_failure_and_the_batch_is_not_halved(
     assert failure.cause == "oom"
 
 
-def test_the_layout_that_breaks_torch_is_not_used() -> None:
-    from evaluators.accuracy.trainer import channels_last_is_safe
-    from search_spaces.registry import get_block
-
-    assert channels_last_is_safe(get_block("ShuffleV2").build(8, 16, 1, 2))
-    assert channels_last_is_safe(get_block("RepVGG").build(8, 16, 2))
-    assert not channels_last_is_safe(get_block("RepVGG").build(8, 16, 1, 2))
-
-
 def test_closing_the_iterator_stops_the_training(request_for: Callable[..., TrainingRequest]) -> None:
     reports = train(request_for(epochs=50, until=50, rungs=(1,)))
     next(reports)
