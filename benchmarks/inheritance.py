@@ -1,10 +1,11 @@
 """What first weights from a trained parent are worth: random designs trained from scratch, and with inherited weights.
 
 The parent is the stock model, trained from scratch with the same settings; designs are drawn from the space `yolov8n`,
-between 0.4 and 0.95 of the stock model's operations. Every training is validated after every epoch, as a search does it
-and as Ultralytics does, with batch statistics that lag behind the weights. Reported are mean accuracy by epoch, how many epochs inheritance saves, and how well early accuracies order designs of about equal latency
-as the last ones do: as those of the same regime (what a search decides by), and as those from scratch. Every training
-is written down when it ends; begun again with the same --json, it goes on, also with further regimes.
+between 0.4 and 0.95 of the stock model's operations. Every training is validated after every epoch, as a search does
+it, and as Ultralytics does, with batch statistics that lag behind the weights. Reported are mean accuracy by epoch, how
+many epochs inheritance saves, and how well early accuracies order designs of about equal latency as the last ones do:
+as those of the same regime (what a search decides by), and as those from scratch. Every training is written down when
+it ends; begun again with the same --json, it goes on, also with further regimes.
 """
 
 from __future__ import annotations

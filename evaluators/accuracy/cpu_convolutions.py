@@ -47,19 +47,20 @@ class Depthwise(nn.Conv2d):
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.geometry, ctx.has_bias = geometry, bias is not None
-        return functional.conv2d(x, weight, bias, *geometry, groups=len(weight))
+        ctx.geometry, ctx.has_bias = (stride, padding, dilation), bias is not None
+        return functional.conv2d(x, weight, bias, stride, padding, dilation, len(weight))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        stride, padding, dilation = ctx.geometry
         of_input, of_weight, of_bias = ctx.needs_input_grad[:3]
         x_gradient, _, bias_gradient = torch.ops.aten.convolution_backward(
             *(gradient, x, weight, [len(weight)] if ctx.has_bias else None),
-            *(stride, padding, dilation, False, (0, 0), len(weight), (of_input, False, of_bias)),
+            *(*ctx.geometry, False, (0, 0), len(weight), (of_input, False, of_bias)),
         )
         found = depthwise_weight_gradient(x, gradient, weight.shape[2:], *ctx.geometry) if of_weight else None
         return x_gradient, found, bias_gradient, None, None, None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from evaluators.accuracy.channels import Channels, Dimension, Numbers, find_channels
@@ -71,22 +71,6 @@ def inherit(network: DetectionModel, architecture: Architecture, parents: Sequen
     learned = {name: child.weights[name] for name in child.learned}
     share = sum(int(taken[name].sum()) for name in learned if name in taken)
     return FirstWeights(tuple(used), share / sum(value.numel() for value in learned.values()))
-
-
-def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Give every batch normalisation the statistics of these batches of images; weights stay."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta, training = [norm.momentum for norm in norms], network.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-    network.train()
-    with torch.no_grad():
-        for images in batches:
-            network(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.train(training)
 
 
 @dataclass(frozen=True)

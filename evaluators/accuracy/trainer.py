@@ -21,12 +21,13 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOGGER, SETTINGS
 from ultralytics.utils.torch_utils import autocast, unwrap_model
 
+from evaluators.accuracy.batch_statistics import recalibrate
 from evaluators.accuracy.checkpoints import load_checkpoint, save_checkpoint
 from evaluators.accuracy.cpu_convolutions import use_cpu_convolutions
 from evaluators.accuracy.decoded import Decoded, decode, open_decoded
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, mix, seed_augmentation
-from evaluators.accuracy.inheritance import inherit, recalibrate
+from evaluators.accuracy.inheritance import inherit
 from evaluators.accuracy.training import TrainingError, TrainingRequest
 from evaluators.dataset import Dataset
 from evaluators.evaluation import Epoch, FirstWeights
@@ -176,11 +177,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         self.start_epoch = saved["epoch"]
 
     def validate(self) -> tuple[dict[str, float], float]:
-        """As Ultralytics, of the moving average, with batch statistics of the weights that it has reached.
-
-        Those that it comes with are means over the last few dozen steps. Early on, weights move faster than that, and
-        mAP says how far statistics lag behind rather than what was learned.
-        """
+        """As Ultralytics, of the moving average; its batch statistics are measured first."""
         recalibrate(self.ema.ema, self._some_images())
         validated: tuple[dict[str, float], float] = super().validate()
         return validated

@@ -12,7 +12,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 from ultralytics.nn.tasks import DetectionModel
 
-from evaluators.accuracy.inheritance import WeightsError, inherit, recalibrate
+from evaluators.accuracy.inheritance import WeightsError, inherit
 from evaluators.accuracy.training import Parent, TrainingRequest, train
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, FirstWeights
@@ -228,19 +228,6 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"model": Hostile()}, tmp_path / "hostile.pt")
     with pytest.raises(WeightsError, match="cannot be read"):
         inherit(build(architecture), architecture, [Parent("x", tmp_path / "hostile.pt")], 0)
-
-
-def test_recalibration_measures_what_the_network_sees() -> None:
-    network = randomise(build(load_preset("yolov8n")))
-    images = torch.rand(16, 3, 64, 64)
-    weights = {name: value.clone() for name, value in network.named_parameters()}
-    recalibrate(network, [images[:8], images[8:]])
-    norm = network.model[0].bn
-    with torch.no_grad():
-        expected = network.model[0].conv(images)
-    assert torch.allclose(norm.running_mean, expected.mean((0, 2, 3)), atol=1e-4)
-    assert norm.momentum is not None
-    assert all(torch.equal(value, weights[name]) for name, value in network.named_parameters())
 
 
 def hashed(network: torch.nn.Module) -> str:

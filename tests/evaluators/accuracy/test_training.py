@@ -3,7 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -207,6 +207,27 @@ def test_augmentation_subsets_and_small_images_do_not_depend_on_pauses_or_proces
     assert repr(one["optimizer"]) == repr(other["optimizer"])
     first, second = weights(checkpoint), weights(request.checkpoint)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_accuracy_is_measured_with_the_statistics_of_the_weights_that_it_is_of(
+    request_for: Callable[..., TrainingRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluators.accuracy import trainer
+    from evaluators.accuracy.batch_statistics import recalibrate
+
+    shown: list[torch.Tensor] = []
+
+    def note(network: torch.nn.Module, batches: Iterable[torch.Tensor]) -> None:
+        shown.extend(batches)
+        recalibrate(network, shown)
+
+    monkeypatch.setattr(trainer, "recalibrate", note)
+    request = request_for(rungs=(2, 4), until=2, small_imgsz=32)
+    assert [e.map50_95 is None for e in epochs(request)] == [True, False]
+    assert {tuple(images.shape) for images in shown} == {(8, 3, 64, 64)}  # as validated, not as trained
+    saved = load_checkpoint(request.checkpoint)["ema"]
+    found = torch.nn.functional.conv2d(torch.cat(shown), saved["model.0.conv.weight"], stride=2, padding=1)
+    torch.testing.assert_close(saved["model.0.bn.running_mean"], found.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
 
 
 def test_only_the_ends_of_rungs_are_validated(augmented: tuple[list[Epoch], Path, TrainingRequest]) -> None:
