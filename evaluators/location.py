@@ -83,6 +83,8 @@ def write_whole(write: Callable[[BinaryIO], object], location: Location) -> None
             _write_here(write, location)
         else:
             _write_there(write, location)
+    except MemoryError:
+        raise
     except Exception as error:  # every kind of store has its own
         raise StoreError(
             f"{location} cannot be written ({_words(error)}); see that there is room, and that you may write there"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.location import absolute, check_writable, locate
+from evaluators.location import absolute, check_writable, locate, write_whole
 from search_spaces import UserError
 
 
@@ -33,3 +33,11 @@ def test_places_that_cannot_be_used_are_refused_with_what_to_do(tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"probe cannot be written .*file.*; see that there is room"):
         check_writable(str(tmp_path / "file"))
+
+
+def test_memory_that_runs_out_while_something_is_written_is_no_fault_of_the_place(tmp_path: Path) -> None:
+    def write(_: object) -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        write_whole(write, tmp_path / "checkpoint.pt")
