@@ -287,6 +287,8 @@ def main(
     document: dict[str, Any] = json.loads(file.read_text()) if file and file.exists() else {**asked, "trainings": {}}
     if {key: document[key] for key in asked} != asked:
         raise click.ClickException(f"{file} is of other settings; give another --json")
+    if any("lagging_map50_95" not in training for training in document["trainings"].values()):
+        raise click.ClickException(f"{file} is of an earlier version; give another --json")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         source = str(data or write_digits(folder))

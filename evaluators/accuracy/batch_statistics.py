@@ -10,11 +10,12 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def measure_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Give every batch normalisation the statistics of these batches of images; weights stay."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta, training = [norm.momentum for norm in norms], network.training
     for norm in norms:
         norm.reset_running_stats()

@@ -13,11 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-TOGETHER = 64 * 1024  # values of the images whose weight gradients are found in one go: they stay in the L2 cache
+VALUES_AT_ONCE = 64 * 1024  # values of the images whose weight gradients are found in one go: they stay in the L2 cache
 
 
-def use_cpu_convolutions(network: nn.Module) -> None:
-    """Have a network's convolutions of these kinds computed as below; weights, names and shapes stay."""
+def prepare_for_cpu(network: nn.Module) -> None:
+    """Have a network's convolutions of these kinds computed as below, and lay it out as is fastest on a CPU.
+
+    Weights, names and shapes stay. In a network with a strided 1x1 convolution that is of another class, or padded,
+    the layout stays as well.
+    """
     for module in network.modules():
         if type(module) is not nn.Conv2d or module.padding_mode != "zeros" or isinstance(module.padding, str):
             continue
@@ -25,6 +29,10 @@ def use_cpu_convolutions(network: nn.Module) -> None:
             module.__class__ = StridedPointwise
         elif module.groups == module.in_channels == module.out_channels and max(module.kernel_size) > 3:
             module.__class__ = Depthwise
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    strided = [c for c in convolutions if c.kernel_size == (1, 1) and c.stride != (1, 1)]
+    if all(isinstance(convolution, StridedPointwise) for convolution in strided):
+        network.to(memory_format=torch.channels_last)
 
 
 class StridedPointwise(nn.Conv2d):
@@ -41,11 +49,11 @@ class Depthwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes as of `nn.Conv2d`."""
-        y: Tensor = _Depthwise.apply(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        y: Tensor = _DepthwiseFunction.apply(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
         return y
 
 
-class _Depthwise(torch.autograd.Function):
+class _DepthwiseFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any
@@ -92,7 +100,7 @@ def depthwise_weight_gradient(
         C x 1 x kernel.
     """
     channels, height, width = x.shape[1:]
-    images = max(1, TOGETHER // (channels * height * width))
+    images = max(1, VALUES_AT_ONCE // (channels * height * width))
     total = x.new_zeros(channels, *kernel)
     for inputs, outputs in zip(x.split(images), gradient.split(images), strict=True):
         # Images side by side as channels, channels last: no copy where it is one image in that layout.

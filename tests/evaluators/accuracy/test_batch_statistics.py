@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from evaluators.accuracy.batch_statistics import recalibrate
+from evaluators.accuracy.batch_statistics import measure_statistics
 from search_spaces import hook
 from search_spaces.space_file import load_preset
 
 
-def test_recalibration_measures_what_the_network_sees() -> None:
+def test_statistics_are_those_of_what_the_network_sees() -> None:
     torch.manual_seed(0)
     network = hook.build(hook.model_file(load_preset("yolov8n"), 10)).eval()
     images = torch.rand(16, 3, 64, 64)
     weights = {name: value.clone() for name, value in network.named_parameters()}
-    recalibrate(network, [images[:8], images[8:]])
+    measure_statistics(network, [images[:8], images[8:]])
     norm = network.model[0].bn
     with torch.no_grad():
         expected = network.model[0].conv(images)

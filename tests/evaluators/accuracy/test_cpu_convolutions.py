@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators.accuracy.cpu_convolutions import Depthwise, StridedPointwise, use_cpu_convolutions
+from evaluators.accuracy.cpu_convolutions import Depthwise, StridedPointwise, prepare_for_cpu
 from search_spaces.registry import get_block
 
 
@@ -48,7 +48,7 @@ def test_a_depthwise_convolution_has_the_same_output_and_gradients(
     torch.manual_seed(0)
     plain = nn.Conv2d(12, 12, kernel, stride, padding, dilation, groups=12, bias=bias).double()
     ours = copy.deepcopy(plain)
-    use_cpu_convolutions(ours)
+    prepare_for_cpu(ours)
     assert type(ours) is Depthwise
     x = torch.randn(5, 12, *size, dtype=torch.double).to(memory_format=layout)
     for mine, theirs in zip(outcome(ours, x), outcome(plain, x), strict=True):
@@ -59,7 +59,7 @@ def test_a_strided_pointwise_convolution_has_the_same_output_and_gradients() -> 
     torch.manual_seed(0)
     plain = nn.Conv2d(24, 16, 1, 2, groups=2).double()
     ours = copy.deepcopy(plain)
-    use_cpu_convolutions(ours)
+    prepare_for_cpu(ours)
     assert type(ours) is StridedPointwise
     x = torch.randn(3, 24, 9, 12, dtype=torch.double)
     for mine, theirs in zip(outcome(ours, x), outcome(plain, x), strict=True):
@@ -70,8 +70,7 @@ def test_a_block_that_breaks_torch_in_that_layout_is_trained() -> None:
     torch.manual_seed(0)
     plain = get_block("RepVGG").build(8, 16, 1, 2)  # with a strided 1x1 convolution of 8 channels
     ours = copy.deepcopy(plain)
-    use_cpu_convolutions(ours)
-    ours.to(memory_format=torch.channels_last)
+    prepare_for_cpu(ours)
     x = torch.randn(4, 8, 24, 24)
     for mine, theirs in zip(outcome(ours, x), outcome(plain, x), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
@@ -86,5 +85,24 @@ def test_other_convolutions_stay_as_they_are() -> None:
         nn.Conv2d(8, 8, 5, padding=2, groups=8, padding_mode="reflect"),
         nn.Conv2d(8, 16, 1),
     )
-    use_cpu_convolutions(others)
+    prepare_for_cpu(others)
     assert {type(module) for module in others} == {nn.Conv2d}
+
+
+class OwnConvolution(nn.Conv2d):
+    """As a block from another package may have."""
+
+
+@pytest.mark.parametrize(
+    ("strided", "safe"),
+    [
+        (nn.Conv2d(8, 16, 1, 2), True),
+        (OwnConvolution(8, 16, 1, 2), False),
+        (nn.Conv2d(8, 16, 1, 2, padding="valid"), False),
+        (nn.Conv2d(8, 16, 1, 2, padding=1), False),
+    ],
+)
+def test_the_layout_that_breaks_torch_is_not_used(strided: nn.Conv2d, safe: bool) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), strided)
+    prepare_for_cpu(network)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last) == safe

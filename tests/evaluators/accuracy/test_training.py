@@ -213,15 +213,15 @@ def test_accuracy_is_measured_with_the_statistics_of_the_weights_that_it_is_of(
     request_for: Callable[..., TrainingRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from evaluators.accuracy import trainer
-    from evaluators.accuracy.batch_statistics import recalibrate
+    from evaluators.accuracy.batch_statistics import measure_statistics
 
     shown: list[torch.Tensor] = []
 
     def note(network: torch.nn.Module, batches: Iterable[torch.Tensor]) -> None:
         shown.extend(batches)
-        recalibrate(network, shown)
+        measure_statistics(network, shown)
 
-    monkeypatch.setattr(trainer, "recalibrate", note)
+    monkeypatch.setattr(trainer, "measure_statistics", note)
     request = request_for(rungs=(2, 4), until=2, small_imgsz=32)
     assert [e.map50_95 is None for e in epochs(request)] == [True, False]
     assert {tuple(images.shape) for images in shown} == {(8, 3, 64, 64)}  # as validated, not as trained
