@@ -132,7 +132,7 @@ class SearchConfig:
         """Read back what `document` wrote."""
         rest = {key: document[key] for key in ("imgsz", "epochs", "sampler", "seed", "training", "runner")}
         return cls(
-            dataset=Dataset.from_document(document["dataset"]),
+            dataset=_dataset(document["dataset"], document["training"]),
             space=SearchSpace.from_document(document["space"]),
             targets=tuple(
                 (
@@ -158,3 +158,15 @@ class SearchConfig:
             artifacts=document.get("artifacts"),
             **rest,
         )
+
+
+def _dataset(document: dict[str, Any], training: dict[str, Any]) -> Dataset:
+    """Searches of before the data set said which boxes count have it in their training arguments only."""
+    if "single_cls" in document:
+        return Dataset.from_document(document)
+    classes = training.get("classes")
+    meaning = {
+        "single_cls": bool(training.get("single_cls")),
+        "classes": [classes] if isinstance(classes, int) else classes,
+    }
+    return Dataset.from_document(document | meaning)

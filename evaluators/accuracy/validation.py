@@ -11,12 +11,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER
 
-from evaluators.accuracy.trainer import base_arguments, data_document
+from evaluators.accuracy.labels import ReadImages, data_document
+from evaluators.accuracy.trainer import base_arguments
 from evaluators.accuracy.training import trained_weights
+from evaluators.dataset import Dataset
 from evaluators.errors import LatencyError
 from evaluators.export import export
 from evaluators.host_lock import TrainingSlot
@@ -33,26 +34,11 @@ CALIBRATION_IMAGES = 100
 BATCH = 16  # for PyTorch: of a single image, its threads would spend their time waiting for each other
 
 
-class SquareImages(YOLODataset):  # type: ignore[misc]  # Ultralytics has no types
+class SquareImages(ReadImages):
     """Images with labels, letterboxed to one size, as validation has them."""
 
-    def __init__(self, places: tuple[str, ...], arguments: Any, data: dict[str, Any], scratch: Path):
-        self.scratch = scratch
-        super().__init__(
-            img_path=list(places),
-            data=data,
-            imgsz=arguments.imgsz,
-            augment=False,
-            hyp=arguments,
-            rect=False,
-            batch_size=1,
-            single_cls=arguments.single_cls,
-            classes=arguments.classes,
-        )
-
-    def cache_labels(self, path: Path = Path("labels.cache")) -> Any:
-        """Read the labels if the training's cache is gone; the data set's folder is left as it is."""
-        return super().cache_labels(self.scratch / path.name)
+    def __init__(self, dataset: Dataset, split: str, arguments: Any):
+        super().__init__(dataset, split, imgsz=arguments.imgsz, augment=False, hyp=arguments, rect=False, batch_size=1)
 
 
 def validate_both(
@@ -84,8 +70,7 @@ def validate_both(
     network.float().eval()
     head = network.model[-1]
     here, there = (_validator(request, bool(head.end2end), scratch) for _ in range(2))
-    data = data_document(request.dataset)
-    calibration = _calibration_images(request, here.args, data, slot, scratch)
+    calibration = _calibration_images(request, here.args, slot)
     (folder := scratch / "export").mkdir()
     files = export(network, request.imgsz, file_format, folder, calibration)
     settings = request.target.settings | {"threads": request.threads, "folder": str(scratch)}
@@ -93,7 +78,7 @@ def validate_both(
     deployed = get_runtime(request.target.runtime).load(str(model), settings)
     if not hasattr(deployed, "infer"):
         raise LatencyError("unsupported", f"{request.target.runtime} times networks, its outputs cannot be had")
-    images = SquareImages(request.dataset.val, here.args, data, scratch)
+    images = SquareImages(request.dataset, "val", here.args)
     with torch.inference_mode():
         for first in range(0, len(images), BATCH):
             numbers = range(first, min(first + BATCH, len(images)))
@@ -129,11 +114,9 @@ def _validator(request: DeployedRequest, nms_free: bool, scratch: Path) -> Detec
     return validator
 
 
-def _calibration_images(
-    request: DeployedRequest, arguments: Any, data: dict[str, Any], slot: TrainingSlot, scratch: Path
-) -> Iterator[NDArray[np.float32]]:
+def _calibration_images(request: DeployedRequest, arguments: Any, slot: TrainingSlot) -> Iterator[NDArray[np.float32]]:
     """Training images from all over the set; read when they are asked for."""
-    images = SquareImages(request.dataset.train, arguments, data, scratch)
+    images = SquareImages(request.dataset, "train", arguments)
     count = min(len(images), CALIBRATION_IMAGES)
     for number in range(count):
         slot.give_way()

@@ -19,11 +19,14 @@ from nas_yolo.cli.options import (
     open_repository,
     postprocess_option,
     print_json,
+    skip_bad_option,
     storage_option,
     targets_option,
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from evaluators.dataset import Dataset
     from evaluators.target import Target
     from nas_yolo.budget import Budget
@@ -130,6 +133,7 @@ EXAMPLES = """
     "e.g. s3fs). Default: beside the database.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@skip_bad_option
 @json_option
 def search_command(**given: Any) -> None:
     """Search for detectors for your data and your device.
@@ -139,7 +143,7 @@ def search_command(**given: Any) -> None:
     """
     repository = open_repository(given.pop("url"))
     as_json, name = given.pop("as_json"), given.pop("name")
-    config = make_config(**given)
+    config = make_config(**given, screen=console(as_json))
     name = name or free_name(repository, Path(given["data"]))
     search = start_search(repository, name, config)
     run_search(repository, search, as_json)
@@ -203,17 +207,21 @@ def make_config(
     artifacts: str | None = None,
     targets_file: Path | None = None,
     with_postprocess: bool = False,
+    skip_bad: bool = False,
+    screen: Console | None = None,
 ) -> SearchConfig:
     """Check everything that was given, cheapest first, before anything is spent.
+
+    What is used of the data is shown on the screen, if there is one.
 
     Raises:
         UserError: With one line on what to do.
     """
-    from evaluators.dataset import load_dataset
     from evaluators.latency import fingerprint_of
     from evaluators.location import absolute, check_writable
     from evaluators.target import get_target
     from nas_yolo.budget import parse_budget
+    from nas_yolo.cli.data import read_and_show
     from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig, Weights
     from nas_yolo.objective import check_feasible, parse_limit
     from nas_yolo.packing import fixed_batch
@@ -236,7 +244,6 @@ def make_config(
     parsed_limits = tuple(map(parse_limit, limits))
     check_sampler(sampler)
     chosen = [replace(get_target(name, targets_file), postprocess=with_postprocess) for name in dict.fromkeys(targets)]
-    dataset: Dataset = load_dataset(data)
     loaded = load_space(space)
     if blocks == "stock":
         loaded = loaded.restricted_to_stock()
@@ -246,11 +253,13 @@ def make_config(
     smallest = min(map(int, sizes))
     if small_imgsz is not None and not (32 <= small_imgsz <= smallest and small_imgsz % 32 == 0):
         raise UserError(f"--small-imgsz {small_imgsz} must be a multiple of 32, from 32 to {smallest}")
-    check_feasible(parsed_limits, loaded, len(dataset.names), imgsz)
     arguments = parse_training(training)
     if gpus_per_trial == "auto":
         fixed_batch(arguments)
     check_devices(parsed_budgets)
+    reading = read_and_show(data, skip_bad, arguments, screen)
+    dataset: Dataset = reading.checked("; search --skip-bad leaves such images out")
+    check_feasible(parsed_limits, loaded, len(dataset.names), imgsz)
     store = None if artifacts is None else absolute(artifacts)
     if store is not None:
         check_writable(store)
@@ -380,14 +389,15 @@ def check_dataset(search: Search) -> None:
     Raises:
         UserError: If they are gone or changed.
     """
-    from evaluators.dataset import Dataset, load_dataset
+    from evaluators.dataset import find_changes
+    from nas_yolo.config import SearchConfig
     from search_spaces import UserError
 
-    known = Dataset.from_document(search.config["dataset"])
-    if load_dataset(known.file).fingerprint != known.fingerprint:
+    known = SearchConfig.from_document(search.config).dataset
+    if changes := find_changes(known):
         raise UserError(
-            f"the data of {known.file} changed since search {search.name!r} began; its accuracies would not compare: "
-            "restore the data, or start a new search"
+            f"the data of search {search.name!r} ({known.file}) are not what they were when it began: {changes}; its "
+            "accuracies would not compare: put them back, or start a new search"
         )
 
 
@@ -559,6 +569,8 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
 
 def show_result(repository: Repository, search: Search, folder: Path, as_json: bool) -> None:
     """Print the front, write the best as a model file."""
+    from evaluators.dataset import write_data_file
+    from nas_yolo.cli.data import MEANING
     from nas_yolo.config import SearchConfig
     from nas_yolo.export import design_of, write_yaml
     from nas_yolo.report.tables import front_table
@@ -584,7 +596,10 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
         path = folder / (f"best-{target.name}.yaml" if place else "best.yaml")
         write_yaml(design_of(search.name, config, best), path)
         screen.print(f"Best{on} (trial {best.number}): {path}", soft_wrap=True)
-        screen.print(f"Train it:   nas-yolo yolo train model={path} data={config.dataset.file}", soft_wrap=True)
+        resolved = write_data_file(config.dataset, folder)
+        asked_for = "".join(f" {key}={config.training[key]}" for key in MEANING if key in config.training)
+        command = f"Train it:   nas-yolo yolo train model={path} data={resolved}{asked_for}"
+        screen.print(command.replace(", ", ","), soft_wrap=True)
     screen.print(f"Dashboard:  nas-yolo dashboard {search.name}", soft_wrap=True)
     if as_json:
         print_json(front_document(search, config, trials, repository.spent(search)))
