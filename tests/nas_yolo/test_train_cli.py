@@ -133,6 +133,7 @@ def run(trained: Trained) -> Any:
         timeout=250,
     )
     assert resumed.returncode == 0, resumed.stderr
+    assert not (trained.folder / "Ultralytics").exists()  # nothing is written to the user's own settings
     return SimpleNamespace(stopped=stopped, resumed=resumed, weights=weights, saved=saved, seen=seen)
 
 
