@@ -209,28 +209,39 @@ def read_dataset(
     return reading
 
 
-def find_changes(dataset: Dataset) -> str:
-    """What is not as it was when the data set was read: what is gone, or what changed; empty if nothing."""
+@dataclass(frozen=True)
+class Change:
+    """What is not as it was when a data set was read.
+
+    Attributes:
+        text: In words.
+        gone: Whether something is not there any more, rather than another one.
+    """
+
+    text: str
+    gone: bool = False
+
+
+def find_change(dataset: Dataset) -> Change | None:
+    """Compare a data set, except for pixels, with what it was when it was read; None: it is the same."""
     places = [*dataset.train, *dataset.val]
     if gone := [place for place in places if not os.path.exists(place)]:
-        return f"{gone[0]} is gone"
+        return Change(f"{gone[0]} is gone", gone=True)
     images = {split: dataset.images(split) for split in SPLITS}
     for split, count in (("train", dataset.train_images), ("val", dataset.val_images)):
         lost = count - sum(os.path.exists(image) for image in images[split])
         if lost > 0:
-            return f"{lost} of {count} {split} images are gone"
+            return Change(f"{lost} of {count} {split} images are gone", gone=True)
         if lost < 0:
-            return f"there are {-lost} more {split} images"
+            return Change(f"there are {-lost} more {split} images")
     labelled = sum(os.path.isfile(label_file(image)) for split in SPLITS for image in images[split])
     if dataset.label_files and labelled < dataset.label_files:
-        return f"{dataset.label_files - labelled} of {dataset.label_files} label files are gone"
+        return Change(f"{dataset.label_files - labelled} of {dataset.label_files} label files are gone", gone=True)
     try:
         found = _fingerprint(dataset.names, images)
     except OSError as error:
-        return f"{error.filename} cannot be read: {error.strerror}"
-    if found != dataset.fingerprint:
-        return "names or sizes of images, or labels, changed"
-    return ""
+        return Change(f"{error.filename} cannot be read: {error.strerror}")
+    return None if found == dataset.fingerprint else Change("names or sizes of images, or labels, are others")
 
 
 def spread_images(dataset: Dataset, count: int) -> list[Path]:

@@ -30,7 +30,7 @@ from ultralytics.utils import NUM_THREADS
 from evaluators.accuracy.labels import ReadImages
 from evaluators.accuracy.training import TrainingError
 from evaluators.data_file import SPLITS
-from evaluators.dataset import Dataset, DatasetError, find_changes
+from evaluators.dataset import Change, Dataset, DatasetError, find_change
 from evaluators.image_files import label_file
 
 Image = NDArray[np.uint8]
@@ -85,11 +85,11 @@ class Decoded:
         if not changed:
             return
         if gone := [file for file, found in changed.items() if found is None]:
-            raise _data_changed(f"{gone[0]} is gone")
+            raise _data_changed(Change(f"{gone[0]} is gone", gone=True))
         check_unchanged(dataset)
         for file in changed:
             if file in self._checksums and _checksum(Path(file)) != self._checksums[file]:
-                raise _data_changed(f"{file} is another")
+                raise _data_changed(Change(f"{file} is another"))
 
 
 def check_unchanged(dataset: Dataset) -> None:
@@ -98,8 +98,8 @@ def check_unchanged(dataset: Dataset) -> None:
     Raises:
         TrainingError: `data_changed`.
     """
-    if changes := find_changes(dataset):
-        raise _data_changed(changes)
+    if change := find_change(dataset):
+        raise _data_changed(change)
 
 
 @lru_cache(maxsize=4)
@@ -139,7 +139,7 @@ def _write(dataset: Dataset, imgsz: int, folder: Path) -> None:
     try:
         scans = {split: ReadImages(dataset, split, imgsz=imgsz, augment=False) for split in SPLITS}
     except (DatasetError, RuntimeError) as error:  # some cannot be used any more, or all
-        raise _data_changed(" ".join(str(error).split())) from error
+        raise _data_changed(Change(" ".join(str(error).split()))) from error
     images = {file for scan in scans.values() for file in scan.im_files}
     labels = {label_file(file) for file in images}
     folders = {os.path.dirname(file) for file in images | labels}
@@ -189,9 +189,6 @@ def _checksum(file: Path) -> int:
     return zlib.crc32(file.read_bytes())
 
 
-def _data_changed(how: str) -> TrainingError:
-    return TrainingError(
-        "data_changed",
-        f"the images or labels are not those that the search began with: {how}. Put them back and resume it, or start "
-        "a new search",
-    )
+def _data_changed(change: Change) -> TrainingError:
+    how = "are gone" if change.gone else "are not those that the search began with"
+    return TrainingError("data_changed", f"images or labels {how}: {change.text}")

@@ -37,43 +37,37 @@ def check_data_command(data: str, skip_bad: bool, training: tuple[str, ...], as_
       nas-yolo check-data my.yaml --json
     """
     from nas_yolo.cli.search import parse_training
-    from nas_yolo.report.data import reading_document
+    from nas_yolo.report.data import reading_document, show_reading
 
-    arguments = parse_training(training)
-    reading = read_and_show(data, skip_bad, arguments, None if as_json else console(), console(as_json))
+    screen = console(as_json)
+    reading = read_data(data, skip_bad, parse_training(training), screen)
     if as_json:
         print_json(reading_document(reading))
+    else:
+        show_reading(screen, reading)
     reading.checked("; --skip-bad leaves such images out")
 
 
-def read_and_show(
-    data: str, skip_bad: bool, arguments: Mapping[str, Any], screen: Console | None, bars: Console | None = None
-) -> Reading:
-    """Read a data set, with progress on a terminal, and show what is used of it.
+def read_data(data: str, skip_bad: bool, arguments: Mapping[str, Any], screen: Console | None) -> Reading:
+    """Read a data set.
 
     Args:
         data: The data YAML.
         skip_bad: Leave out what cannot be used.
         arguments: Of the trainings; some change what labels mean.
-        screen: To show it on; None: nowhere.
-        bars: Where progress is shown. Default: on the screen.
+        screen: To show progress on, if it is a terminal.
     """
     from rich.progress import Progress
 
     from evaluators.dataset import read_dataset
-    from nas_yolo.report.data import show_reading
 
-    bars = bars or screen
     classes = arguments.get("classes")
-    with Progress(console=bars, transient=True, disable=bars is None or not bars.is_terminal) as progress:
+    with Progress(console=screen, transient=True, disable=screen is None or not screen.is_terminal) as progress:
         bar = progress.add_task("reading images and labels", total=None)
-        reading = read_dataset(
+        return read_dataset(
             data,
             skip_bad,
             single_cls=bool(arguments.get("single_cls")),
             classes=[classes] if isinstance(classes, int) else classes,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
-    if screen is not None:
-        show_reading(screen, reading)
-    return reading

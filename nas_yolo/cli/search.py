@@ -27,7 +27,7 @@ from nas_yolo.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evaluators.dataset import Dataset
+    from evaluators.dataset import Change, Dataset, Reading
     from evaluators.target import Target
     from nas_yolo.budget import Budget
     from nas_yolo.config import SearchConfig
@@ -141,11 +141,15 @@ def search_command(**given: Any) -> None:
     Trains stock YOLO and the known designs first, then what the sampler proposes; measures every candidate's latency
     before its first epoch. Ctrl-C stops it and keeps everything; nas-yolo resume goes on.
     """
+    from nas_yolo.report.data import show_reading
+
     repository = open_repository(given.pop("url"))
     as_json, name = given.pop("as_json"), given.pop("name")
-    config = make_config(**given, screen=console(as_json))
+    readings: list[Reading] = []
+    config = make_config(**given, screen=console(as_json), readings=readings)
     name = name or free_name(repository, Path(given["data"]))
     search = start_search(repository, name, config)
+    show_reading(console(as_json), readings[0])
     run_search(repository, search, as_json)
 
 
@@ -209,10 +213,12 @@ def make_config(
     with_postprocess: bool = False,
     skip_bad: bool = False,
     screen: Console | None = None,
+    readings: list[Reading] | None = None,
 ) -> SearchConfig:
     """Check everything that was given, cheapest first, before anything is spent.
 
-    What is used of the data is shown on the screen, if there is one.
+    Progress of reading the data is shown on the screen, if there is one, and what is wrong with them, if that is more
+    than a line can say. What was read is added to the readings.
 
     Raises:
         UserError: With one line on what to do.
@@ -221,10 +227,11 @@ def make_config(
     from evaluators.location import absolute, check_writable
     from evaluators.target import get_target
     from nas_yolo.budget import parse_budget
-    from nas_yolo.cli.data import read_and_show
+    from nas_yolo.cli.data import read_data
     from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig, Weights
     from nas_yolo.objective import check_feasible, parse_limit
     from nas_yolo.packing import fixed_batch
+    from nas_yolo.report.data import show_reading
     from nas_yolo.samplers import check_sampler
     from search_spaces import UserError
     from search_spaces.registry import unknown
@@ -257,7 +264,11 @@ def make_config(
     if gpus_per_trial == "auto":
         fixed_batch(arguments)
     check_devices(parsed_budgets)
-    reading = read_and_show(data, skip_bad, arguments, screen)
+    reading = read_data(data, skip_bad, arguments, screen)
+    if readings is not None:
+        readings.append(reading)
+    if screen and len(reading.problems) > 1:
+        show_reading(screen, reading)
     dataset: Dataset = reading.checked("; search --skip-bad leaves such images out")
     check_feasible(parsed_limits, loaded, len(dataset.names), imgsz)
     store = None if artifacts is None else absolute(artifacts)
@@ -389,16 +400,21 @@ def check_dataset(search: Search) -> None:
     Raises:
         UserError: If they are gone or changed.
     """
-    from evaluators.dataset import find_changes
+    from evaluators.dataset import find_change
     from nas_yolo.config import SearchConfig
     from search_spaces import UserError
 
     known = SearchConfig.from_document(search.config).dataset
-    if changes := find_changes(known):
+    if change := find_change(known):
         raise UserError(
-            f"the data of search {search.name!r} ({known.file}) are not what they were when it began: {changes}; its "
-            "accuracies would not compare: put them back, or start a new search"
+            f"the data of {known.file} {change_text(change, search.name)}; accuracies would not compare: "
+            "put them back, or start a new search"
         )
+
+
+def change_text(change: Change, name: str) -> str:
+    """What to say of data that are not what they were when a search began."""
+    return f"are gone: {change.text}" if change.gone else f"changed since search {name!r} began: {change.text}"
 
 
 def check_pretrained(search: Search) -> None:

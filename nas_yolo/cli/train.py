@@ -169,19 +169,20 @@ def _check_data(chosen: Chosen, given: str | None) -> Path:
     Raises:
         UserError: If they changed and were not asked for, or do not have the trial's classes.
     """
-    from evaluators.dataset import find_changes, load_dataset, write_data_file
+    from evaluators.dataset import find_change, load_dataset, write_data_file
+    from nas_yolo.cli.search import change_text
     from search_spaces import UserError
 
     known, folder = chosen.config.dataset, chosen.repository.run_folder(chosen.search)
-    changes = find_changes(known)
+    change = find_change(known)
     if given is None or Path(given).resolve() == _own_data(chosen).resolve():
-        if changes:
+        if change:
             raise UserError(
-                f"the data of {known.file} are not what they were when search {chosen.search.name!r} began "
-                f"({changes}): put them back, or train on them as they are: data={known.file}"
+                f"the data of {known.file} {change_text(change, chosen.search.name)}: put them back, or train on them "
+                f"as they are: data={known.file}"
             )
         return write_data_file(known, folder)
-    if Path(given).resolve() == Path(known.file).resolve() and not changes:
+    if Path(given).resolve() == Path(known.file).resolve() and not change:
         return write_data_file(known, folder)
     data = load_dataset(given, single_cls=known.single_cls, classes=known.classes)
     if data.names != known.names:

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths
 
-from evaluators.dataset import Dataset, DatasetError, find_changes, load_dataset, read_dataset, write_data_file
+from evaluators.dataset import Dataset, DatasetError, find_change, load_dataset, read_dataset, write_data_file
 from evaluators.image_files import IMAGE_SUFFIXES, label_file
 from search_spaces import UserError
 
@@ -453,7 +453,7 @@ def test_fingerprint_changes_with_the_data(change: Callable[[Path], None], data:
     before = load_dataset(data).fingerprint
     change(data.parent)
     assert load_dataset(data).fingerprint != before
-    assert find_changes(replace(load_dataset(data), fingerprint=before))
+    assert find_change(replace(load_dataset(data), fingerprint=before))
 
 
 # What is not as it was.
@@ -462,14 +462,14 @@ def test_fingerprint_changes_with_the_data(change: Callable[[Path], None], data:
 def test_nothing_changed(data: Path) -> None:
     dataset = load_dataset(data)
     data.write_text("another text")  # the search has its own reading of it
-    assert find_changes(dataset) == ""
+    assert find_change(dataset) is None
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (edit_label, "names or sizes of images, or labels, changed"),
-        (exchange_labels, "names or sizes of images, or labels, changed"),
+        (edit_label, "names or sizes of images, or labels, are others"),
+        (exchange_labels, "names or sizes of images, or labels, are others"),
         (rename_image, "1 of 4 label files are gone"),
         (remove_label_file, "1 of 4 label files are gone"),
         (remove_image, "1 of 3 train images are gone"),
@@ -481,7 +481,10 @@ def test_nothing_changed(data: Path) -> None:
 def test_what_is_gone_is_called_gone(change: Callable[[Path], Any], said: str, data: Path) -> None:
     dataset = load_dataset(data)
     change(data.parent)
-    assert find_changes(dataset) == said.format(root=data.parent)
+    found = find_change(dataset)
+    assert found is not None
+    assert found.text == said.format(root=data.parent)
+    assert found.gone == ("gone" in said)
 
 
 def test_a_data_set_of_an_earlier_version_is_read_back(data: Path) -> None:
@@ -489,7 +492,7 @@ def test_a_data_set_of_an_earlier_version_is_read_back(data: Path) -> None:
     new = ("kpt_shape", "single_cls", "classes", "skipped", "label_files")
     document = {key: value for key, value in dataset.document().items() if key not in new}
     assert Dataset.from_document(document) == replace(dataset, label_files=None)
-    assert find_changes(Dataset.from_document(document)) == ""
+    assert find_change(Dataset.from_document(document)) is None
 
 
 # What cannot be used may be left out.
@@ -514,9 +517,9 @@ def test_unusable_images_are_left_out_on_demand(data: Path) -> None:
     again = load_dataset(write_data_file(dataset, root / "own"))  # what Ultralytics is given has them only
     assert again.images("train") == dataset.images("train")
     assert again.fingerprint == dataset.fingerprint
-    assert find_changes(dataset) == ""
+    assert find_change(dataset) is None
     (root / "images/train/b.png").unlink()
-    assert find_changes(dataset) == ""
+    assert find_change(dataset) is None
 
 
 def test_what_counts_is_what_is_trained(data: Path) -> None:

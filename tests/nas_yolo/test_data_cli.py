@@ -119,8 +119,12 @@ def test_a_search_with_unusable_images_is_refused_before_anything_is_spent(root:
     given = ["search", "--data", root / "data.yaml", "--target", "cpu", "--budget", "1trials", "--storage", storage]
     result = invoke(*given)
     assert result.exit_code == 1
-    assert "1 train images cannot be used:" in result.stdout
+    assert result.stdout == ""
     assert result.stderr.strip().endswith("images/train/t00.png is empty; search --skip-bad leaves such images out")
+    (root / "images/train/t01.png").write_bytes(b"")
+    result = invoke(*given)
+    assert "2 train images cannot be used:" in result.stdout  # more than a line can say
+    assert len(result.stderr.strip().splitlines()) == 1
     assert invoke("list", "--storage", storage, "--json").stdout.strip() == "[]"
 
 
