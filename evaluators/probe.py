@@ -858,6 +858,7 @@ def _make_room(cache: Path) -> None:
 def serve() -> int:
     """Read one job, a line of JSON, and the files that are missing here; say what happens, in lines of JSON.
 
+    Before them comes the job's marker, on a line of its own: what stands above it is what a login printed.
     The end of the input means that whoever asked is gone: everything is ended.
     """
     source = sys.stdin.buffer
@@ -876,6 +877,7 @@ def serve() -> int:
     signal.signal(signal.SIGHUP, ended)
     try:
         job = json.loads(source.readline(JOB_BYTES))
+        sys.stdout.write(f"\n{job['marker']}\n")  # what was printed before may lack its line end
         with tempfile.TemporaryDirectory(prefix="nas-yolo-") as folder:
             job["settings"]["folder"] = folder
             if "files" in job:

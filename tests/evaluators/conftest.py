@@ -26,6 +26,7 @@ def say(**event):
 
 def serve():
     job = json.loads(sys.stdin.buffer.readline())
+    print("\\n" + job["marker"], flush=True)
 {code}
 """
 FIGURES = {
