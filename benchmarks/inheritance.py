@@ -276,8 +276,7 @@ def main(
     os.environ.update(ultralytics_environment())
     os.environ["OMP_NUM_THREADS"] = "1"
     from benchmarks.report import report
-    from evaluators.latency import Calibration
-    from evaluators.measurement import calibrate_target
+    from evaluators.latency import calibrate
     from evaluators.target import get_target
     from nas_yolo.cli.arguments import parse_arguments
     from nas_yolo.digits import write_digits
@@ -318,7 +317,7 @@ def main(
                 keep(found)
         if "latencies_ms" not in document:
             target = get_target("cpu")
-            calibration = next(c for c in calibrate_target(target, imgsz) if isinstance(c, Calibration))
+            calibration = calibrate(target, imgsz)
             document["latencies_ms"] = [latency_ms(text, imgsz, calibration, folder) for text in texts]
             if file:
                 file.write_text(json.dumps(document))

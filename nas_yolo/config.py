@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from evaluators.dataset import Dataset
+from evaluators.latency import read_identity
 from evaluators.target import Target, timed_text
 from nas_yolo import __version__
 from nas_yolo.budget import Budget, parse_budget
@@ -141,7 +142,7 @@ class SearchConfig:
                 )
                 for target in document["targets"]
             ),
-            identities={target["name"]: target.get("identity", {}) for target in document["targets"]},
+            identities={target["name"]: read_identity(target.get("identity", {})) for target in document["targets"]},
             budgets=tuple(map(parse_budget, document["budgets"])),
             limits=tuple(map(parse_limit, document["limits"])),
             workers=document["workers"],

@@ -403,8 +403,10 @@ class Repository:
         """Record the reference's time on a target. What was measured there is given anew, from its ratios."""
         where = (LatencyRow.fingerprint == calibration.fingerprint) & (LatencyRow.imgsz == calibration.imgsz)
         now = calibration.reference_ms / LatencyRow.reference_ms
+        values = asdict(calibration)
+        del values["identity"]  # that of a search is in its configuration
         with self._transaction() as session:
-            session.merge(CalibrationRow(measured_at=_now(), **asdict(calibration)))
+            session.merge(CalibrationRow(measured_at=_now(), **values))
             session.execute(
                 update(LatencyRow)
                 .where(where)

@@ -457,22 +457,27 @@ def check_targets(search: Search) -> None:
     """Refuse to go on with devices that are not those that the search began with.
 
     Raises:
-        UserError: If one does not answer, or changed; says what.
+        UserError: If one does not answer, or changed, or does not tell whether it did; says what.
     """
-    from evaluators.latency import differences, fingerprint_of
+    from evaluators.latency import differences, is_changed, is_same
     from nas_yolo.config import SearchConfig
     from search_spaces import UserError
 
     config = SearchConfig.from_document(search.config)
     for target, known in config.targets:
-        identity = ask_target(target)
-        if fingerprint_of(identity) != known:
-            before = config.identities.get(target.name)
-            changed = differences(before, identity) if before else "an earlier nas-yolo measured in another way"
+        identity, before = ask_target(target), config.identities.get(target.name, {})
+        if is_same(before, known, identity):
+            continue
+        told = differences(before, identity) if before else "an earlier nas-yolo measured in another way"
+        if before and not is_changed(before, identity):
             raise UserError(
-                f"target {target.name!r} is not what it was when search {search.name!r} began ({changed}); latencies "
-                "would not compare: put it back as it was, or start a new search"
+                f"target {target.name!r} does not tell the same of itself as when search {search.name!r} began "
+                f"({told}), so whether latencies would compare is not known: put that right, or start a new search"
             )
+        raise UserError(
+            f"target {target.name!r} is not what it was when search {search.name!r} began ({told}); latencies "
+            "would not compare: put it back as it was, or start a new search"
+        )
 
 
 def count_gpus() -> int:
