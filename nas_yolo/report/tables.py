@@ -106,8 +106,9 @@ def batch_text(trial: Trial) -> str:
 
 
 def blocks_text(trial: Trial) -> str:
-    """The stages in short: block, width and depth."""
-    return " ".join(f"{stage.block}-{stage.width}×{stage.depth}" for stage in trial.architecture.stages)
+    """The stages in short: block, width and depth; and the activation, if it is not what its blocks have anyway."""
+    stages = [f"{stage.block}-{stage.width}×{stage.depth}" for stage in trial.architecture.stages]
+    return " ".join([*stages, *filter(None, [trial.architecture.activation])])
 
 
 def duration(seconds: float) -> str:
