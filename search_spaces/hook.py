@@ -5,14 +5,18 @@ and decides by identity which classes take channels and a depth. So `install` pu
 `parse_model`. For a model file that names our blocks, the wrapper runs Ultralytics' own code with private globals, in
 which one class of ours stands in for one of Ultralytics' own that the file does not use (a *slot*) and builds whatever
 block the row names. A lock keeps threads apart: while it runs, Ultralytics itself changes shared state (which detection
-head is built). A model file without our names takes the original path.
+head is built, the default activation). A model file without our names takes the original path.
+
+A model file of ours also says `activation: ReLU`, which Ultralytics alone refuses: all activations are then replaced.
+Its own `activation: torch.nn.ReLU()` means what it means there.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -20,8 +24,9 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import Detect
+from ultralytics.nn.modules import Conv, Detect
 
+from search_spaces.activation import ACTIVATIONS, parsing, replace_activations
 from search_spaces.architecture import Architecture
 from search_spaces.families import ModelFile
 from search_spaces.registry import Block, Place, Row, UnknownNameError, get_family, our_modules, unknown
@@ -32,7 +37,6 @@ PARTS = ("backbone", "head")
 SLOTS = ("C3x", "BottleneckCSP", "C1", "C2", "C3TR", "RepC3")
 
 _lock = threading.Lock()
-_parsing = threading.Lock()
 
 
 def install() -> None:
@@ -105,15 +109,20 @@ def _wrap(original: FunctionType) -> Callable[..., Any]:
             if name not in ours and name not in vars(tasks) and "." not in name:
                 classes = [word for word, value in vars(tasks).items() if isinstance(value, type)]
                 raise UnknownNameError(unknown("module", name, [*classes, *ours]))
+        activation = d.get("activation")
+        if isinstance(activation, str) and activation in ACTIVATIONS:
+            layers, save = parse_model({key: d[key] for key in d if key != "activation"}, ch, verbose)
+            replace_activations(layers, activation)
+            return layers, save
         if not any(name in ours for name in named):
-            with _parsing:
+            with _parsing():
                 return original(d, ch, verbose)
         slot = next((slot for slot in SLOTS if slot not in named), None)
         if slot is None:
             raise ValueError(f"a model file may not name {', '.join(SLOTS)} all together with nas-yolo blocks")
         private = {**vars(tasks), slot: _Ours, **dict.fromkeys(ours, _Ours)}
         clone = FunctionType(original.__code__, private, original.__name__, original.__defaults__, original.__closure__)
-        with _parsing:
+        with _parsing():
             layers, save = clone({**d, **{part: [_row(row, ours) for row in d[part]] for part in PARTS}}, ch, verbose)
         for layer, name in zip(layers, named, strict=True):
             if name in ours:
@@ -122,6 +131,17 @@ def _wrap(original: FunctionType) -> Callable[..., Any]:
 
     parse_model.knows_nas_yolo_blocks = True  # type: ignore[attr-defined]
     return parse_model
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """One thread at a time; the default activation is put back also where Ultralytics fails or, before 8.4, forgets."""
+    with parsing:
+        default = Conv.default_act
+        try:
+            yield
+        finally:
+            Conv.default_act = default
 
 
 def _row(row: Row, ours: Mapping[str, Block]) -> Row:

@@ -68,7 +68,7 @@ class WeightsFile:
     """A file of weights in the folder of an Ultralytics training.
 
     Attributes:
-        rows: The network, as the file has it.
+        layers: The network, as the file has it; see `layers_of`.
         names: Its classes.
         arguments: Of its training.
         epochs: Trained when it was written; when the training ended, of the whole.
@@ -76,7 +76,7 @@ class WeightsFile:
         resumable: Whether the training has not ended.
     """
 
-    rows: list[Any]
+    layers: list[Any]
     names: tuple[str, ...]
     arguments: dict[str, Any]
     epochs: int
@@ -99,10 +99,9 @@ def first_network(architecture: Architecture, nc: int, checkpoint: Location | No
     return stock_network(network, file) if stock_file(file) else network
 
 
-def rows_of(network: DetectionModel) -> list[Any]:
-    """The rows of the model file that a network was built from."""
-    rows: list[Any] = network.yaml["backbone"] + network.yaml["head"]
-    return rows
+def layers_of(network: DetectionModel) -> list[Any]:
+    """What decides its layers in the model file that a network was built from: its activation and its rows."""
+    return [network.yaml.get("activation"), *network.yaml["backbone"], *network.yaml["head"]]
 
 
 def run_folder(arguments: dict[str, Any]) -> Path:
@@ -119,7 +118,7 @@ def read_weights(path: Path) -> WeightsFile:
     try:
         network, saved = load_checkpoint(path)
         return WeightsFile(
-            rows=rows_of(network),
+            layers=layers_of(network),
             names=tuple(network.names.values()),
             arguments=saved["train_args"],
             epochs=int(max(saved["train_results"]["epoch"])),

@@ -122,6 +122,13 @@ def test_the_size_of_known_designs_is_predicted(name: str) -> None:
     assert_predicted(load_preset(name), 80, 96)
 
 
+def test_an_activation_changes_no_size() -> None:
+    design = load_preset("yolov9t-focal")
+    chosen = replace(design, activation="LeakyReLU")  # thop has a rule for it
+    assert_predicted(chosen, 80, 96)
+    assert predict_size(chosen, 80, 96) == predict_size(design, 80, 96)
+
+
 def test_published_sizes_are_predicted() -> None:
     stock, ghost = (predict_size(load_preset(name), 80, 640) for name in ("yolov8n", "yolov8n-ghost"))
     assert (stock.params, round(stock.gflops, 1)) == (3_157_200, 8.9)

@@ -26,7 +26,7 @@ from nas_yolo.runners.local import LocalRunner
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
-from search_spaces import Architecture
+from search_spaces import Architecture, hook
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, Spent, Trial
 
@@ -251,7 +251,7 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
     monkeypatch.setattr(ProxyTrainer, "setup_model", note)
     mark = fingerprint(get_target("cpu"))
     assert repository.calibration(mark, 64) is None
-    (tmp_path / "space.yaml").write_text(SPACE.read_text() + "imgsz: [32, 64]\n")
+    (tmp_path / "space.yaml").write_text(SPACE.read_text() + "imgsz: [32, 64]\nactivation: [ReLU, SiLU]\n")
     config = make_config(
         data=str(few_digits),
         targets=("cpu",),
@@ -270,6 +270,7 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
     assert repository.calibration(mark, 64) is not None  # the search times the reference where that was not done
     assert trials[0].architecture == replace(load_preset("yolov8n"), imgsz=64)
     assert {trial.architecture.imgsz for trial in trials} == {32, 64}
+    assert {None, "ReLU"} <= {trial.architecture.activation for trial in trials}
     for trial in trials:
         imgsz = trial.architecture.imgsz
         assert imgsz is not None
@@ -279,7 +280,12 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
         assert trial.complexity.params == size.params
         assert trial.complexity.gflops == pytest.approx(size.gflops, abs=1e-9)
         assert trial.latencies["cpu"].imgsz == imgsz
-        assert design_of("one", config, trial).imgsz == imgsz
+        design = design_of("one", config, trial)
+        assert design.imgsz == imgsz
+        write_yaml(design, tmp_path / "best.yaml")
+        network = hook.build(tmp_path / "best.yaml")
+        kinds = {type(module).__name__ for module in network.modules()}
+        assert {"ReLU", "SiLU"} & kinds == {trial.architecture.activation or "SiLU"}
     assert dict(trained) == {f"{trial.number:05}": trial.architecture.imgsz for trial in trials}
     document = json.loads(json.dumps(front_document(search, config, trials, repository.spent(search))))
     assert document["front"]

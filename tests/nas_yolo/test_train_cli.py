@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,7 +103,8 @@ def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
             repository.add_epoch(trial, report)
         repository.set_trial_state(trial, "complete")
         checkpoints.append(checkpoint)
-    repository.add_trial(search, 2, load_preset("yolov8n"), "preset:yolov8n")  # which was not trained
+    repository.add_trial(search, 2, load_preset("yolov8n"), "preset:yolov8n")  # which was not trained, nor this:
+    repository.add_trial(search, 3, replace(STOCK, activation="ReLU"), "sampler:random")
     return Trained(data=data, folder=folder, url=url, checkpoints=checkpoints)
 
 
@@ -302,6 +304,7 @@ def test_only_an_unfinished_run_of_the_same_trial_is_resumed(trained: Trained, r
     last = run.weights / "last.pt"
     assert "nothing is left to resume" in trained.refused("--trial", 0, f"resume={last}")
     assert "is no training of trial 1" in trained.refused("--trial", 1, f"resume={last}")
+    assert "is no training of trial 3" in trained.refused("--trial", 3, f"resume={last}")  # the same rows and weights
     (tmp_path / "last.pt").write_text("nothing")
     assert "is not the file of an Ultralytics training" in trained.refused(f"resume={tmp_path / 'last.pt'}")
 

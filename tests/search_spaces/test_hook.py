@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -111,6 +112,22 @@ def test_threads_that_build_ours_and_stock_models_get_exactly_theirs() -> None:
     assert built == [[expected[name] for name in names] for names in work]
     assert tasks.C3x is C3x
     assert not any(hasattr(tasks, name) for name in OURS)
+
+
+@pytest.mark.usefixtures("busy_switching")
+def test_threads_that_build_with_and_without_an_activation_get_exactly_theirs() -> None:
+    hook.install()
+    start = threading.Barrier(3)
+
+    def build(activation: str | None) -> list[set[str]]:
+        start.wait()
+        document = {**small_model("C2f", "C2fGhost"), "activation": activation}
+        networks = [hook.build(document) for _ in range(10)]
+        return [{type(m).__name__ for m in network.modules()} & {"SiLU", "ReLU", "Mish"} for network in networks]
+
+    with ThreadPoolExecutor(3) as pool:
+        built = list(pool.map(build, [None, "torch.nn.ReLU()", "Mish"]))
+    assert built == [[{"SiLU"}] * 10, [{"ReLU"}] * 10, [{"Mish"}] * 10]
 
 
 def test_all_our_blocks_fit_into_one_model() -> None:
@@ -264,6 +281,14 @@ def test_install_allows_our_classes_in_checkpoints(tmp_path: Path) -> None:
     torch.save({"model": network}, tmp_path / "network.pt")
     checkpoint, _ = tasks.torch_safe_load(str(tmp_path / "network.pt"), safe_only=True)
     assert layer_types(checkpoint["model"]) == layer_types(network)
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolov9t", "yolov8n-convnext"])
+def test_ultralytics_alone_refuses_the_activation_of_our_files(name: str, not_installed: FunctionType) -> None:
+    """It would build another yolov9t from one, since it leaves RepConv its SiLU, and say nothing."""
+    document = hook.model_file(replace(load_preset(name), activation="ReLU"), nc=3)
+    with pytest.raises(NameError, match="name 'ReLU' is not defined"):
+        tasks.DetectionModel(document, verbose=False)
 
 
 def test_build_leaves_ultralytics_own_models_alone() -> None:
