@@ -154,7 +154,7 @@ def _resumed(chosen: Chosen, arguments: dict[str, Any], resume: Any) -> dict[str
     except ValueError as error:
         raise UserError(f"{error}; give the weights/last.pt of a run") from error
     network = first_network(chosen.trial.architecture, len(chosen.config.dataset.names))
-    if saved.layers != layers_of(network):
+    if saved.layers != layers_of(network.yaml):
         raise UserError(f"{last} is no training of trial {chosen.trial.number}; choose its trial with --trial")
     if not saved.resumable:
         raise UserError(f"the training of {last} has ended, nothing is left to resume; leave resume out for another")
