@@ -26,7 +26,7 @@ from nas_yolo.runners.local import LocalRunner
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
-from search_spaces import Architecture, hook
+from search_spaces import Architecture
 from search_spaces.model_file import read_model
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, Spent, Trial
@@ -283,7 +283,7 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
         design = design_of("one", config, trial)
         assert design.imgsz == imgsz
         write_yaml(design, tmp_path / "best.yaml")
-        network = hook.build(tmp_path / "best.yaml")
+        network = read_model(str(tmp_path / "best.yaml")).build()
         kinds = {type(module).__name__ for module in network.modules()}
         assert {"ReLU", "SiLU"} & kinds == {trial.architecture.activation or "SiLU"}
     assert dict(trained) == {f"{trial.number:05}": trial.architecture.imgsz for trial in trials}
