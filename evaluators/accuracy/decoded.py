@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import pickle
 import shutil
@@ -25,11 +26,12 @@ import numpy as np
 import psutil
 import ultralytics
 from numpy.typing import NDArray
-from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import NUM_THREADS
 
+from evaluators.accuracy.fitted import FittedImages, fitted
 from evaluators.accuracy.training import TrainingError
 from evaluators.dataset import Dataset, DatasetError, label_file, load_dataset
+from search_spaces.image_size import ImageSize
 
 Image = NDArray[np.uint8]
 Stamp = tuple[int, int]  # bytes and nanoseconds of the last change
@@ -109,12 +111,12 @@ def open_decoded(folder: Path) -> Decoded:
     return Decoded(folder)
 
 
-def decode(dataset: Dataset, imgsz: int, folder: Path) -> Path:
+def decode(dataset: Dataset, imgsz: ImageSize, folder: Path) -> Path:
     """Decode all images, unless that is done; the folder where they are. Other processes wait, and find it done.
 
     Args:
         dataset: What.
-        imgsz: Pixels of the longer side.
+        imgsz: Into which they are to fit.
         folder: For all data sets and image sizes.
 
     Raises:
@@ -135,10 +137,10 @@ def decode(dataset: Dataset, imgsz: int, folder: Path) -> Path:
     return home
 
 
-class _Scan(YOLODataset):  # type: ignore[misc]  # Ultralytics has no types
+class _Scan(FittedImages):
     """The images of a split as Ultralytics reads them, labels from their files; writes only to a folder of ours."""
 
-    def __init__(self, dataset: Dataset, split: str, imgsz: int, folder: Path):
+    def __init__(self, dataset: Dataset, split: str, imgsz: ImageSize, folder: Path):
         self._folder = folder
         data = {"names": dict(enumerate(dataset.names)), "channels": 3}
         super().__init__(img_path=list(getattr(dataset, split)), data=data, imgsz=imgsz, augment=False)
@@ -148,7 +150,7 @@ class _Scan(YOLODataset):  # type: ignore[misc]  # Ultralytics has no types
         return super().cache_labels(self._folder / cache_path.name), False
 
 
-def _write(dataset: Dataset, imgsz: int, folder: Path) -> None:
+def _write(dataset: Dataset, imgsz: ImageSize, folder: Path) -> None:
     check_fingerprint(dataset)
     scans = {split: _Scan(dataset, split, imgsz, folder) for split in SPLITS}
     images = {file for scan in scans.values() for file in scan.im_files}
@@ -157,7 +159,7 @@ def _write(dataset: Dataset, imgsz: int, folder: Path) -> None:
     lists = {dataset.file, *dataset.train, *dataset.val}
     stamps = {file: _stamp(file) for file in sorted(images | labels | folders | lists)}
     shapes = [label["shape"] for scan in scans.values() for label in scan.labels]
-    size = sum(imgsz * imgsz * min(shape) / max(shape) for shape in shapes) * 3
+    size = sum(math.prod(fitted(shape, imgsz)) for shape in shapes) * 3
     free = min(psutil.virtual_memory().available, shutil.disk_usage(folder).free)
     index: dict[str, Any] = {"stamps": stamps, "splits": {}}
     with ThreadPoolExecutor(NUM_THREADS) as pool, open(folder / "pixels", "wb") as pixels:
@@ -181,9 +183,9 @@ def _images(scan: _Scan, pool: ThreadPoolExecutor) -> Iterator[Any]:
         yield from pool.map(scan.load_image, range(start, min(start + AT_ONCE, scan.ni)))
 
 
-def _key(dataset: Dataset, imgsz: int) -> str:
+def _key(dataset: Dataset, imgsz: ImageSize) -> str:
     versions = [ultralytics.__version__, cv2.__version__]
-    parts = [dataset.file, dataset.train, dataset.val, dataset.fingerprint, imgsz, versions]
+    parts = [dataset.file, dataset.train, dataset.val, dataset.fingerprint, imgsz.plain, versions]
     return f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}-{imgsz}"
 
 

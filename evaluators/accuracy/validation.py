@@ -1,6 +1,6 @@
 """Ultralytics' own validation of an exported file and of the network that it was made from, on the same images.
 
-As in a search's training, except that every image has the file's fixed square size.
+As in a search's training, except that every image has the file's fixed size.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER
 
+from evaluators.accuracy.fitted import FittedImages
 from evaluators.accuracy.trainer import base_arguments, data_document
 from evaluators.accuracy.training import trained_weights
 from evaluators.errors import LatencyError
@@ -28,20 +28,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evaluators.accuracy.deployed import DeployedRequest
+    from search_spaces.image_size import ImageSize
 
 CALIBRATION_IMAGES = 100
 BATCH = 16  # for PyTorch: of a single image, its threads would spend their time waiting for each other
 
 
-class SquareImages(YOLODataset):  # type: ignore[misc]  # Ultralytics has no types
+class LetterboxedImages(FittedImages):
     """Images with labels, letterboxed to one size, as validation has them."""
 
-    def __init__(self, places: tuple[str, ...], arguments: Any, data: dict[str, Any], scratch: Path):
+    def __init__(self, places: tuple[str, ...], imgsz: ImageSize, arguments: Any, data: dict[str, Any], scratch: Path):
         self.scratch = scratch
         super().__init__(
+            imgsz=imgsz,
             img_path=list(places),
             data=data,
-            imgsz=arguments.imgsz,
             augment=False,
             hyp=arguments,
             rect=False,
@@ -93,7 +94,7 @@ def validate_both(
     deployed = get_runtime(request.target.runtime).load(str(model), settings)
     if not hasattr(deployed, "infer"):
         raise LatencyError("unsupported", f"{request.target.runtime} times networks, its outputs cannot be had")
-    images = SquareImages(request.dataset.val, here.args, data, scratch)
+    images = LetterboxedImages(request.dataset.val, request.imgsz, here.args, data, scratch)
     with torch.inference_mode():
         for first in range(0, len(images), BATCH):
             numbers = range(first, min(first + BATCH, len(images)))
@@ -133,7 +134,7 @@ def _calibration_images(
     request: DeployedRequest, arguments: Any, data: dict[str, Any], slot: TrainingSlot, scratch: Path
 ) -> Iterator[NDArray[np.float32]]:
     """Training images from all over the set; read when they are asked for."""
-    images = SquareImages(request.dataset.train, arguments, data, scratch)
+    images = LetterboxedImages(request.dataset.train, request.imgsz, arguments, data, scratch)
     count = min(len(images), CALIBRATION_IMAGES)
     for number in range(count):
         slot.give_way()

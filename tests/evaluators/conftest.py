@@ -84,7 +84,7 @@ def quick_probe(quick_probe: None, own_locks: Path) -> None:
 def any_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the probe does not read them, models need not be exported."""
 
-    def write(network: object, imgsz: int, format: str, folder: Path) -> dict[str, Path]:
+    def write(network: object, imgsz: object, format: str, folder: Path) -> dict[str, Path]:
         (folder / "model.onnx").write_text("not read")
         return {"model.onnx": folder / "model.onnx"}
 

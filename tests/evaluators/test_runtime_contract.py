@@ -19,12 +19,13 @@ import evaluators.runtimes
 from evaluators import probe
 from evaluators.export import export
 from evaluators.target import list_runtimes
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
 
 FOLDER = Path(evaluators.runtimes.__file__).parent
-IMGSZ = 64
+SIZE = ImageSize(96, 64)
 # Mean error of boxes, as a share of the image, and of scores. Half precision has 11 bits, bf16 has 8.
 TOLERANCE = {"fp32": (1e-4, 1e-5), "fp16": (6e-3, 3e-3), "bf16": (5e-2, 2e-2), "int8": (0.2, 0.1)}
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
@@ -82,7 +83,7 @@ def files(lively_detector: DetectionModel, tmp_path_factory: pytest.TempPathFact
     def write(format: str) -> str:
         folder = tmp_path_factory.mktemp(format)
         images = [image(seed) for seed in range(4)]
-        return model_of(export(lively_detector, IMGSZ, format, folder, images))
+        return model_of(export(lively_detector, SIZE, format, folder, images))
 
     return write
 
@@ -92,13 +93,13 @@ def model_of(files: dict[str, Path]) -> str:
 
 
 def image(seed: int) -> Any:
-    return np.random.default_rng(seed).random((1, 3, IMGSZ, IMGSZ), dtype=np.float32)
+    return np.random.default_rng(seed).random((1, 3, *SIZE.shape), dtype=np.float32)
 
 
 def errors(output: Any, expected: Any) -> tuple[float, float]:
     """Of boxes, as a share of the image, and of scores."""
     error = np.abs(output - expected)[0]
-    return error[:4].mean() / IMGSZ, error[4:].mean()
+    return error[:4].mean() / SIZE.longer, error[4:].mean()
 
 
 def settings(folder: Path, precision: str = "fp32", threads: int = 1) -> dict[str, Any]:
@@ -163,6 +164,7 @@ def test_says_what_is_really_used(name: str, precision: str, threads: int, files
 @pytest.mark.parametrize("name", EVERY)
 def test_the_fixed_image_is_always_the_same_and_no_constant(name: str, files: Any, tmp_path: Path) -> None:
     first, second = (load(name, files, settings(tmp_path)) for _ in range(2))
+    assert tuple(first.image.shape)[-2:] == SIZE.shape
     network_output = first.infer(None)[0]
     np.testing.assert_array_equal(network_output, second.infer(None)[0])
     first.infer(image(7))
@@ -176,7 +178,7 @@ def test_values_that_are_not_finite_are_seen(name: str, small_detector: Detectio
     runtime = runtime_file(name)
     format = runtime.model_format("fp32", runtime.identity(settings(tmp_path)))
     (tmp_path / "model").mkdir()
-    files = export(small_detector, IMGSZ, format, tmp_path / "model")
+    files = export(small_detector, SIZE, format, tmp_path / "model")
     network = runtime.load(model_of(files), settings(tmp_path))
     assert not np.isfinite(network.infer(None)[0]).all()
 

@@ -27,6 +27,7 @@ from nas_yolo.samplers import Seen
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
 from search_spaces import Architecture
+from search_spaces.image_size import ImageSize, chosen_size
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, Spent, Trial
 
@@ -40,7 +41,7 @@ TRAINING = ("batch=16", "nbs=16", "optimizer=AdamW", "lr0=0.003")
 def repository(database: str) -> Repository:
     opened = Repository(database)
     # The reference's time was measured, once, on some machine; the ratio to it is measured here.
-    opened.add_calibration(Calibration(fingerprint(get_target("cpu")), 32, 0.8, 0.01))
+    opened.add_calibration(Calibration(fingerprint(get_target("cpu")), ImageSize(32, 32), 0.8, 0.01))
     return opened
 
 
@@ -187,7 +188,7 @@ def test_limits_on_size_are_kept_by_every_proposal_but_the_stock_model(
 ) -> None:
     rng = np.random.default_rng(0)
     drawn = [config.space.architecture(config.space.sample(rng)) for _ in range(200)]
-    sizes = sorted({predict_size(architecture, 10, 32).params for architecture in drawn})
+    sizes = sorted({predict_size(architecture, 10, ImageSize(32, 32)).params for architecture in drawn})
     limit = sizes[len(sizes) // 3]
     limited = make_config(
         data=str(few_digits),
@@ -250,7 +251,7 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
 
     monkeypatch.setattr(ProxyTrainer, "setup_model", note)
     mark = fingerprint(get_target("cpu"))
-    assert repository.calibration(mark, 64) is None
+    assert repository.calibration(mark, ImageSize(64, 64)) is None
     (tmp_path / "space.yaml").write_text(SPACE.read_text() + "imgsz: [32, 64]\n")
     config = make_config(
         data=str(few_digits),
@@ -263,16 +264,17 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
         runner="local",
         inherit=False,
     )
-    assert config.image_sizes == (32, 64)
+    assert config.image_sizes == (ImageSize(32, 32), ImageSize(64, 64))
     search = repository.create_search("one", config.document())
     trials = run(search)
 
-    assert repository.calibration(mark, 64) is not None  # the search times the reference where that was not done
+    assert (
+        repository.calibration(mark, ImageSize(64, 64)) is not None
+    )  # the search times the reference where that was not done
     assert trials[0].architecture == replace(load_preset("yolov8n"), imgsz=64)
     assert {trial.architecture.imgsz for trial in trials} == {32, 64}
     for trial in trials:
-        imgsz = trial.architecture.imgsz
-        assert imgsz is not None
+        imgsz = chosen_size(trial.architecture, ImageSize(96, 96))
         assert trial.state == "complete"
         assert trial.complexity is not None
         size = predict_size(trial.architecture, 10, imgsz)

@@ -25,6 +25,7 @@ from evaluators.evaluation import Epoch, Latency
 from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
 from search_spaces import Architecture, Level, Neck, Stage, Stem
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 from storage import Repository
 
@@ -89,7 +90,9 @@ def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
     for number, architecture in enumerate((STOCK, OURS)):
         trial = repository.add_trial(search, number, architecture, "sampler:random")
         repository.add_latency(
-            architecture, 10, Latency("cpu", config.targets[0][1], 64, 2, 1.9, 2.1, 1, 2, 2, 2, 9, 0, 0, "good")
+            architecture,
+            10,
+            Latency("cpu", config.targets[0][1], ImageSize(64, 64), 2, 1.9, 2.1, 1, 2, 2, 2, 9, 0, 0, "good"),
         )
         checkpoint = repository.checkpoint(search, number)
         checkpoint.parent.mkdir(parents=True)
