@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
 
 FOLDER = Path(evaluators.runtimes.__file__).parent
-SIZE = ImageSize(96, 64)
+SQUARE = ImageSize(64, 64)
 # Mean error of boxes, as a share of the image, and of scores. Half precision has 11 bits, bf16 has 8.
 TOLERANCE = {"fp32": (1e-4, 1e-5), "fp16": (6e-3, 3e-3), "bf16": (5e-2, 2e-2), "int8": (0.2, 0.1)}
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
@@ -80,10 +80,10 @@ def files(lively_detector: DetectionModel, tmp_path_factory: pytest.TempPathFact
     """The detector in a format, exported once."""
 
     @lru_cache
-    def write(format: str) -> str:
+    def write(format: str, size: ImageSize = SQUARE) -> str:
         folder = tmp_path_factory.mktemp(format)
-        images = [image(seed) for seed in range(4)]
-        return model_of(export(lively_detector, SIZE, format, folder, images))
+        images = [image(seed, size) for seed in range(4)]
+        return model_of(export(lively_detector, size, format, folder, images))
 
     return write
 
@@ -92,14 +92,14 @@ def model_of(files: dict[str, Path]) -> str:
     return str(next(path for name, path in files.items() if name != "model.bin"))
 
 
-def image(seed: int) -> Any:
-    return np.random.default_rng(seed).random((1, 3, *SIZE.shape), dtype=np.float32)
+def image(seed: int, size: ImageSize = SQUARE) -> Any:
+    return np.random.default_rng(seed).random((1, 3, *size.shape), dtype=np.float32)
 
 
 def errors(output: Any, expected: Any) -> tuple[float, float]:
     """Of boxes, as a share of the image, and of scores."""
     error = np.abs(output - expected)[0]
-    return error[:4].mean() / SIZE.longer, error[4:].mean()
+    return error[:4].mean() / SQUARE.width, error[4:].mean()
 
 
 def settings(folder: Path, precision: str = "fp32", threads: int = 1) -> dict[str, Any]:
@@ -141,6 +141,21 @@ def test_computes_the_same_detections_as_torch(
         assert scores < TOLERANCE[precision][1]
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_an_image_need_not_be_square(name: str, files: Any, lively_detector: DetectionModel, tmp_path: Path) -> None:
+    runtime, wide = runtime_file(name), ImageSize(96, 64)
+    format = runtime.model_format("fp32", runtime.identity(settings(tmp_path)))
+    network = runtime.load(files(format, wide), settings(tmp_path))
+    assert tuple(network.image.shape)[-3:] == (3, 64, 96)  # that it is timed with
+    with torch.no_grad():
+        expected = lively_detector(torch.from_numpy(image(0, wide)))[0].numpy()
+    (output,) = network.infer(image(0, wide))
+    assert output.shape == expected.shape
+    boxes, scores = errors(output, expected)
+    assert boxes < TOLERANCE["fp32"][0]
+    assert scores < TOLERANCE["fp32"][1]
+
+
 def test_the_detector_of_these_tests_tells_images_and_places_apart(lively_detector: DetectionModel) -> None:
     with torch.no_grad():
         first, second = (lively_detector(torch.from_numpy(image(seed)))[0] for seed in (0, 1))
@@ -164,7 +179,6 @@ def test_says_what_is_really_used(name: str, precision: str, threads: int, files
 @pytest.mark.parametrize("name", EVERY)
 def test_the_fixed_image_is_always_the_same_and_no_constant(name: str, files: Any, tmp_path: Path) -> None:
     first, second = (load(name, files, settings(tmp_path)) for _ in range(2))
-    assert tuple(first.image.shape)[-2:] == SIZE.shape
     network_output = first.infer(None)[0]
     np.testing.assert_array_equal(network_output, second.infer(None)[0])
     first.infer(image(7))
@@ -178,7 +192,7 @@ def test_values_that_are_not_finite_are_seen(name: str, small_detector: Detectio
     runtime = runtime_file(name)
     format = runtime.model_format("fp32", runtime.identity(settings(tmp_path)))
     (tmp_path / "model").mkdir()
-    files = export(small_detector, SIZE, format, tmp_path / "model")
+    files = export(small_detector, SQUARE, format, tmp_path / "model")
     network = runtime.load(model_of(files), settings(tmp_path))
     assert not np.isfinite(network.infer(None)[0]).all()
 
