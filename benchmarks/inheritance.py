@@ -278,8 +278,7 @@ def main(
     os.environ.update(ultralytics_environment())
     os.environ["OMP_NUM_THREADS"] = "1"
     from benchmarks.report import report
-    from evaluators.latency import Calibration
-    from evaluators.measurement import calibrate_target
+    from evaluators.latency import calibrate
     from evaluators.target import get_target
     from nas_yolo.cli.arguments import parse_arguments
     from nas_yolo.digits import write_digits
@@ -322,7 +321,7 @@ def main(
         if "latencies_ms" not in document:
             target = get_target("cpu")
             size = ImageSize.parse(imgsz)
-            calibration = next(c for c in calibrate_target(target, size) if isinstance(c, Calibration))
+            calibration = calibrate(target, size)
             document["latencies_ms"] = [latency_ms(text, size, calibration, folder) for text in texts]
             if file:
                 file.write_text(json.dumps(document))

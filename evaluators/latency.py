@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from evaluators import probe
 from evaluators.connections import connection
 from evaluators.errors import LatencyError
 from evaluators.evaluation import Latency
@@ -60,12 +61,14 @@ class Calibration:
         imgsz: Size of the image.
         reference_ms: Median over fresh sessions of the reference's median time.
         spread: Largest relative deviation among these sessions: how far raw milliseconds can be trusted here.
+        identity: What the fingerprint is of, for saying what changed; empty where it is not known.
     """
 
     fingerprint: str
     imgsz: ImageSize
     reference_ms: float
     spread: float
+    identity: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 class Session(BaseModel):
@@ -116,10 +119,39 @@ def fingerprint(target: Target) -> str:
     return fingerprint_of(identify(target))
 
 
+def read_identity(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored identity as the device tells it now: earlier ones have the whole text of programs and files."""
+    read = dict(stored)
+    for name, parse in (("power_mode", probe.power_mode), ("l4t", probe.l4t_version)):
+        if name in read:
+            read[name] = parse(str(read[name])) or read[name]
+    if (gpu := probe.gpus(str(read.pop("gpu", "")))) is not None:
+        read["gpu"] = gpu
+    return read
+
+
+def is_same(before: Mapping[str, Any], fingerprint: str, now: Mapping[str, Any]) -> bool:
+    """Whether a device tells of itself now what it told then.
+
+    Args:
+        before: What that was, by `read_identity`; empty where it is not known.
+        fingerprint: Of what it was, as it was told.
+        now: What it tells now.
+    """
+    return fingerprint_of(now) == fingerprint or before == now
+
+
+def is_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether two identities contradict each other. What only one of them tells does not count as changed."""
+    return any(before[name] != after[name] for name in before.keys() & after.keys())
+
+
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What changed between two identities, for people."""
+    """What is not the same in two identities, for people."""
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return ", ".join(f"{name} was {before.get(name)}, is {after.get(name)}" for name in names)[:300]
+    was = {name: f"was {before[name]}" if name in before else "was not told" for name in names}
+    now = {name: f"is {after[name]}" if name in after else "is not told now" for name in names}
+    return ", ".join(f"{name} {was[name]}, {now[name]}" for name in names)[:300]
 
 
 def calibrate(target: Target, imgsz: ImageSize) -> Calibration:
@@ -146,15 +178,16 @@ def calibration_from(target: Target, imgsz: ImageSize, sessions: Sequence[Sessio
     """What sessions of the reference with itself say.
 
     Raises:
-        LatencyError: If the device changed or was throttled meanwhile.
+        LatencyError: If the device changed or was throttled meanwhile, or did not always tell the same.
     """
     if slowed := sorted({name for session in sessions for name in session.throttled_by}):
         raise LatencyError("throttled", f"target {target.name} was throttled while it was calibrated: {slowed}")
-    marks = {fingerprint_of(identity_of(target, session.identity)) for session in sessions}
-    if len(marks) > 1:
-        raise LatencyError("device_changed", f"target {target.name} changed while it was calibrated")
     times = [session.reference_ms for session in sessions]
-    return Calibration(marks.pop(), imgsz, statistics.median(times), spread(times))
+    identity, *others = (identity_of(target, session.identity) for session in sessions)
+    calibration = Calibration(fingerprint_of(identity), imgsz, statistics.median(times), spread(times), identity)
+    for other in others:
+        check_same(target, other, calibration)
+    return calibration
 
 
 def spread(values: Sequence[float]) -> float:
@@ -187,7 +220,7 @@ def measure_latency(
         good = retries = usable = 0
         while good < sessions:
             session = time_files(target, files, reference)
-            check_same(target, identity_of(target, session.identity), calibration)
+            check_session(target, session, calibration)
             latency = _latency(session, target, calibration, export_s)
             again = retries < RETRIES and (latency.quality != "good" or "drifted" in latency.flags)
             off = "off_calibration" in latency.flags
@@ -217,10 +250,27 @@ def check_same(target: Target, identity: Mapping[str, Any], calibration: Calibra
     """Refuse to compare devices that are not the same.
 
     Raises:
-        LatencyError: `device_changed`.
+        LatencyError: `device_changed`; `unreachable` if it only does not tell all that it told, or more: that may pass.
     """
-    if fingerprint_of(identity) != calibration.fingerprint:
-        raise LatencyError("device_changed", f"target {target.name} is not the device, or not set up, as it was")
+    before = calibration.identity
+    if is_same(before, calibration.fingerprint, identity):
+        return
+    told = f" ({differences(before, identity)})" if before else ""
+    if before and not is_changed(before, identity):
+        raise LatencyError(
+            "unreachable", f"target {target.name} does not tell the same of itself as before{told}: it may have changed"
+        )
+    raise LatencyError("device_changed", f"target {target.name} is not the device, or not set up, as it was{told}")
+
+
+def check_session(target: Target, session: Session, calibration: Calibration) -> None:
+    """The same for the device of a session. A throttled one, whose clocks are not what they are set to, is no other.
+
+    Raises:
+        LatencyError: As `check_same`.
+    """
+    if not session.throttled_by:
+        check_same(target, identity_of(target, session.identity), calibration)
 
 
 @contextmanager

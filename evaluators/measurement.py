@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluators.errors import LatencyError
 from evaluators.evaluation import Complexity, Failure, Latency, Scores, failure_from
@@ -14,7 +14,7 @@ from evaluators.latency import (
     Calibration,
     calibrate,
     check_same,
-    identity_of,
+    check_session,
     measure_latency,
     reference_files,
     time_files,
@@ -102,15 +102,20 @@ def check_target(target: Target, calibration: Calibration) -> Iterator[Failure]:
     """Time the reference on a target; yield what went wrong."""
     try:
         files = reference_files(target, calibration.imgsz)
-        check_same(target, identity_of(target, time_files(target, files, files).identity), calibration)
+        check_session(target, time_files(target, files, files), calibration)
     except LatencyError as error:
         yield Failure(error.cause, str(error), error.detail, target.name)
 
 
-def calibrate_target(target: Target, imgsz: ImageSize) -> Iterator[Calibration | Failure]:
-    """Yield the reference's time on a target, or what went wrong."""
+def calibrate_target(
+    target: Target, imgsz: ImageSize, fingerprint: str, identity: Mapping[str, Any]
+) -> Iterator[Calibration | Failure]:
+    """Yield the reference's time on a target, or what went wrong: it may be another than had this fingerprint."""
     try:
-        yield calibrate(target, imgsz)
+        found = calibrate(target, imgsz)
+        known = replace(found, fingerprint=fingerprint, identity=identity)
+        check_same(target, found.identity, known)
+        yield known
     except LatencyError as error:
         yield Failure(error.cause, str(error), error.detail, target.name)
     except Exception as error:

@@ -431,12 +431,40 @@ def _output(*command: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def power_mode(said: str) -> str | None:
+    """The name of a Jetson's power mode, from what `nvpmodel -q` prints, which may begin with warnings."""
+    found = re.search(r"NV Power Mode:[ \t]*(\S.*?)\s*$", said, re.M)
+    return found[1] if found else None
+
+
+def l4t_version(said: str) -> str | None:
+    """As 36.4.3, from /etc/nv_tegra_release, which gives the dates and numbers of its build too."""
+    found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", said)
+    return f"{found[1]}.{found[2]}" if found else None
+
+
+def gpus(said: str) -> str | None:
+    """The lines of name and driver version among what nvidia-smi prints: there may be warnings and errors too."""
+    return "\n".join(re.findall(r"^\S.*, (?:\d+(?:\.\d+)+|\[?N/A\]?)$", said, re.M)) or None
+
+
+def cooling(root: Path) -> dict[str, float]:
+    """How far the kernel holds back the processor's clock for heat, by what holds it back; 0 is not at all."""
+    steps = _numbers(root, "sys/class/thermal/cooling_device*/cur_state", "type")
+    return {name: value for name, value in steps.items() if "cpufreq" in name}
+
+
 def identify_machine(root: Path = Path("/")) -> dict[str, Any]:
-    """What times depend on and does not change by itself: the device, its system, its power mode."""
+    """What times depend on and does not change by itself: the device, its system, its power mode.
+
+    What a device does not tell, or not in a form that is known, is left out.
+    """
     cpu = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", _read(root / "proc/cpuinfo") or "", re.M)
     clocks = "sys/devices/system/cpu/cpu*/cpufreq/scaling_"
     governors = {_read(path) for path in root.glob(f"{clocks}governor")}
     lowest, highest = (list(_numbers(root, f"{clocks}{bound}_freq").values()) for bound in ("min", "max"))
+    if any(cooling(root).values()):  # then the bounds are not those that were set
+        lowest = highest = []
     identity = {
         "machine": platform.node(),
         "serial": _read(root / "proc/device-tree/serial-number") or _read(root / "etc/machine-id"),
@@ -444,12 +472,12 @@ def identify_machine(root: Path = Path("/")) -> dict[str, Any]:
         "cpu": cpu[1].strip() if cpu else platform.processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
-        "l4t": (_read(root / "etc/nv_tegra_release") or "").split("\n")[0] or None,
-        "power_mode": _output("nvpmodel", "-q"),
+        "l4t": l4t_version(_read(root / "etc/nv_tegra_release") or ""),
+        "power_mode": power_mode(_output("nvpmodel", "-q") or ""),
         "governor": " ".join(sorted(filter(None, governors))) or None,
         "max_khz": max(highest, default=None),
         "clocks_locked": lowest == highest if lowest else None,  # as jetson_clocks does
-        "gpu": _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"),
+        "gpu": gpus(_output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader") or ""),
     }
     return {name: value for name, value in identity.items() if value is not None}
 
@@ -470,6 +498,7 @@ def machine_state(root: Path = Path("/")) -> dict[str, Any]:
             **_numbers(root, "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"),
             **_numbers(root, "sys/class/hwmon/hwmon*/oc[12]_event_cnt"),
         },
+        "cooling": cooling(root),
         "warning": _numbers(root, "sys/class/hwmon/hwmon*/oc3_event_cnt"),  # at full power it ticks all the time
     }
     found = re.search(r"0x([0-9a-fA-F]+)", _output("vcgencmd", "get_throttled") or "")
@@ -489,6 +518,7 @@ def throttled(states: list[dict[str, Any]], exclusive: bool) -> list[str]:
     reasons = {name for state in later for name, value in state.items() if value > before.get(name, value)}
     if any(state.get("vcgencmd") for state in (before, *later)):  # bits that say what is, not a counter
         reasons.add("vcgencmd")
+    reasons |= {name for state in states for name, value in state.get("cooling", {}).items() if value}
     looks = states[1:-1]  # under load: what clocks are before is another matter
     if exclusive and len(looks) > 1:
         middle = len(looks) // 2
@@ -858,6 +888,7 @@ def _make_room(cache: Path) -> None:
 def serve() -> int:
     """Read one job, a line of JSON, and the files that are missing here; say what happens, in lines of JSON.
 
+    Before them comes the job's marker, on a line of its own: what stands above it is what a login printed.
     The end of the input means that whoever asked is gone: everything is ended.
     """
     source = sys.stdin.buffer
@@ -876,6 +907,7 @@ def serve() -> int:
     signal.signal(signal.SIGHUP, ended)
     try:
         job = json.loads(source.readline(JOB_BYTES))
+        sys.stdout.write(f"\n{job['marker']}\n")  # what was printed before may lack its line end
         with tempfile.TemporaryDirectory(prefix="nas-yolo-") as folder:
             job["settings"]["folder"] = folder
             if "files" in job:

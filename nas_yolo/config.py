@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from evaluators.dataset import Dataset
+from evaluators.latency import read_identity
 from evaluators.target import Target, timed_text
 from nas_yolo import __version__
 from nas_yolo.budget import Budget, parse_budget
@@ -134,7 +135,7 @@ class SearchConfig:
         rest = {key: document[key] for key in ("epochs", "sampler", "seed", "training", "runner")}
         small = document.get("small_imgsz")
         return cls(
-            dataset=Dataset.from_document(document["dataset"]),
+            dataset=_dataset(document["dataset"], document["training"]),
             space=SearchSpace.from_document(document["space"]),
             targets=tuple(
                 (
@@ -143,7 +144,7 @@ class SearchConfig:
                 )
                 for target in document["targets"]
             ),
-            identities={target["name"]: target.get("identity", {}) for target in document["targets"]},
+            identities={target["name"]: read_identity(target.get("identity", {})) for target in document["targets"]},
             imgsz=ImageSize.parse(document["imgsz"]),
             budgets=tuple(map(parse_budget, document["budgets"])),
             limits=tuple(map(parse_limit, document["limits"])),
@@ -161,3 +162,15 @@ class SearchConfig:
             artifacts=document.get("artifacts"),
             **rest,
         )
+
+
+def _dataset(document: dict[str, Any], training: dict[str, Any]) -> Dataset:
+    """Searches of before the data set said which boxes count have it in their training arguments only."""
+    if "single_cls" in document:
+        return Dataset.from_document(document)
+    classes = training.get("classes")
+    meaning = {
+        "single_cls": bool(training.get("single_cls")),
+        "classes": [classes] if isinstance(classes, int) else classes,
+    }
+    return Dataset.from_document(document | meaning)

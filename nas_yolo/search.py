@@ -205,11 +205,12 @@ class SearchLoop:
         config = self.config
         self._submit("prepare", None, partial(prepare, config.dataset, config.imgsz, self.scratch / "images"))
         for (target, fingerprint), imgsz in product(distinct(self.config.targets), config.image_sizes):
-            known = self.repository.calibration(fingerprint, imgsz)
+            known, identity = self.repository.calibration(fingerprint, imgsz), config.identities.get(target.name, {})
             if known:
-                self.calibrations[target.name, imgsz] = known
+                self.calibrations[target.name, imgsz] = replace(known, identity=identity)
             else:
-                self._submit("calibrate", None, partial(calibrate_target, target, imgsz), target, f"at {imgsz} px")
+                work = partial(calibrate_target, target, imgsz, fingerprint, identity)
+                self._submit("calibrate", None, work, target, f"at {imgsz} px")
         while self._jobs:
             self._wait()
 

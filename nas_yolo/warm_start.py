@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import regrets
 from nas_yolo.results import asked
 from nas_yolo.samplers import Earlier
@@ -30,10 +31,11 @@ def earlier_designs(
         codes_of: Point of an architecture in the new search's space; None if it is not in it.
     """
     found: list[Earlier] = []
+    dataset = SearchConfig.from_document(search.config).dataset
     for other in repository.searches():
         if other.id >= search.id or other.config["space"]["family"] != search.config["space"]["family"]:
             continue
-        same_data = other.config["dataset"]["fingerprint"] == search.config["dataset"]["fingerprint"]
+        same_data = SearchConfig.from_document(other.config).dataset.meaning == dataset.meaning
         target = other.config["targets"][0]["name"]
         levels = rungs(other.config["epochs"])
         trials = [t for t in asked(repository.trials(other)) if len(t.epochs) >= levels[0] and target in t.latencies]

@@ -407,8 +407,10 @@ class Repository:
         imgsz = str(calibration.imgsz)
         where = (LatencyRow.fingerprint == calibration.fingerprint) & (LatencyRow.imgsz == imgsz)
         now = calibration.reference_ms / LatencyRow.reference_ms
+        values = asdict(calibration)
+        del values["identity"]  # that of a search is in its configuration
         with self._transaction() as session:
-            session.merge(CalibrationRow(**asdict(calibration) | {"imgsz": imgsz, "measured_at": _now()}))
+            session.merge(CalibrationRow(**values | {"imgsz": imgsz, "measured_at": _now()}))
             session.execute(
                 update(LatencyRow)
                 .where(where)

@@ -28,20 +28,22 @@ import ultralytics
 from numpy.typing import NDArray
 from ultralytics.utils import NUM_THREADS
 
-from evaluators.accuracy.fitted import FittedImages, fitted
+from evaluators.accuracy.fitted import fitted
+from evaluators.accuracy.labels import ReadImages
 from evaluators.accuracy.training import TrainingError
-from evaluators.dataset import Dataset, DatasetError, label_file, load_dataset
+from evaluators.data_file import SPLITS
+from evaluators.dataset import Change, Dataset, DatasetError, find_change
+from evaluators.image_files import label_file
 from search_spaces.image_size import ImageSize
 
 Image = NDArray[np.uint8]
 Stamp = tuple[int, int]  # bytes and nanoseconds of the last change
-SPLITS = ("train", "val")
 AT_ONCE = 256  # images in memory while they are decoded
 
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one split that can be read, in Ultralytics' order.
+    """The images of one split, in Ultralytics' order.
 
     Attributes:
         labels: As Ultralytics reads them; each with its `im_file`.
@@ -82,27 +84,25 @@ class Decoded:
         Raises:
             TrainingError: `data_changed`.
         """
-        changed = [file for file, stamp in self._stamps.items() if _stamp(file) != stamp]
+        changed = {file: found for file, stamp in self._stamps.items() if (found := _stamp(file)) != stamp}
         if not changed:
             return
-        check_fingerprint(dataset)
+        if gone := [file for file, found in changed.items() if found is None]:
+            raise _data_changed(Change(f"{gone[0]} is gone", gone=True))
+        check_unchanged(dataset)
         for file in changed:
             if file in self._checksums and _checksum(Path(file)) != self._checksums[file]:
-                raise _data_changed(f"{file} is another")
+                raise _data_changed(Change(f"{file} is another"))
 
 
-def check_fingerprint(dataset: Dataset) -> None:
+def check_unchanged(dataset: Dataset) -> None:
     """Compare the whole data set, except for pixels, with what the search began with.
 
     Raises:
         TrainingError: `data_changed`.
     """
-    try:
-        found = load_dataset(dataset.file)
-    except (DatasetError, OSError) as error:
-        raise _data_changed(str(error)) from error
-    if found.fingerprint != dataset.fingerprint:
-        raise _data_changed(f"fingerprint {found.fingerprint}, not {dataset.fingerprint}")
+    if change := find_change(dataset):
+        raise _data_changed(change)
 
 
 @lru_cache(maxsize=4)
@@ -137,27 +137,17 @@ def decode(dataset: Dataset, imgsz: ImageSize, folder: Path) -> Path:
     return home
 
 
-class _Scan(FittedImages):
-    """The images of a split as Ultralytics reads them, labels from their files; writes only to a folder of ours."""
-
-    def __init__(self, dataset: Dataset, split: str, imgsz: ImageSize, folder: Path):
-        self._folder = folder
-        data = {"names": dict(enumerate(dataset.names)), "channels": 3}
-        super().__init__(img_path=list(getattr(dataset, split)), data=data, imgsz=imgsz, augment=False)
-
-    def _load_or_scan_cache(self, cache_path: Path, cache_hash: str) -> tuple[dict[str, Any], bool]:
-        # A cache that lies with the labels is told from a stale one by names and sizes only.
-        return super().cache_labels(self._folder / cache_path.name), False
-
-
 def _write(dataset: Dataset, imgsz: ImageSize, folder: Path) -> None:
-    check_fingerprint(dataset)
-    scans = {split: _Scan(dataset, split, imgsz, folder) for split in SPLITS}
+    check_unchanged(dataset)
+    try:
+        scans = {split: ReadImages(dataset, split, imgsz=imgsz, augment=False) for split in SPLITS}
+    except (DatasetError, RuntimeError) as error:  # some cannot be used any more, or all
+        raise _data_changed(Change(" ".join(str(error).split()))) from error
     images = {file for scan in scans.values() for file in scan.im_files}
-    labels = {str(label_file(Path(file))) for file in images}
+    labels = {label_file(file) for file in images}
     folders = {os.path.dirname(file) for file in images | labels}
-    lists = {dataset.file, *dataset.train, *dataset.val}
-    stamps = {file: _stamp(file) for file in sorted(images | labels | folders | lists)}
+    given = {*dataset.train, *dataset.val}
+    stamps = {file: _stamp(file) for file in sorted(images | labels | folders | given)}
     shapes = [label["shape"] for scan in scans.values() for label in scan.labels]
     size = sum(math.prod(fitted(shape, imgsz)) for shape in shapes) * 3
     free = min(psutil.virtual_memory().available, shutil.disk_usage(folder).free)
@@ -178,14 +168,14 @@ def _write(dataset: Dataset, imgsz: ImageSize, folder: Path) -> None:
         pickle.dump(index, file)
 
 
-def _images(scan: _Scan, pool: ThreadPoolExecutor) -> Iterator[Any]:
+def _images(scan: ReadImages, pool: ThreadPoolExecutor) -> Iterator[Any]:
     for start in range(0, scan.ni, AT_ONCE):
         yield from pool.map(scan.load_image, range(start, min(start + AT_ONCE, scan.ni)))
 
 
 def _key(dataset: Dataset, imgsz: ImageSize) -> str:
     versions = [ultralytics.__version__, cv2.__version__]
-    parts = [dataset.file, dataset.train, dataset.val, dataset.fingerprint, imgsz.plain, versions]
+    parts = [dataset.train, dataset.val, dataset.skipped, dataset.meaning, imgsz.plain, versions]
     return f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}-{imgsz}"
 
 
@@ -202,9 +192,6 @@ def _checksum(file: Path) -> int:
     return zlib.crc32(file.read_bytes())
 
 
-def _data_changed(how: str) -> TrainingError:
-    return TrainingError(
-        "data_changed",
-        f"the images or labels are not those that the search began with: {how}. Put them back and resume it, or start "
-        "a new search",
-    )
+def _data_changed(change: Change) -> TrainingError:
+    how = "are gone" if change.gone else "are not those that the search began with"
+    return TrainingError("data_changed", f"images or labels {how}: {change.text}")

@@ -42,7 +42,7 @@ class DecodedImages(FittedImages):
         super().__init__(**arguments, cache="ram")
 
     def get_img_files(self, img_path: Any) -> list[str]:
-        """All that can be read."""
+        """Those that were decoded."""
         return [label["im_file"] for label in self._decoded.splits[self._split].labels]
 
     def get_labels(self) -> list[dict[str, Any]]:

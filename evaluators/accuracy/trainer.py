@@ -28,6 +28,7 @@ from evaluators.accuracy.decoded import Decoded, decode, open_decoded
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, mix, seed_augmentation
 from evaluators.accuracy.inheritance import inherit
+from evaluators.accuracy.labels import data_document
 from evaluators.accuracy.training import TrainingError, TrainingRequest
 from evaluators.dataset import Dataset
 from evaluators.evaluation import Epoch, FirstWeights
@@ -113,14 +114,11 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> DecodedImages:
         """Ultralytics' data set, decoded before."""
         arguments = {
-            **{
-                "img_path": img_path,
-                "imgsz": self.request.imgsz,
-                "batch_size": batch,
-                "hyp": self.args,
-                "data": self.data,
-            },
-            **{"single_cls": self.args.single_cls, "classes": self.args.classes},
+            "img_path": img_path,
+            "imgsz": self.request.imgsz,
+            "batch_size": batch,
+            "hyp": self.args,
+            "data": self.data,
             "stride": max(int(unwrap_model(self.model).stride.max()), 32),
         }
         if mode == "val":
@@ -374,18 +372,6 @@ def base_arguments(imgsz: ImageSize, scratch: Path) -> dict[str, Any]:
         "plots": False,
         "verbose": False,
         "patience": 0,
-    }
-
-
-def data_document(dataset: Dataset) -> dict[str, Any]:
-    """What Ultralytics' own check of the data file would return."""
-    return {
-        "train": list(dataset.train),
-        "val": list(dataset.val),
-        "nc": len(dataset.names),
-        "names": dict(enumerate(dataset.names)),
-        "channels": 3,
-        "yaml_file": dataset.file,
     }
 
 

@@ -14,9 +14,10 @@ import torch
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER
 
-from evaluators.accuracy.fitted import FittedImages
-from evaluators.accuracy.trainer import base_arguments, data_document
+from evaluators.accuracy.labels import ReadImages, data_document
+from evaluators.accuracy.trainer import base_arguments
 from evaluators.accuracy.training import trained_weights
+from evaluators.dataset import Dataset
 from evaluators.errors import LatencyError
 from evaluators.export import export
 from evaluators.host_lock import TrainingSlot
@@ -34,26 +35,11 @@ CALIBRATION_IMAGES = 100
 BATCH = 16  # for PyTorch: of a single image, its threads would spend their time waiting for each other
 
 
-class LetterboxedImages(FittedImages):
+class LetterboxedImages(ReadImages):
     """Images with labels, letterboxed to one size, as validation has them."""
 
-    def __init__(self, places: tuple[str, ...], imgsz: ImageSize, arguments: Any, data: dict[str, Any], scratch: Path):
-        self.scratch = scratch
-        super().__init__(
-            imgsz=imgsz,
-            img_path=list(places),
-            data=data,
-            augment=False,
-            hyp=arguments,
-            rect=False,
-            batch_size=1,
-            single_cls=arguments.single_cls,
-            classes=arguments.classes,
-        )
-
-    def cache_labels(self, path: Path = Path("labels.cache")) -> Any:
-        """Read the labels if the training's cache is gone; the data set's folder is left as it is."""
-        return super().cache_labels(self.scratch / path.name)
+    def __init__(self, dataset: Dataset, split: str, imgsz: ImageSize, arguments: Any):
+        super().__init__(dataset, split, imgsz=imgsz, augment=False, hyp=arguments, rect=False, batch_size=1)
 
 
 def validate_both(
@@ -85,8 +71,7 @@ def validate_both(
     network.float().eval()
     head = network.model[-1]
     here, there = (_validator(request, bool(head.end2end), scratch) for _ in range(2))
-    data = data_document(request.dataset)
-    calibration = _calibration_images(request, here.args, data, slot, scratch)
+    calibration = _calibration_images(request, here.args, slot)
     (folder := scratch / "export").mkdir()
     files = export(network, request.imgsz, file_format, folder, calibration)
     settings = request.target.settings | {"threads": request.threads, "folder": str(scratch)}
@@ -94,7 +79,7 @@ def validate_both(
     deployed = get_runtime(request.target.runtime).load(str(model), settings)
     if not hasattr(deployed, "infer"):
         raise LatencyError("unsupported", f"{request.target.runtime} times networks, its outputs cannot be had")
-    images = LetterboxedImages(request.dataset.val, request.imgsz, here.args, data, scratch)
+    images = LetterboxedImages(request.dataset, "val", request.imgsz, here.args)
     with torch.inference_mode():
         for first in range(0, len(images), BATCH):
             numbers = range(first, min(first + BATCH, len(images)))
@@ -130,11 +115,9 @@ def _validator(request: DeployedRequest, nms_free: bool, scratch: Path) -> Detec
     return validator
 
 
-def _calibration_images(
-    request: DeployedRequest, arguments: Any, data: dict[str, Any], slot: TrainingSlot, scratch: Path
-) -> Iterator[NDArray[np.float32]]:
+def _calibration_images(request: DeployedRequest, arguments: Any, slot: TrainingSlot) -> Iterator[NDArray[np.float32]]:
     """Training images from all over the set; read when they are asked for."""
-    images = LetterboxedImages(request.dataset.train, request.imgsz, arguments, data, scratch)
+    images = LetterboxedImages(request.dataset, "train", request.imgsz, arguments)
     count = min(len(images), CALIBRATION_IMAGES)
     for number in range(count):
         slot.give_way()

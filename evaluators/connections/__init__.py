@@ -1,7 +1,7 @@
 """How a job reaches a device: one file per way, each with `perform(target, job, files)`.
 
 Nothing listens on the device. Python there is given the text of `probe.py` and one job on its standard input, and
-answers in lines of JSON; nothing that it says is trusted to be well-formed.
+answers in lines of JSON, below a marker; nothing that it says is trusted to be well-formed.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -39,6 +40,8 @@ def exchange(
 ) -> dict[str, Any]:
     """Start a Python, on whatever machine, that runs the probe, and do one job.
 
+    A login may print before that Python does. So the job has a marker, drawn anew, and answers begin below its line.
+
     Args:
         command: Arguments that start `python3 -c BOOT` there.
         job: For the probe.
@@ -57,7 +60,7 @@ def exchange(
     try:
         talk = _Talk(process)
         try:
-            return _converse(talk, job, files)
+            return _converse(talk, job | {"marker": secrets.token_hex(16)}, files)
         except EOFError as error:
             raise explain(*talk.last_words()) from error
     finally:
@@ -66,7 +69,7 @@ def exchange(
 
 def _converse(talk: _Talk, job: dict[str, Any], files: Mapping[str, Path]) -> dict[str, Any]:
     program = PROBE.read_bytes()
-    talk.send(b"%d\n" % len(program) + program + json.dumps(job).encode() + b"\n", START_S)
+    talk.start(b"%d\n" % len(program) + program + json.dumps(job).encode() + b"\n", job["marker"], START_S)
     limit, phase = START_S, "starting"
     phases = ["waiting", "loading", "measuring"]  # each at most once: so the time that a device can take is bounded
     while True:
@@ -103,7 +106,31 @@ class _Talk:
         self._in, self._out = process.stdin.fileno(), process.stdout.fileno()
         self._errors = [process.stderr.fileno()]
         os.set_blocking(self._in, False)
-        self._text = self._said = b""
+        self._text = self._said = self._skipped = b""
+
+    def start(self, program: bytes, marker: str, limit_s: float) -> None:
+        """Send the program, and skip all that the device says before the marker: it may speak while it listens.
+
+        Time counts while nothing is taken, then until the marker. The end of what is skipped is kept, in case that
+        nothing follows.
+        """
+        line, view = f"\n{marker}\n".encode(), memoryview(program)
+        deadline = time.monotonic() + limit_s
+        while line not in self._text:
+            left = deadline - time.monotonic()
+            readable, writable = self._wait(left, [self._in] if view else []) if left > 0 else ([], [])
+            if not readable and not writable:
+                what = "took no data for" if view else "did not answer within"
+                raise LatencyError("unreachable", f"the device {what} {limit_s:g} s (starting)")
+            if readable:
+                more = os.read(self._out, 2**16)
+                if not more:
+                    self._skipped = self._text[-ERROR_BYTES:]
+                    raise EOFError
+                self._text = self._text[-ERROR_BYTES:] + more
+            if writable:
+                view, deadline = self._give(view), time.monotonic() + limit_s
+        self._text = self._text.partition(line)[2]
 
     def send(self, data: bytes, silence_s: float) -> None:
         """All of it; time counts while nothing is taken."""
@@ -115,12 +142,16 @@ class _Talk:
                 return
             if not writable:
                 raise LatencyError("unreachable", f"the device took no data for {silence_s:g} s")
-            try:
-                view = view[os.write(self._in, view[: 2**16]) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                return
+            view = self._give(view)
+
+    def _give(self, view: memoryview) -> memoryview:
+        """What is left to send; nothing, if nobody reads it any more."""
+        try:
+            return view[os.write(self._in, view[: 2**16]) :]
+        except BlockingIOError:
+            return view
+        except BrokenPipeError:
+            return view[:0]
 
     def event(self, limit_s: float, phase: str) -> Any:
         """The next line, parsed."""
@@ -147,12 +178,16 @@ class _Talk:
             raise LatencyError.garbage(line) from error
 
     def last_words(self) -> tuple[int, str]:
-        """Exit status of a process that says no more, -1 if it does not end, and the end of its error output."""
+        """Exit status of a process that says no more, -1 if it does not end, and the end of its error output.
+
+        Of one without, the end of what it said in place of answers: some logins are refused there.
+        """
         deadline = time.monotonic() + LAST_WORDS_S
         while (status := self._process.poll()) is None and time.monotonic() < deadline:
             self._wait(0.05, listen=False)
         self._wait(0, listen=False)
-        return -1 if status is None else status, self._said.decode(errors="replace").strip()
+        said = self._said.strip() or self._skipped
+        return -1 if status is None else status, said.decode(errors="replace").strip()
 
     def _wait(self, limit_s: float, writing: Sequence[int] = (), listen: bool = True) -> tuple[list[int], list[int]]:
         """Until there is something to read or to be written to; error output is taken meanwhile."""

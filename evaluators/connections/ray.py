@@ -76,6 +76,7 @@ def hand_over() -> int:
 
     source.read(int(source.readline()))  # a probe: the node has its own
     request = json.loads(source.readline())
+    answers.write(f"\n{request['marker']}\n")
     resource = f"target:{request['target']['name']}"
     # No retries by Ray: whether to try again is the search's decision. No processors: see SHARE.
     remote = ray.remote(max_retries=0, num_cpus=0, resources={resource: SHARE})(_do)

@@ -29,6 +29,20 @@ UNSTABLE_PERCENT = 2.5  # from TensorRT 10 on, trtexec warns from 1 % on
 TENSOR_TYPES = {"fp16": "fp16|half", "int8": "int8"}  # as layers are described: of TensorRT 8, and 10
 MIN_TELLING_BYTES = 10_000_000  # of a model whose engine's size says something
 LOG_CHARACTERS = 3000
+# How versions, and the libraries below them, say that memory lacks. Where a build passes it is of no account: a kernel
+# was skipped, and another one found. Workspace is another matter: it lacks, they say, wherever no kernel is known.
+NO_MEMORY = re.compile(
+    r"out ?of ?memory|memory is insufficient|insuff?icient (?:\w+ )?memory|memory \(?.*could not be allocated|"
+    r"(?:cannot|fail\w*|unable) (?:to )?allocat|allocator error|_ALLOC_FAILED|MemoryAllocation|bad_alloc|"
+    r"NvMapMem\w+: .*error 12\b",
+    re.I,
+)
+# Errors that tell that a build failed, and not why.
+FAILED = re.compile(
+    r"could not find any implementation|skipping tactic|engine (?:set ?up|building) failed|building engine failed|"
+    r"engine != nullptr|engine could not be created|failed to create (?:an? |the )?engine",
+    re.I,
+)
 
 
 def identity(settings: dict[str, Any]) -> dict[str, Any]:
@@ -219,9 +233,13 @@ def _cause(status: int, log: str, version: str) -> str:
     unknown = re.findall(r"Unknown option: (--\w+)", log)
     if unknown:
         return f"config_mismatch: trtexec of TensorRT {version} does not know {', '.join(unknown)}"
-    errors = re.findall(r"(?:\[E\] |(?=Cuda failure: ))(.*)", log)
-    if any(re.search(r"out ?of ?memory", line, re.I) for line in errors) or status == -signal.SIGKILL:
-        return f"oom: trtexec had not enough memory: {(errors or ['it was killed, as the system does then'])[0]}"
+    errors = re.findall(r"(?:\[E\] |(?=Cuda failure|terminate called ))(.*)", log)
+    lacking = [line for line in errors if NO_MEMORY.search(line)]
+    if not lacking and status >= 0 and all(map(FAILED.search, errors)):
+        lacking = [re.sub(r"^.*?\[[A-Z]\] ", "", line) for line in log.splitlines() if NO_MEMORY.search(line)]
+    if lacking or status == -signal.SIGKILL:
+        reason = (lacking or errors or ["it was killed, as the system does then"])[0]
+        return f"oom: trtexec had not enough memory: {reason}"
     first = errors[0] if errors else _last(log)
     if re.search(r"failed to parse|parsing model failed", log, re.I):
         operator = re.search(r"(?:While parsing node number \d+ \[|operator: |could not find plugin:? )(\w+)", log)

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("train", "Train a trial on, to a full model."),
     "validate": ("validate", "Validate a trial's exported file: the accuracy of what is deployed."),
     "dashboard": ("dashboard", "Open optuna-dashboard on your searches."),
+    "check-data": ("data", "Show what is used of a data set, and what is not."),
     "profile": ("models", "Measure a model: parameters, GFLOPs, latency."),
     "models": ("models", "List known designs."),
     "spaces": ("models", "List search spaces."),
@@ -41,7 +42,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"nas_yolo.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -82,10 +83,10 @@ def main(debug: bool) -> None:
     nas-yolo export my -o best.yaml                           the best, ready to train
     nas-yolo train my --epochs 300                            the best, trained to a full model
     """
-    from nas_yolo.environment import NO_DOWNLOADS, ultralytics_environment
+    from nas_yolo.environment import ultralytics_environment, users_environment
 
     command = click.get_current_context().invoked_subcommand
     if command == "train":  # the user's own settings hold
-        os.environ.update(NO_DOWNLOADS)
+        os.environ.update(users_environment())
     elif command != "yolo":  # there, everything is the user's own
         os.environ.update(ultralytics_environment())

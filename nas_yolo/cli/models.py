@@ -59,7 +59,7 @@ def profile_command(
     from evaluators.complexity import measure_complexity
     from evaluators.errors import LatencyError
     from evaluators.evaluation import combine
-    from evaluators.latency import calibrate, fingerprint, measure_latency
+    from evaluators.latency import calibrate, fingerprint_of, identify, measure_latency
     from evaluators.target import get_target, timed_text
     from nas_yolo.report.tables import latency_text
     from search_spaces import UserError
@@ -72,7 +72,8 @@ def profile_command(
     for target in chosen:
         repository = open_repository(url)
         try:
-            mark = fingerprint(target)
+            identity = identify(target)
+            mark = fingerprint_of(identity)
             latency = None
             if architecture and not fresh:
                 latency = repository.find_latency(architecture, classes, imgsz, mark)
@@ -81,6 +82,7 @@ def profile_command(
                 if calibration is None:
                     calibration = calibrate(target, imgsz)
                     repository.add_calibration(calibration)
+                calibration = replace(calibration, identity=identity)
                 with tempfile.TemporaryDirectory() as scratch:
                     sessions = list(measure_latency(network, target, calibration, Path(scratch)))
                 if architecture:

@@ -47,6 +47,12 @@ def targets_option(command: Command) -> Command:
     )(command)
 
 
+def skip_bad_option(command: Command) -> Command:
+    """`--skip-bad`."""
+    help_text = "Leave out images that cannot be used (nas-yolo check-data shows which) instead of refusing them."
+    return click.option("--skip-bad", is_flag=True, help=help_text)(command)
+
+
 def postprocess_option(command: Command) -> Command:
     """`--with-postprocess`."""
     help_text = "Time decoding and suppression (NMS) with the network; some networks need none."

@@ -20,12 +20,15 @@ from nas_yolo.cli.options import (
     open_repository,
     postprocess_option,
     print_json,
+    skip_bad_option,
     storage_option,
     targets_option,
 )
 
 if TYPE_CHECKING:
-    from evaluators.dataset import Dataset
+    from rich.console import Console
+
+    from evaluators.dataset import Change, Dataset, Reading
     from evaluators.target import Target
     from nas_yolo.budget import Budget
     from nas_yolo.config import SearchConfig
@@ -131,6 +134,7 @@ EXAMPLES = """
     "e.g. s3fs). Default: beside the database.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@skip_bad_option
 @json_option
 def search_command(**given: Any) -> None:
     """Search for detectors for your data and your device.
@@ -138,11 +142,15 @@ def search_command(**given: Any) -> None:
     Trains stock YOLO and the known designs first, then what the sampler proposes; measures every candidate's latency
     before its first epoch. Ctrl-C stops it and keeps everything; nas-yolo resume goes on.
     """
+    from nas_yolo.report.data import show_reading
+
     repository = open_repository(given.pop("url"))
     as_json, name = given.pop("as_json"), given.pop("name")
-    config = make_config(**given)
+    readings: list[Reading] = []
+    config = make_config(**given, screen=console(as_json), readings=readings)
     name = name or free_name(repository, Path(given["data"]))
     search = start_search(repository, name, config)
+    show_reading(console(as_json), readings[0])
     run_search(repository, search, as_json)
 
 
@@ -204,20 +212,27 @@ def make_config(
     artifacts: str | None = None,
     targets_file: Path | None = None,
     with_postprocess: bool = False,
+    skip_bad: bool = False,
+    screen: Console | None = None,
+    readings: list[Reading] | None = None,
 ) -> SearchConfig:
     """Check everything that was given, cheapest first, before anything is spent.
+
+    Progress of reading the data is shown on the screen, if there is one, and what is wrong with them, if that is more
+    than a line can say. What was read is added to the readings.
 
     Raises:
         UserError: With one line on what to do.
     """
-    from evaluators.dataset import load_dataset
     from evaluators.latency import fingerprint_of
     from evaluators.location import absolute, check_writable
     from evaluators.target import get_target
     from nas_yolo.budget import parse_budget
+    from nas_yolo.cli.data import read_data
     from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig, Weights
     from nas_yolo.objective import check_feasible, parse_limit
     from nas_yolo.packing import fixed_batch
+    from nas_yolo.report.data import show_reading
     from nas_yolo.samplers import check_sampler
     from search_spaces import UserError
     from search_spaces.image_size import ImageSize
@@ -238,7 +253,6 @@ def make_config(
     parsed_limits = tuple(map(parse_limit, limits))
     check_sampler(sampler)
     chosen = [replace(get_target(name, targets_file), postprocess=with_postprocess) for name in dict.fromkeys(targets)]
-    dataset: Dataset = load_dataset(data)
     loaded = load_space(space)
     if blocks == "stock":
         loaded = loaded.restricted_to_stock()
@@ -248,11 +262,17 @@ def make_config(
     smallest = ImageSize.parse(min(sizes))
     if small and small != (alike := smallest.at_width(min(small.width, smallest.width))):
         raise UserError(f"--small-imgsz {small} must be no larger than {smallest}, and of its shape, e.g. {alike}")
-    check_feasible(parsed_limits, loaded, len(dataset.names), size)
     arguments = parse_training(training)
     if gpus_per_trial == "auto":
         fixed_batch(arguments)
     check_devices(parsed_budgets)
+    reading = read_data(data, skip_bad, arguments, screen)
+    if readings is not None:
+        readings.append(reading)
+    if screen and len(reading.problems) > 1:
+        show_reading(screen, reading)
+    dataset: Dataset = reading.checked("; search --skip-bad leaves such images out")
+    check_feasible(parsed_limits, loaded, len(dataset.names), size)
     store = None if artifacts is None else absolute(artifacts)
     if store is not None:
         check_writable(store)
@@ -382,15 +402,21 @@ def check_dataset(search: Search) -> None:
     Raises:
         UserError: If they are gone or changed.
     """
-    from evaluators.dataset import Dataset, load_dataset
+    from evaluators.dataset import find_change
+    from nas_yolo.config import SearchConfig
     from search_spaces import UserError
 
-    known = Dataset.from_document(search.config["dataset"])
-    if load_dataset(known.file).fingerprint != known.fingerprint:
+    known = SearchConfig.from_document(search.config).dataset
+    if change := find_change(known):
         raise UserError(
-            f"the data of {known.file} changed since search {search.name!r} began; its accuracies would not compare: "
-            "restore the data, or start a new search"
+            f"the data of {known.file} {change_text(change, search.name)}; accuracies would not compare: "
+            "put them back, or start a new search"
         )
+
+
+def change_text(change: Change, name: str) -> str:
+    """What to say of data that are not what they were when a search began."""
+    return f"are gone: {change.text}" if change.gone else f"changed since search {name!r} began: {change.text}"
 
 
 def check_pretrained(search: Search) -> None:
@@ -433,22 +459,27 @@ def check_targets(search: Search) -> None:
     """Refuse to go on with devices that are not those that the search began with.
 
     Raises:
-        UserError: If one does not answer, or changed; says what.
+        UserError: If one does not answer, or changed, or does not tell whether it did; says what.
     """
-    from evaluators.latency import differences, fingerprint_of
+    from evaluators.latency import differences, is_changed, is_same
     from nas_yolo.config import SearchConfig
     from search_spaces import UserError
 
     config = SearchConfig.from_document(search.config)
     for target, known in config.targets:
-        identity = ask_target(target)
-        if fingerprint_of(identity) != known:
-            before = config.identities.get(target.name)
-            changed = differences(before, identity) if before else "an earlier nas-yolo measured in another way"
+        identity, before = ask_target(target), config.identities.get(target.name, {})
+        if is_same(before, known, identity):
+            continue
+        told = differences(before, identity) if before else "an earlier nas-yolo measured in another way"
+        if before and not is_changed(before, identity):
             raise UserError(
-                f"target {target.name!r} is not what it was when search {search.name!r} began ({changed}); latencies "
-                "would not compare: put it back as it was, or start a new search"
+                f"target {target.name!r} does not tell the same of itself as when search {search.name!r} began "
+                f"({told}), so whether latencies would compare is not known: put that right, or start a new search"
             )
+        raise UserError(
+            f"target {target.name!r} is not what it was when search {search.name!r} began ({told}); latencies "
+            "would not compare: put it back as it was, or start a new search"
+        )
 
 
 def count_gpus() -> int:
@@ -561,6 +592,8 @@ def run_search(repository: Repository, search: Search, as_json: bool) -> None:
 
 def show_result(repository: Repository, search: Search, folder: Path, as_json: bool) -> None:
     """Print the front, write the best as a model file."""
+    from evaluators.dataset import write_data_file
+    from nas_yolo.cli.data import MEANING
     from nas_yolo.config import SearchConfig
     from nas_yolo.export import design_of, write_yaml
     from nas_yolo.report.tables import front_table
@@ -586,10 +619,12 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
         path = folder / (f"best-{target.name}.yaml" if place else "best.yaml")
         write_yaml(design_of(search.name, config, best), path)
         screen.print(f"Best{on} (trial {best.number}): {path}", soft_wrap=True)
-        train = f"yolo train model={path} data={config.dataset.file}"
+        resolved = write_data_file(config.dataset, folder)
+        asked_for = "".join(f" {key}={config.training[key]}" for key in MEANING if key in config.training)
+        command = f"yolo train model={path} data={resolved}{asked_for}".replace(", ", ",")
         if not config.imgsz.is_square:  # Ultralytics would train it on squares
-            train = f"train {search.name} --trial {best.number}"
-        screen.print(f"Train it:   nas-yolo {train}", soft_wrap=True)
+            command = f"train {search.name} --trial {best.number}"
+        screen.print(f"Train it:   nas-yolo {command}", soft_wrap=True)
     screen.print(f"Dashboard:  nas-yolo dashboard {search.name}", soft_wrap=True)
     if as_json:
         print_json(front_document(search, config, trials, repository.spent(search)))

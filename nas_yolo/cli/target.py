@@ -238,7 +238,7 @@ def _warnings(identity: dict[str, Any], sessions: list[Session]) -> list[str]:
     found = []
     mode = str(identity.get("power_mode", ""))
     if mode and "MAXN" not in mode:
-        found.append(f"the power mode is {_power_mode(mode)}, not MAXN; to choose it: sudo nvpmodel -m ID, often 0")
+        found.append(f"the power mode is {mode}, not MAXN; to choose it: sudo nvpmodel -m ID, often 0")
     governor = identity.get("governor", "performance")
     if governor != "performance" and not identity.get("clocks_locked"):
         found.append(f"the governor is {governor}; for steady clocks: sudo cpupower frequency-set -g performance")
@@ -263,8 +263,6 @@ def _lines(target: Target, document: dict[str, Any]) -> list[str]:
     asked = {*target.settings, "postprocess", "reference", "protocol"}
     said = {name: value for name, value in document["identity"].items() if name not in asked}
     lines = [f"{target.name}: {target}"]
-    if "power_mode" in said:
-        said["power_mode"] = _power_mode(str(said["power_mode"]))
     for when in ("before", "after"):
         state = document[when]
         temperatures, clocks = (state.get(name, {}).values() for name in ("temperature_c", "clocks"))
@@ -286,9 +284,3 @@ def _lines(target: Target, document: dict[str, Any]) -> list[str]:
         became = "; replaced, and what was measured is given anew" if calibration["written"] else ""
         lines.append(f"calibration: {calibration['stored_ms']:.3g} ms, now {calibration['off']:+.1%}{became}")
     return [*lines, *(f"warning: {warning}" for warning in document["warnings"])]
-
-
-def _power_mode(said: str) -> str:
-    """Its name, from what nvpmodel prints."""
-    found = re.search(r"Power Mode:\s*(\S+)", said)
-    return found[1] if found else said

@@ -118,9 +118,11 @@ def _begun(chosen: Chosen, arguments: dict[str, Any], epochs: int) -> dict[str, 
     checkpoint = chosen.repository.checkpoint(chosen.search, trial.number)
     if not checkpoint.exists():
         raise UserError(f"trial {trial.number} has no trained weights; choose another with --trial")
-    if config.training.get("single_cls"):
-        raise UserError("the search trained with single_cls=True, a full model of which cannot be trained")
-    _check_data(chosen, arguments.get("data"))
+    if config.training.get("single_cls") and len(config.dataset.names) > 1:
+        raise UserError(
+            "the search trained with single_cls=True, but networks for all classes: it is of an earlier kind"
+        )
+    data = _check_data(chosen, arguments.pop("data", None))
     nms_free = model_file(trial.architecture, len(config.dataset.names)).get("end2end")
     return {
         **({"nms": False} if nms_free else {}),  # the half of the head that is deployed
@@ -129,7 +131,7 @@ def _begun(chosen: Chosen, arguments: dict[str, Any], epochs: int) -> dict[str, 
         **config.training,
         **({"batch": trial.batch} if trial.batch else {}),
         "seed": config.seed,
-        "data": config.dataset.file,
+        "data": str(data),
         "imgsz": config.imgsz_of(trial.architecture).argument,
         "name": _run_name(chosen),
         **arguments,
@@ -159,28 +161,43 @@ def _resumed(chosen: Chosen, arguments: dict[str, Any], resume: Any) -> dict[str
         raise UserError(f"{last} is no training of trial {chosen.trial.number}; choose its trial with --trial")
     if not saved.resumable:
         raise UserError(f"the training of {last} has ended, nothing is left to resume; leave resume out for another")
-    _check_data(chosen, arguments.get("data", saved.arguments["data"]))
+    _check_data(chosen, saved.arguments["data"])
     rest = {key: value for key, value in arguments.items() if key not in ("project", "name")}
     return {**rest, "resume": str(last), "save_dir": str(last.parent.parent)}
 
 
-def _check_data(chosen: Chosen, given: str | None) -> None:
-    """Refuse data that do not have the trial's classes; the search's own must be as they were, or be asked for."""
-    from evaluators.dataset import load_dataset
+def _check_data(chosen: Chosen, given: str | None) -> Path:
+    """A data file that means the same from any folder: of the search's own data, as they were, or of others.
+
+    Raises:
+        UserError: If they changed and were not asked for, or do not have the trial's classes.
+    """
+    from evaluators.dataset import find_change, load_dataset, write_data_file
+    from nas_yolo.cli.search import change_text
     from search_spaces import UserError
 
-    known = chosen.config.dataset
-    data = load_dataset(given or known.file)
+    known, folder = chosen.config.dataset, chosen.repository.run_folder(chosen.search)
+    change = find_change(known)
+    if given is None or Path(given).resolve() == _own_data(chosen).resolve():
+        if change:
+            raise UserError(
+                f"the data of {known.file} {change_text(change, chosen.search.name)}: put them back, or train on them "
+                f"as they are: data={known.file}"
+            )
+        return write_data_file(known, folder)
+    if Path(given).resolve() == Path(known.file).resolve() and not change:
+        return write_data_file(known, folder)
+    data = load_dataset(given, single_cls=known.single_cls, classes=known.classes)
     if data.names != known.names:
         raise UserError(
             f"{data.file} has {len(data.names)} classes ({', '.join(data.names[:5])} ...), the trial was trained for "
             f"{len(known.names)} ({', '.join(known.names[:5])} ...); give data with the same classes in the same order"
         )
-    if not given and data.fingerprint != known.fingerprint:
-        raise UserError(
-            f"the data of {known.file} changed since search {chosen.search.name!r} began, accuracies would not "
-            f"compare: restore them, or train on them as they are: data={known.file}"
-        )
+    return write_data_file(data, folder / f"data-{data.fingerprint}")
+
+
+def _own_data(chosen: Chosen) -> Path:
+    return chosen.repository.run_folder(chosen.search) / "data.yaml"
 
 
 def _run_name(chosen: Chosen) -> str:
@@ -269,7 +286,7 @@ def _show(chosen: Chosen, best: Path, as_json: bool) -> None:
     text = f"{before} after the search's {searched} at {searched_at} px"
     text += f", now {saved.map50_95:.3f}, the best of {saved.epochs} more at {trained_at} px"
     screen.print(f"mAP50-95: {text}", soft_wrap=True)
-    if saved.arguments["data"] != config.dataset.file:
+    if Path(saved.arguments["data"]) not in (_own_data(chosen), Path(config.dataset.file)):
         screen.print(f"The first on the search's data, the second on {saved.arguments['data']}", soft_wrap=True)
     command = "nas-yolo yolo" if design.needs else "yolo"
     nms = " nms=False" if design.model_file.get("end2end") else ""

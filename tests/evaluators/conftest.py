@@ -26,6 +26,7 @@ def say(**event):
 
 def serve():
     job = json.loads(sys.stdin.buffer.readline())
+    print("\\n" + job["marker"], flush=True)
 {code}
 """
 FIGURES = {
@@ -142,7 +143,9 @@ class Network:
         return [numpy.zeros((1, 84, 100))]
 
     def run(self):
-        time.sleep(0.001)
+        end = time.process_time() + 0.0005  # so that it takes a believable time on every machine
+        while time.process_time() < end:
+            pass
 {run}
 
 def load(model, settings):

@@ -537,12 +537,8 @@ def test_9_a_figure_that_is_missing(scripted_probe: Script, model: dict[str, Pat
         time_files(CPU, model, model)
 
 
-def test_9_what_is_printed_before_the_answer_is_not_skipped(probe_that_prints: Script, model: dict[str, Path]) -> None:
-    probe_that_prints()
-    from evaluators.connections import _exchange
-
-    text = _exchange.PROBE.read_text().replace("    job =", "    print('Welcome!', flush=True)\n    job =")
-    _exchange.PROBE.write_text(text)
+def test_9_what_is_printed_among_the_answers_is_not_skipped(scripted_probe: Script, model: dict[str, Path]) -> None:
+    scripted_probe("say(event='phase', phase='loading'); print('Welcome!'); say(event='result', result={})")
     with fails("garbage", "'Welcome!'"):
         time_files(CPU, model, model)
 
@@ -569,6 +565,20 @@ def test_9_endless_errors_are_not_kept(scripted_probe: Script, model: dict[str, 
 
 
 # 10. It is another device than before
+
+
+def test_10_a_device_that_does_not_tell_all_that_it_told_is_away_and_not_another() -> None:
+    """A program on it did not answer this once, or does for the first time."""
+    told = latency.identity_of(CPU, {"machine": "a", "power_mode": "MAXN", "max_khz": 1.5e6})
+    known = replace(KNOWN, fingerprint=fingerprint_of(told), identity=told)
+    for now, match in (
+        ({"machine": "a", "max_khz": 1.5e6}, r"\(power_mode was MAXN, is not told now\): it may have changed$"),
+        ({**told, "gpu": "NVIDIA T4, 535.1"}, r"\(gpu was not told, is NVIDIA T4, 535\.1\)"),
+    ):
+        with fails("unreachable", match):
+            check_same(CPU, latency.identity_of(CPU, now), known)
+    with fails("device_changed", r"not told now, max_khz was 1500000\.0, is 1\.0\)$"):
+        check_same(CPU, latency.identity_of(CPU, {"machine": "a", "max_khz": 1.0}), known)
 
 
 def test_10_another_device_under_the_same_name(probe_that_prints: Script, model: dict[str, Path]) -> None:

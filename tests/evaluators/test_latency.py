@@ -357,6 +357,41 @@ def test_a_device_is_the_same_only_if_all_that_counts_is(session: MakeSession, k
         assert caused_by(caught) == "device_changed"
 
 
+def test_a_throttled_device_is_not_taken_for_another(
+    device: Device, session: MakeSession, known: Calibration, tmp_path: Path
+) -> None:
+    slow = {"identity": {"machine": "clocks held back"}, "flags": ["throttled"], "throttled_by": ["cpufreq-cpu0"]}
+    device.sessions = [session(**slow), session()]
+    throttled, good = measure_latency(NO_NETWORK, CPU, known, tmp_path)
+    assert (throttled.quality, good.quality) == ("invalid", "good")
+
+
+STORED = {  # by an earlier nas-yolo
+    **{"machine": "orin", "max_khz": 1984000.0, "gpu": "Orin (nvgpu), 540.4.0\nWARNING: infoROM is corrupted"},
+    **{"power_mode": "NVPM WARN: fan mode is not set!\nNV Power Mode: MAXN\n0"},
+    **{"l4t": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic"},
+}
+TOLD_NOW = {
+    **{"machine": "orin", "max_khz": 1984000.0, "gpu": "Orin (nvgpu), 540.4.0"},
+    **{"power_mode": "MAXN", "l4t": "36.4.3"},
+}
+
+
+def test_an_identity_that_was_stored_as_text_is_read_as_it_is_told_now() -> None:
+    assert latency.read_identity(STORED) == TOLD_NOW
+    assert latency.read_identity(TOLD_NOW) == TOLD_NOW
+    assert latency.read_identity({"machine": "a", "gpu": "No devices were found"}) == {"machine": "a"}
+    plain = {"machine": "a", "cores": 2, "threads": 1}
+    assert latency.read_identity(plain) == plain
+
+
+def test_a_device_that_did_not_change_is_the_same_as_one_that_was_stored_as_text() -> None:
+    known = Calibration(fingerprint_of(STORED), IMAGE_SIZE, 8.0, 0.0, latency.read_identity(STORED))
+    check_same(CPU, TOLD_NOW, known)
+    with pytest.raises(LatencyError, match=r"\(power_mode was MAXN, is 15W\)$"):
+        check_same(CPU, TOLD_NOW | {"power_mode": "15W"}, known)
+
+
 @pytest.mark.usefixtures("quick_probe")
 def test_a_fingerprint_says_what_the_time_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     identity = identify(CPU)
@@ -385,7 +420,7 @@ def test_a_runtime_that_takes_long_to_import_is_no_device_that_is_away(
 def test_differences_are_named() -> None:
     before, after = {"governor": "performance", "l4t": "R36", "same": 1}, {"governor": "powersave", "same": 1, "new": 2}
     text = differences(before, after)
-    assert text == "governor was performance, is powersave, l4t was R36, is None, new was None, is 2"
+    assert text == "governor was performance, is powersave, l4t was R36, is not told now, new was not told, is 2"
     assert differences(before, before) == ""
     assert len(differences({}, {"long": "x" * 1000})) == 300
 
@@ -412,9 +447,16 @@ def test_a_calibration_is_the_median_of_fresh_sessions(
 
 def test_a_device_that_changes_while_it_is_calibrated(session: MakeSession) -> None:
     sessions = [session(), session(identity={"machine": "another"})]
-    with pytest.raises(LatencyError, match="changed while it was calibrated") as caught:
+    with pytest.raises(LatencyError, match=r"as it was \(machine was made up, is another\)$") as caught:
         calibration_from(CPU, IMAGE_SIZE, sessions)
     assert caused_by(caught) == "device_changed"
+
+
+def test_a_device_that_keeps_silent_while_it_is_calibrated(session: MakeSession) -> None:
+    told = session().identity | {"gpu": "NVIDIA T4, 535.1"}
+    with pytest.raises(LatencyError, match=r"\(gpu was NVIDIA T4, 535\.1, is not told now\)") as caught:
+        calibration_from(CPU, IMAGE_SIZE, [session(identity=told), session(), session(identity=told)])
+    assert caused_by(caught) == "unreachable"
 
 
 def test_a_device_that_is_throttled_while_it_is_calibrated(session: MakeSession) -> None:

@@ -122,11 +122,17 @@ def test_a_network_that_cannot_be_timed(request_: MeasurementRequest, scripted_p
 def test_calibration_or_what_went_wrong(
     probe_that_prints: Callable[..., None], scripted_probe: Callable[[str], None], request_: MeasurementRequest
 ) -> None:
+    known = request_.targets[0][1].fingerprint, {"machine": "made up"}
     probe_that_prints(reference_ms=4.0)
-    (calibration,) = calibrate_target(CPU, ImageSize(32, 32))
+    (calibration,) = calibrate_target(CPU, ImageSize(32, 32), *known)
     assert calibration == replace(request_.targets[0][1], reference_ms=4.0)
+    probe_that_prints(identity={"machine": "another"})
+    (failure,) = calibrate_target(CPU, ImageSize(32, 32), *known)
+    assert isinstance(failure, Failure)
+    assert (failure.cause, failure.target) == ("device_changed", "cpu")
+    assert "machine was made up, is another" in failure.message
     scripted_probe("sys.exit('Illegal instruction')")
-    (failure,) = calibrate_target(CPU, ImageSize(32, 32))
+    (failure,) = calibrate_target(CPU, ImageSize(32, 32), *known)
     assert isinstance(failure, Failure)
     assert (failure.cause, failure.target) == ("crash", "cpu")
 
@@ -138,7 +144,7 @@ def test_a_calibration_whose_reference_cannot_be_made(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(latency, "_format", lambda target: "onnx")
     monkeypatch.setattr(latency, "export", fail)
-    (failure,) = calibrate_target(CPU, ImageSize(32, 32))
+    (failure,) = calibrate_target(CPU, ImageSize(32, 32), "0123456789abcdef", {})
     assert isinstance(failure, Failure)
     assert (failure.cause, failure.message) == ("error", "RuntimeError: no such operator")
 

@@ -418,7 +418,8 @@ JETSON = {
     "proc/device-tree/model": "NVIDIA Jetson Orin NX\0",
     "proc/device-tree/serial-number": "1421123456789\0",
     "proc/cpuinfo": "processor\t: 0\nmodel name\t: ARMv8 Processor rev 1 (v8l)\n",
-    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3\nmore\n",
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, "
+    "DATE: Wed Jan  8 01:49:37 UTC 2025\n# KERNEL_VARIANT: oot\n",
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1420800\n",
     "sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq": "1984000\n",
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "1984000\n",
@@ -453,16 +454,92 @@ def test_the_state_of_a_jetson(root: Path) -> None:
 
 def test_the_identity_of_a_jetson(root: Path, program: Callable[[str, str], None]) -> None:
     write(root, JETSON)
-    program("nvpmodel", '[ "$1" = -q ] && printf "NV Power Mode: MAXN\\n0\\n"')
-    program("nvidia-smi", "echo it fails; exit 9")
+    program("nvpmodel", '[ "$1" = -q ] && printf "NVPM WARN: fan mode is not set!\\nNV Power Mode: MAXN\\n0\\n"')
+    program("nvidia-smi", "echo it fails, 9.9; exit 9")
     identity = probe.identify_machine(root)
     assert identity["serial"] == "1421123456789"
     assert identity["model"] == "NVIDIA Jetson Orin NX"
     assert identity["cpu"] == "ARMv8 Processor rev 1 (v8l)"
-    assert identity["l4t"] == "# R36 (release), REVISION: 4.3"
-    assert identity["power_mode"] == "NV Power Mode: MAXN\n0"
+    assert identity["l4t"] == "36.4.3"
+    assert identity["power_mode"] == "MAXN"
     assert (identity["governor"], identity["max_khz"], identity["clocks_locked"]) == ("schedutil", 1_984_000, False)
     assert "gpu" not in identity
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("NV Power Mode: MAXN\n0", "MAXN"),
+        ("NVPM WARN: fan mode is not set!\nNV Power Mode: MAXN\n0", "MAXN"),
+        ("NV Fan Mode:quiet\nNV Power Mode: MODE_15W_2CORE  \r\n2\n", "MODE_15W_2CORE"),
+        ("NVPM VERB: Config file: /etc/nvpmodel.conf\nNVPM VERB: Current mode: NV Power Mode: 25W\n1\n", "25W"),
+        ("NV Power Mode: MAXN SUPER\n2", "MAXN SUPER"),
+        ("NV Power Mode:\n0", None),
+        ("NVPM ERROR: failed to open /var/lib/nvpmodel/status", None),
+        ("", None),
+    ],
+)
+def test_a_power_mode_is_its_name(said: str, name: str | None) -> None:
+    assert probe.power_mode(said) == name
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic", "36.4.3"),
+        ("# R35 (release), REVISION: 5.0", "35.5.0"),
+        ("# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t186ref", "32.7.1"),
+        ("no release", None),
+    ],
+)
+def test_l4t_is_its_version(said: str, version: str | None) -> None:
+    assert probe.l4t_version(said) == version
+
+
+T4 = "Tesla T4, 535.129.03"
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        (T4, T4),  # as it was always told
+        (f"{T4}\nNVIDIA H100 80GB HBM3, 535.129.03\n", f"{T4}\nNVIDIA H100 80GB HBM3, 535.129.03"),
+        ("Orin (nvgpu), 540.4.0", "Orin (nvgpu), 540.4.0"),
+        ("Orin (nvgpu), N/A", "Orin (nvgpu), N/A"),
+        (f"{T4}\nWARNING: infoROM is corrupted at gpu 0000:3B:00.0", T4),
+        ("Tesla T4, [Unknown Error]", None),
+        ("[GPU is lost], [GPU is lost]", None),
+        ("No devices were found", None),
+        ("", None),
+    ],
+)
+def test_gpus_are_their_names_and_drivers(said: str, known: str | None) -> None:
+    assert probe.gpus(said) == known
+
+
+@pytest.mark.parametrize("code", ["exit 1", "echo 'NV Power Mode: MAXN'; exit 1", "echo no mode"])
+def test_what_a_program_does_not_tell_is_left_out(root: Path, program: Callable[[str, str], None], code: str) -> None:
+    before = probe.identify_machine(root)
+    program("nvpmodel", code)
+    assert probe.identify_machine(root) == before
+
+
+COOLING = "sys/class/thermal/cooling_device1"
+
+
+def test_bounds_of_clocks_that_heat_has_set_are_not_those_of_the_device(root: Path) -> None:
+    """The kernel lowers the highest clock that it allows, and a device would seem to be set up in another way."""
+    write(root, {**JETSON, f"{COOLING}/type": "cpufreq-cpu0\n", f"{COOLING}/cur_state": "0\n"})
+    cool, state = probe.identify_machine(root), probe.machine_state(root)
+    assert probe.throttled([state, state, state], exclusive=False) == []
+    write(root, {f"{COOLING}/cur_state": "3", "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "1420800"})
+    held_back = probe.identify_machine(root)
+    assert held_back == {name: value for name, value in cool.items() if name not in ("max_khz", "clocks_locked")}
+    for states in ([state, probe.machine_state(root)], [probe.machine_state(root), state]):
+        assert probe.throttled(states, exclusive=False) == ["cpufreq-cpu0"]
+    write(root, {f"{COOLING}/type": "pwm-fan\n"})
+    assert probe.throttled([probe.machine_state(root)] * 2, exclusive=True) == []
+    assert probe.identify_machine(root)["max_khz"] == 1_420_800
 
 
 def test_an_identity_stays_while_the_device_works(root: Path) -> None:

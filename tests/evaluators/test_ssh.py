@@ -206,14 +206,60 @@ def test_without_an_ssh_client(ssh_server: SshServer, tmp_path: Path, monkeypatc
     assert "install OpenSSH's client" in unreachable(ssh_server.target)
 
 
-def test_a_shell_that_talks_is_told_from_the_probe(ssh_server: SshServer) -> None:
-    with open(ssh_server.folder / "sshd_config", "a") as config:
-        config.write("ForceCommand echo Welcome; eval $SSH_ORIGINAL_COMMAND\n")
-    ssh_server.stop()
-    ssh_server.start()
-    with pytest.raises(LatencyError, match="cannot be read: 'Welcome'") as caught:
+def log_in_by(server: SshServer, command: str) -> None:
+    """Have each login begin so."""
+    with open(server.folder / "sshd_config", "a") as config:
+        config.write(f"ForceCommand {command}\n")
+    server.stop()
+    server.start()
+
+
+GREETINGS = {
+    "a line": "Welcome to device\n",
+    "no line end": "Last login: Mon Nov 23 00:37:40 2026",
+    "several lines": "\n  System information\n\n  Load: 0.1   {disk: 3%}\n\n",
+    "an answer": '{"event": "result", "result": {"machine": "another"}}\n{"event": "failure", "cause": "crash"}\n',
+    "half an answer": '{"event": "result", "result": {',
+    "other letters": "Grüße\r\n\x1b[31m\x00",
+    "a picture": "#" * 300_000,  # more than the pipes hold, while the program is still sent
+}
+
+
+def test_what_a_login_prints_before_the_answers_does_not_count(ssh_server: SshServer, tmp_path: Path) -> None:
+    quiet = identify(ssh_server.target)
+    greeting = tmp_path / "greeting"
+    log_in_by(ssh_server, f'cat {greeting}; eval "$SSH_ORIGINAL_COMMAND"')
+    for name, text in GREETINGS.items():
+        greeting.write_text(text)
+        assert identify(ssh_server.target) == quiet, name
+
+
+@pytest.mark.usefixtures("change_probe")
+def test_a_login_that_prints_takes_models_too(ssh_server: SshServer, tiny_model: Models, sent: list[list[str]]) -> None:
+    log_in_by(ssh_server, 'echo Welcome; eval "$SSH_ORIGINAL_COMMAND"')
+    model = tiny_model()
+    assert time_files(ssh_server.target, model, model).samples
+    assert sent == [["model.onnx"]]
+
+
+def test_a_login_that_prints_and_ends_is_told(ssh_server: SshServer) -> None:
+    log_in_by(ssh_server, "echo Welcome; echo This account is not available.; exit 1")
+    with pytest.raises(LatencyError, match=r"ended with status 1: This account is not available\.$") as caught:
         identify(ssh_server.target)
-    assert caught.value.cause == "garbage"
+    assert caught.value.cause == "crash"
+    assert "Welcome" in caught.value.detail
+
+
+def test_a_login_that_prints_where_there_is_no_python(ssh_server: SshServer) -> None:
+    log_in_by(ssh_server, 'echo Welcome; eval "$SSH_ORIGINAL_COMMAND"')
+    said = unreachable(replace(ssh_server.target, python="/no/such/python3"))
+    assert "there is no /no/such/python3; give the target's python" in said
+
+
+def test_a_login_that_prints_for_ever_is_given_up(ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_in_by(ssh_server, "yes")
+    monkeypatch.setattr(_exchange, "START_S", 1.0)
+    assert "1 s (starting)" in unreachable(ssh_server.target)
 
 
 def test_what_runs_on_the_device_is_written_for_python_3_8() -> None:

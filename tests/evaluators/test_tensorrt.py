@@ -82,6 +82,50 @@ INVALID_NODE: creator && "Plugin not found, are the plugin name, version, and na
 [06/11/2025-07:46:17] [E] Failed to parse onnx file
 &&&& FAILED TensorRT.trtexec [TensorRT v101303] # trtexec"""
 
+# Memory lacks, in the words of several versions: a kernel after the other is skipped until there is none left.
+NO_KERNEL = "[06/11/2025-07:46:17] [E] Error[10]: Could not find any implementation for node /m/Conv + PWN(/m/Sigmoid)."
+SKIPPED = """\
+[09/26/2023-18:37:19] [W] [TRT] Tactic Device request: 4229MB Available: 2658MB. Device memory is insufficient to use \
+tactic."""
+NO_ENGINE = """\
+[09/26/2023-18:37:22] [E] Error[2]: [builder.cpp::buildSerializedNetwork::751] Error Code 2: Internal Error (Assertion \
+engine != nullptr failed. )
+[09/26/2023-18:37:22] [E] Engine could not be created from network
+[09/26/2023-18:37:22] [E] Building engine failed
+[09/26/2023-18:37:22] [E] Failed to create engine from model or file.
+[09/26/2023-18:37:22] [E] Engine set up failed
+&&&& FAILED TensorRT.trtexec [TensorRT v8502] # trtexec"""
+ALLOCATOR_IN_10 = """\
+[11/22/2024-13:40:47] [E] Error[9]: Error Code: 9: Skipping tactic 0x0000000000000000 due to exception \
+[tunable_graph.cpp:create:117] autotuning: User allocator error allocating 15485030400-byte buffer"""
+WITHOUT_MEMORY = {
+    "tactics": f"{SKIPPED}\n{NO_KERNEL}\n{NO_ENGINE}",
+    "misspelt": "[W] [TRT] Skipping tactic 3 due to insuficient memory on requested size of 4461 detected for tactic "
+    f"4.\nTry decreasing the workspace size with IBuilderConfig::setMaxWorkspaceSize().\n{NO_KERNEL}\n{NO_ENGINE}",
+    "state": "[W] [TRT] UNSUPPORTED_STATE: Skipping tactic 53 due to insufficient memory on requested size of "
+    f"629145600 detected for tactic 0xf79479a62ea9f901.\n{NO_KERNEL}\n{NO_ENGINE}",
+    "requested": "[W] [TRT] Requested amount of GPU memory (17179869184 bytes) could not be allocated. There may not "
+    f"be enough free memory for allocation to succeed.\n{NO_ENGINE}",
+    "runtime": "[E] Error[1]: [defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)\n"
+    f"{NO_KERNEL}\n{NO_ENGINE}",
+    "allocator": f"{ALLOCATOR_IN_10}\n{NO_KERNEL}\n{NO_ENGINE}",
+    "jetson": "NvMapMemAllocInternalTagged: 1075072515 error 12\nNvMapMemHandleAlloc: error 0\n"
+    f"{NO_KERNEL}\n{NO_ENGINE}",
+    "cudnn": f"[E] Error[1]: [cudnn.cpp::execute::1] Error Code 1: Cudnn (CUDNN_STATUS_ALLOC_FAILED)\n{NO_ENGINE}",
+    "engine": "[E] Error[2]: [executionContext.cpp::initializeExecutionContext::560] Error Code 2: OutOfMemory "
+    "(Requested size was 8323072 bytes.)\n&&&& FAILED TensorRT.trtexec",
+}
+WITH_MEMORY = {
+    "no kernel": f"{NO_KERNEL}\n{NO_ENGINE}",
+    # Said of nets of which no kernel is known, on GPUs with any amount of memory; and of most builds that pass.
+    "workspace": "[E] Error[10]: Could not find any implementation for node {ForeignNode[a...b]} due to insufficient "
+    f"workspace. See verbose log for requested sizes.\n{NO_ENGINE}",
+    "some tactics": "[I] [TRT] Some tactics do not have sufficient workspace memory to run. Increasing workspace size "
+    f"will enable more tactics, please check verbose output for requested sizes.\n{NO_KERNEL}\n{NO_ENGINE}",
+    "another reason": f"{SKIPPED}\n[E] Error[1]: [resizingAllocator.cpp::deallocate::105] Error Code 1: Cuda Runtime "
+    f"(an illegal memory access was encountered)\n{NO_KERNEL}\n{NO_ENGINE}",
+}
+
 
 @pytest.fixture
 def trtexec(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
@@ -310,6 +354,10 @@ def test_an_engine_that_is_silently_in_fp32_is_refused(
             "oom: trtexec had not enough memory: Error[2]: Error Code 2: OutOfMemory",
         ),
         ({"say": "Cuda failure: out of memory", "signal": "SIGABRT"}, "oom: trtexec had not enough memory"),
+        (
+            {"say": "terminate called after throwing an instance of 'std::bad_alloc'", "signal": "SIGABRT"},
+            "oom: trtexec had not enough memory: terminate called after throwing an instance of 'std::bad_alloc'",
+        ),
         ({"signal": "SIGKILL"}, "oom: trtexec had not enough memory: it was killed"),
         ({"say": "Building", "signal": "SIGSEGV"}, "crash: trtexec ended by SIGSEGV: Building"),
         (
@@ -330,6 +378,41 @@ def test_why_a_build_failed(
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}") as caught:
         load()
     assert str(script.get("say", "")) in detail(caught.value) or "left no engine" in message
+
+
+@pytest.mark.parametrize("log", WITHOUT_MEMORY.values(), ids=WITHOUT_MEMORY.keys())
+def test_a_build_without_enough_memory_is_told_from_a_crash(
+    trtexec: Callable[..., Path], load: Callable[..., Any], log: str
+) -> None:
+    trtexec(build={"say": log, "status": 1})
+    with pytest.raises(RuntimeError, match=r"^oom: trtexec had not enough memory: ") as caught:
+        load()
+    assert str(caught.value).partition("memory: ")[2] in log
+    assert not re.search("could not find any implementation|engine", str(caught.value), re.I)  # but why there is none
+
+
+@pytest.mark.parametrize("log", WITH_MEMORY.values(), ids=WITH_MEMORY.keys())
+def test_a_build_that_fails_with_enough_memory_is_a_crash(
+    trtexec: Callable[..., Path], load: Callable[..., Any], log: str
+) -> None:
+    trtexec(build={"say": log, "status": 1})
+    with pytest.raises(RuntimeError, match=r"^crash: trtexec failed with status 1: Error\["):
+        load()
+
+
+@pytest.mark.parametrize("signal", ["SIGSEGV", "SIGABRT"])
+def test_kernels_that_were_skipped_do_not_explain_a_signal(
+    trtexec: Callable[..., Path], load: Callable[..., Any], signal: str
+) -> None:
+    trtexec(build={"say": f"{SKIPPED}\n[I] Building", "signal": signal})
+    with pytest.raises(RuntimeError, match=rf"^crash: trtexec ended by {signal}"):
+        load()
+
+
+def test_a_network_that_does_not_fit_when_it_is_timed(trtexec: Callable[..., Path], load: Callable[..., Any]) -> None:
+    trtexec(inference={"say": WITHOUT_MEMORY["engine"], "status": 1})
+    with pytest.raises(RuntimeError, match=r"^oom: .* OutOfMemory \(Requested size was 8323072 bytes"):
+        load().samples()
 
 
 # Times

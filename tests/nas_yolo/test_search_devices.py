@@ -168,28 +168,37 @@ def test_a_device_that_changed_stops_the_search_and_nothing_is_blended(
     fault: Callable[[Fault], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    search = repository.create_search("one", one_target.document())
-    identity = latency.identity_of
+    # It began with an earlier nas-yolo, which stored all that a program printed.
+    target, identity = one_target.targets[0][0], latency.identity_of
+    stored = one_target.identities["cpu"] | {"power_mode": "NVPM WARN: fan mode is not set!\nNV Power Mode: MAXN\n0"}
+    begun = replace(one_target, targets=((target, latency.fingerprint_of(stored)),), identities={"cpu": stored})
+    search = repository.create_search("one", begun.document())
 
-    def another(target: Target, said: Mapping[str, Any]) -> dict[str, Any]:
-        return identity(target, said) | {"power_mode": "15W"}
+    def tells(**more: Any) -> None:
+        monkeypatch.setattr(latency, "identity_of", lambda target, said: identity(target, said) | more)
 
     def changes(target: Target, action: str, done: int) -> None:
         if action == "measure" and done == latency.CALIBRATION_SESSIONS + 1:
-            monkeypatch.setattr(latency, "identity_of", another)
+            tells(power_mode="15W")
 
+    tells(power_mode="MAXN")
     fault(changes)
-    with pytest.raises(SearchError, match=r"^target cpu is not the device, or not set up, as it was.*resume one"):
+    with pytest.raises(SearchError, match=r"^target cpu is not .* \(power_mode was MAXN, is 15W\).*resume one"):
         run(repository, search)
     before = repository.trials(search)
     assert sum(bool(trial.latencies) for trial in before) == 1
-    with pytest.raises(UserError, match=r"'cpu' is not what it was.*power_mode was None, is 15W"):
+    with pytest.raises(UserError, match=r"'cpu' is not what it was.*power_mode was MAXN, is 15W"):
+        check_targets(search)
+    tells()
+    with pytest.raises(
+        UserError, match=r"does not tell the same .*\(power_mode was MAXN, is not told now\), so whether"
+    ):
         check_targets(search)
 
-    monkeypatch.setattr(latency, "identity_of", identity)
+    tells(power_mode="MAXN")
     check_targets(search)
     trials = run(repository, search)
-    assert {one.fingerprint for trial in trials for one in trial.latencies.values()} == {one_target.targets[0][1]}
+    assert {one.fingerprint for trial in trials for one in trial.latencies.values()} == {begun.targets[0][1]}
 
 
 @pytest.mark.usefixtures("trainings_only")

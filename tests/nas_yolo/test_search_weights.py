@@ -16,7 +16,7 @@ import torch
 
 from evaluators.accuracy import training
 from evaluators.accuracy.training import TrainingRequest, trained_epochs
-from evaluators.dataset import DatasetError, load_dataset
+from evaluators.dataset import load_dataset
 from evaluators.evaluation import FirstWeights, Latency
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
@@ -25,6 +25,7 @@ from nas_yolo.cli.search import check_dataset, make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import front_document, front_trials, weights_text
 from nas_yolo.search import SearchError, Snapshot
+from search_spaces import UserError
 from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 from storage import Repository, Trial
@@ -282,11 +283,11 @@ def test_data_that_disappears_in_mid_search_stops_it_and_costs_nothing(
         if snapshot.trials and snapshot.trials[0].state == "complete" and images.exists():
             images.rename(tmp_path / "elsewhere")
 
-    with pytest.raises(SearchError, match=r"images .* do not exist.*nas-yolo resume one"):
+    with pytest.raises(SearchError, match=r"images.* gone.*nas-yolo resume one"):
         run(repository, search, remove)
     before = repository.trials(search)
     assert [trial.state for trial in before] == ["complete", "ready"]
-    with pytest.raises(DatasetError, match="do not exist"):
+    with pytest.raises(UserError, match=r"are gone: .*images/train is gone"):
         check_dataset(search)
 
     (tmp_path / "elsewhere").rename(images)

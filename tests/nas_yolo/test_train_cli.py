@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 
 from evaluators.accuracy.full import FinalTrainer, first_network, read_weights
 from evaluators.accuracy.training import TrainingRequest, train, trained_weights
+from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Latency
 from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
@@ -136,6 +137,7 @@ def run(trained: Trained) -> Any:
         timeout=250,
     )
     assert resumed.returncode == 0, resumed.stderr
+    assert not (trained.folder / "Ultralytics").exists()  # nothing is written to the user's own settings
     return SimpleNamespace(stopped=stopped, resumed=resumed, weights=weights, saved=saved, seen=seen)
 
 
@@ -179,8 +181,11 @@ def test_the_run_folder_is_that_of_an_ultralytics_training(trained: Trained, run
     best = read_weights(run.weights / "best.pt")
     assert best.names == tuple(yaml.safe_load(trained.data.read_text())["names"].values())
     assert (best.epochs, best.resumable) == (3, False)
-    expected = {"batch": 8, "lr0": 0.001, "imgsz": 64, "seed": 3, "warmup_bias_lr": 0.0, "data": str(trained.data)}
+    expected = {"batch": 8, "lr0": 0.001, "imgsz": 64, "seed": 3, "warmup_bias_lr": 0.0}
     assert {key: best.arguments[key] for key in expected} == expected
+    # A data file of the search's own, which means the same from any folder.
+    assert load_dataset(best.arguments["data"]).fingerprint == load_dataset(trained.data).fingerprint
+    assert Path(best.arguments["data"]).is_relative_to(trained.folder / "runs")
 
 
 def test_the_last_lines_say_where_it_is_how_good_it_is_and_what_to_type_next(trained: Trained, short: Any) -> None:
