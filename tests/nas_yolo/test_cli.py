@@ -127,6 +127,9 @@ def test_an_unknown_space_block_sampler_runner_or_limit(search: Callable[..., Re
     refused(search(runner="rai"), "did you mean 'ray'?")
     refused(search(limit="latency<=3"), "did you mean 'latency_ms'?")
     refused(search(imgsz=100), "multiple of 32")
+    refused(search(imgsz="96x60"), "--imgsz 96x60 must be a multiple of 32, or WIDTHxHEIGHT of two, e.g. 96x64")
+    file.write_text(SPACE.read_text() + "imgsz: [32, 64]\n")
+    refused(search(space=file, imgsz="64x32"), "--imgsz 64x32", "must be one that the space chooses from: (32, 64)")
     refused(search(epochs=0), "at least 1")
 
 
@@ -278,6 +281,7 @@ def test_where_first_weights_come_from(
         ("subset", 1.5, "--subset 1.5 must be above 0 and at most 1"),
         ("small-imgsz", 48, "--small-imgsz 48 must be a multiple of 32, or WIDTHxHEIGHT of two, e.g. 64"),
         ("small-imgsz", 96, "--small-imgsz 96 must be no larger than 64, and of its shape, e.g. 64"),
+        ("small-imgsz", "64x32", "--small-imgsz 64x32 must be no larger than 64, and of its shape, e.g. 64"),
         ("trial-time", "2gpu-h", "--trial-time '2gpu-h' must be a time"),
         ("trial-time", "soon", "'soon' is not readable"),
     ],
@@ -511,6 +515,17 @@ def test_profile_measures_once_and_again_when_asked(database: str) -> None:
     assert first["quality"] == "good"  # only good measurements are kept
     assert measured() == first
     assert measured("--fresh")["median"] != first["median"]
+
+
+@pytest.mark.usefixtures("quick_probe")
+def test_profile_at_a_size_that_is_not_square(database: str) -> None:
+    result = invoke("profile", "yolov8n", "--target", "cpu", "--imgsz", "96x64", "--json")
+    assert result.exit_code == 0, result.output
+    wide = json.loads(result.stdout)
+    square = json.loads(invoke("profile", "yolov8n", "--imgsz", 64, "--json").stdout)
+    assert (wide["imgsz"], square["imgsz"]) == ("96x64", 64)
+    assert wide["gflops"] == pytest.approx(1.5 * square["gflops"], rel=0.01)
+    assert wide["latency_ms"]["cpu"]["quality"] == "good"
 
 
 def test_profile_of_what_is_not_there(database: str, tmp_path: Path) -> None:

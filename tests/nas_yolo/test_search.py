@@ -8,15 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+from click.testing import CliRunner
 
 from evaluators.complexity import predict_size
 from evaluators.evaluation import Epoch
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
 from nas_yolo.budget import Purse, parse_budget
+from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.export import design_of, write_yaml
@@ -235,6 +239,45 @@ def test_a_limit_that_nothing_keeps_is_refused_before_anything_runs(few_digits: 
             limits=(limit,),
             runner="local",
         )
+
+
+def test_a_search_at_a_size_that_is_not_square_trains_measures_exports_and_validates_at_it(
+    repository: Repository, config: SearchConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    shapes: set[tuple[int, ...]] = set()
+    prepare = ProxyTrainer.preprocess_batch
+
+    def note(self: ProxyTrainer, batch: Any) -> Any:
+        prepared = prepare(self, batch)
+        shapes.add(tuple(prepared["img"].shape[1:]))
+        return prepared
+
+    monkeypatch.setattr(ProxyTrainer, "preprocess_batch", note)
+    wide = ImageSize(96, 64)
+    config = replace(config, imgsz=wide, epochs=1, budgets=(parse_budget("1trials"),))
+    search = repository.create_search("one", config.document())
+    assert search.config["imgsz"] == "96x64"
+    trial = run(search)[0]
+    assert trial.state == "complete", trial.reason
+    assert shapes == {(3, 64, 96)}
+    assert trial.latencies["cpu"].imgsz == wide
+    assert trial.complexity is not None
+    assert trial.complexity.gflops == pytest.approx(predict_size(trial.architecture, 10, wide).gflops, abs=1e-9)
+
+    storage = ("--storage", repository.url)
+    out = tmp_path / "out"
+    exported = CliRunner().invoke(main, ["export", "one", "--trial", "0", "--output", str(out), *storage])
+    assert exported.exit_code == 0, exported.output
+    assert "nas-yolo train one --trial 0" in exported.stdout  # which trains at this size, as Ultralytics alone does not
+    (given,) = onnxruntime.InferenceSession(out / "best.onnx").get_inputs()
+    assert given.shape == [1, 3, 64, 96]
+    validated = CliRunner().invoke(main, ["validate", "one", "--trial", "0", "--json", *storage])
+    assert validated.exit_code == 0, validated.output
+    document = json.loads(validated.stdout)
+    assert document["imgsz"] == "96x64"
+    assert document["deployed"]["cpu"]["images"] == config.dataset.val_images
 
 
 def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(

@@ -104,6 +104,20 @@ def test_a_search_does_not_see_latencies_of_other_conditions(repository: Reposit
     assert repository.trials(search)[0].latencies == {}
 
 
+def test_what_was_measured_at_a_size_that_is_not_square_is_its_own(repository: Repository) -> None:
+    wide, high, square = ImageSize(96, 64), ImageSize(64, 96), ImageSize(96, 96)
+    search = repository.create_search("wide", CONFIG | {"imgsz": wide.plain})
+    repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+    for ms, size in ((3.0, square), (2.0, wide), (1.0, high)):
+        repository.add_latency(STOCK, 2, replace(latency(ms), imgsz=size))
+        repository.add_calibration(Calibration("aaaa", size, ms, 0.01))
+    assert repository.trials(search)[0].latencies == {"cpu": replace(latency(2.0), imgsz=wide)}
+    assert [repository.calibration("aaaa", size) for size in (wide, high)] == [
+        Calibration("aaaa", wide, 2.0, 0.01),
+        Calibration("aaaa", high, 1.0, 0.01),
+    ]
+
+
 def test_the_ledger_adds_up(repository: Repository, search: Search) -> None:
     trial = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
     other = repository.create_search("two", CONFIG)
@@ -267,6 +281,7 @@ def write_old_tables(url: str, revision: str) -> None:
             "INSERT INTO nas_latencies (architecture_key, classes, imgsz, fingerprint, target, latency_ms, "
             "ci_low_ms, ci_high_ms, ratio, reference_ms, median_ms, samples, drift, quality, flags, measured_at) "
             "VALUES (:key, 2, 96, 'aaaa', 'cpu', 1.5, 1.5, 1.5, 1.0, 1.5, 1.5, 100, 0.0, 'good', :flags, :at)",
+            "INSERT INTO nas_calibrations VALUES ('aaaa', 96, 1.5, 0.01, :at)",
         ):
             connection.execute(text(statement), given)
     engine.dispose()
@@ -300,6 +315,8 @@ def test_latencies_from_before_conditions_were_recorded_are_kept(repository: Rep
     (trial,) = again.trials(again.search("one"))
     assert trial.latencies == {"cpu": latency(1.5)}
     assert trial.latencies["cpu"].conditions == {}
+    assert again.find_latency(STOCK, 2, ImageSize(96, 96), "aaaa") == latency(1.5)
+    assert again.calibration("aaaa", ImageSize(96, 96)) == Calibration("aaaa", ImageSize(96, 96), 1.5, 0.01)
     again.add_latency(STOCK, 2, replace(latency(1.6), conditions={"first_ms": 9.0}))
     assert again.trials(again.search("one"))[0].latencies["cpu"].conditions == {"first_ms": 9.0}
     again.close()
