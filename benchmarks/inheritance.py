@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
 
     from search_spaces.architecture import Architecture
+    from search_spaces.image_size import ImageSize
 
 REGIMES = {
     "scratch": "random",
@@ -41,7 +42,7 @@ GFLOPS = (0.4, 0.95)  # of the stock model's
 SETTINGS = ("batch=8", "nbs=8", "optimizer=AdamW", "lr0=0.003", "mosaic=0")  # the demo's
 
 
-def designs(count: int, imgsz: int, seed: int) -> list[Architecture]:
+def designs(count: int, imgsz: ImageSize, seed: int) -> list[Architecture]:
     """So many random designs that are somewhat smaller than the stock model."""
     import numpy as np
 
@@ -143,13 +144,14 @@ def train_one(work: dict[str, Any]) -> dict[str, Any]:
     from evaluators.dataset import load_dataset
     from evaluators.evaluation import Epoch, Failure, FirstWeights
     from search_spaces.architecture import Architecture
+    from search_spaces.image_size import ImageSize
 
     home = Path(work["home"])
     home.mkdir(parents=True, exist_ok=True)
     request = TrainingRequest(
         architecture=Architecture.from_document(work["design"]),
         dataset=load_dataset(work["data"]),
-        imgsz=work["imgsz"],
+        imgsz=ImageSize.parse(work["imgsz"]),
         epochs=work["epochs"],
         until=work["epochs"],
         seed=0,
@@ -175,7 +177,7 @@ def train_one(work: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def latency_ms(design: str, imgsz: int, calibration: Any, scratch: Path) -> float:
+def latency_ms(design: str, imgsz: ImageSize, calibration: Any, scratch: Path) -> float:
     """On this machine's CPU."""
     from evaluators.evaluation import Latency
     from evaluators.measurement import MeasurementRequest, measure
@@ -280,6 +282,7 @@ def main(
     from evaluators.target import get_target
     from nas_yolo.cli.arguments import parse_arguments
     from nas_yolo.digits import write_digits
+    from search_spaces.image_size import ImageSize
     from search_spaces.space_file import load_preset
 
     asked = {"imgsz": imgsz, "epochs": epochs, "designs": count, "seed": seed, "arguments": parse_arguments(given, {})}
@@ -292,7 +295,7 @@ def main(
         folder = Path(temporary)
         source = str(data or write_digits(folder))
         checkpoint = (file or folder / "x").with_suffix(".parent.pt")  # kept beside the results, to go on
-        texts = [design.document for design in designs(count, imgsz, seed)]
+        texts = [design.document for design in designs(count, ImageSize.parse(imgsz), seed)]
         common = {"data": source, "imgsz": imgsz, "epochs": epochs, "arguments": asked["arguments"]}
 
         def work(name: str, design: str, regime: str) -> dict[str, Any]:
@@ -317,8 +320,9 @@ def main(
                 keep(found)
         if "latencies_ms" not in document:
             target = get_target("cpu")
-            calibration = calibrate(target, imgsz)
-            document["latencies_ms"] = [latency_ms(text, imgsz, calibration, folder) for text in texts]
+            size = ImageSize.parse(imgsz)
+            calibration = calibrate(target, size)
+            document["latencies_ms"] = [latency_ms(text, size, calibration, folder) for text in texts]
             if file:
                 file.write_text(json.dumps(document))
         title = f"First weights: {count} designs, {epochs} epochs, {data or 'digits'} at {imgsz} px"

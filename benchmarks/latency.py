@@ -31,9 +31,10 @@ from evaluators.errors import LatencyError
 from evaluators.evaluation import combine
 from evaluators.latency import Calibration, calibrate, measure_latency
 from evaluators.target import BUILT_IN, Target
+from search_spaces.image_size import ImageSize
 
 MODELS = ("yolo11n", "yolov8n", "yolov9t", "yolov8s")  # by latency, on a CPU
-IMAGE_SIZE = 320
+IMAGE_SIZE = ImageSize(320, 320)
 NAIVE_RUNS = 10
 
 NAIVE = """
@@ -203,7 +204,7 @@ def prepare(folder: Path) -> Path:
 def main(repeats: int, runtimes: tuple[str, ...], ultralytics: bool, file: Path | None) -> None:
     """Print the coefficient of variation between processes, and whether the order was right."""
     targets = {BUILT_IN[name].runtime: BUILT_IN[name] for name in runtimes}
-    document: dict[str, Any] = {"repeats": repeats, "imgsz": IMAGE_SIZE}
+    document: dict[str, Any] = {"repeats": repeats, "imgsz": IMAGE_SIZE.plain}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = prepare(folder)

@@ -59,6 +59,7 @@ def worker_memory(trials: int, data: Path, folder: Path) -> dict[str, dict[int, 
     from evaluators.accuracy.training import TrainingRequest, train
     from evaluators.dataset import load_dataset
     from evaluators.evaluation import Epoch
+    from search_spaces.image_size import ImageSize
     from search_spaces.space_file import load_space
 
     dataset, space, rng = load_dataset(data), load_space("yolov8n"), np.random.default_rng(0)
@@ -70,7 +71,7 @@ def worker_memory(trials: int, data: Path, folder: Path) -> dict[str, dict[int, 
         request = TrainingRequest(
             architecture=space.architecture(space.sample(rng)),
             dataset=dataset,
-            imgsz=64,
+            imgsz=ImageSize(64, 64),
             epochs=1,
             until=1,
             seed=0,

@@ -31,6 +31,7 @@ from evaluators.complexity import largest
 from evaluators.dataset import Dataset, load_dataset
 from evaluators.evaluation import Failure
 from search_spaces.architecture import Architecture
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import get_family
 from search_spaces.space_file import load_preset, load_space
 
@@ -159,7 +160,7 @@ def requests_for(
         TrainingRequest(
             architecture=design,
             dataset=dataset,
-            imgsz=options.imgsz,
+            imgsz=ImageSize.parse(options.imgsz),
             epochs=options.epochs,
             until=options.epochs,
             seed=0,
@@ -199,8 +200,9 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     space, rng = load_space(options.space), np.random.default_rng(0)
     stock = load_preset(get_family(space.family).baseline)
-    typical = MadeUpTraining(stock, len(CLASSES), options.imgsz, options.batch, "cuda")
-    most = largest(space, len(CLASSES), options.imgsz, "gflops")
+    size = ImageSize.parse(options.imgsz)
+    typical = MadeUpTraining(stock, len(CLASSES), size, options.batch, "cuda")
+    most = largest(space, len(CLASSES), size, "gflops")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["YOLO_CONFIG_DIR"] = temporary
@@ -211,7 +213,7 @@ def main() -> None:
             print(f"{run.trainings} at once: {run.images_per_s:.0f} images/s together{peak}{failed}", flush=True)
         print(f"{packing.device}, room for {packing.limit} ({packing.limited_by}). {packing}", flush=True)
         dataset = write_images(folder / "data", options.images, options.imgsz)
-        for failure in prepare(dataset, options.imgsz, folder):
+        for failure in prepare(dataset, size, folder):
             sys.exit(f"Error: {failure.message}")
         designs = [space.architecture(space.sample(rng)) for _ in range(max(options.trials, options.memory_trials))]
         outcomes = {}

@@ -25,6 +25,7 @@ def try_space(name: str, count: int, scratch: Path) -> dict[str, Any]:
 
     from evaluators.export import export_onnx
     from search_spaces import hook
+    from search_spaces.image_size import ImageSize
     from search_spaces.space_file import load_space
 
     space, rng = load_space(name), np.random.default_rng(0)
@@ -48,7 +49,7 @@ def try_space(name: str, count: int, scratch: Path) -> dict[str, Any]:
                     output = timed("forward", network, torch.rand(1, 3, size, size))
                 if not output[0].isfinite().all():
                     raise FloatingPointError(f"output at {size} px is not finite")
-            timed("export", export_onnx, network, IMAGE_SIZES[0], scratch / "net.onnx")
+            timed("export", export_onnx, network, ImageSize.parse(IMAGE_SIZES[0]), scratch / "net.onnx")
         except Exception as error:
             failures.append(f"{architecture.document}: {type(error).__name__}: {error}")
         if number + 1 in (count // 2, count):

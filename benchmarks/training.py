@@ -97,12 +97,13 @@ def request_for(architecture: Architecture, data: Path, folder: Path, epochs: in
     """A trial in a folder of its own; decoded images are shared."""
     from evaluators.accuracy.training import TrainingRequest
     from evaluators.dataset import load_dataset
+    from search_spaces.image_size import ImageSize
 
     home = Path(tempfile.mkdtemp(dir=folder))
     return TrainingRequest(
         architecture=architecture,
         dataset=load_dataset(data),
-        imgsz=96,
+        imgsz=ImageSize(96, 96),
         epochs=epochs,
         until=epochs,
         seed=0,
@@ -147,7 +148,12 @@ def validated_by_ultralytics(request: TrainingRequest, folder: Path) -> float:
 
     network = hook.build(hook.model_file(request.architecture, len(request.dataset.names)))
     network.load_state_dict(load_checkpoint(request.checkpoint)["model"])
-    settings = {"data": request.dataset.file, "imgsz": request.imgsz, "batch": ARGUMENTS["batch"] * 2, "device": "cpu"}
+    settings = {
+        "data": request.dataset.file,
+        "imgsz": request.imgsz.width,
+        "batch": ARGUMENTS["batch"] * 2,
+        "device": "cpu",
+    }
     settings |= {"workers": 0, "plots": False, "verbose": False, "mode": "val", "rect": True}
     validator = DetectionValidator(save_dir=folder, args=settings)
     return float(validator(model=network.float().eval())["metrics/mAP50-95(B)"])

@@ -11,6 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 from evaluators.evaluation import Complexity
+from search_spaces.image_size import ImageSize, chosen_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 ROWS_REMEMBERED = 16384  # of a few hundred bytes each; a space has some thousands of different rows
 
 
-def measure_complexity(model: DetectionModel, imgsz: int) -> Complexity:
+def measure_complexity(model: DetectionModel, imgsz: ImageSize) -> Complexity:
     """Count weights and operations, before and after fusing batch normalisation.
 
     Args:
         model: A detector as Ultralytics builds it, not fused; left unchanged.
-        imgsz: Height and width of the image, pixels.
+        imgsz: Size of the image.
 
     Raises:
         RuntimeError: If operations cannot be counted. Ultralytics' own `get_flops` returns 0.0 then.
@@ -36,7 +37,7 @@ def measure_complexity(model: DetectionModel, imgsz: int) -> Complexity:
     import torch
 
     fused = deepcopy(model).eval().fuse(verbose=False)
-    image = torch.zeros(1, 3, imgsz, imgsz)
+    image = torch.zeros(1, 3, *imgsz.shape)
     return Complexity(
         params=_params(model),
         gflops=_gflops(model, image),
@@ -59,13 +60,13 @@ class Size:
     gflops: float
 
 
-def predict_size(architecture: Architecture, classes: int, imgsz: int) -> Size:
+def predict_size(architecture: Architecture, classes: int, imgsz: ImageSize) -> Size:
     """Size of an architecture without building its network: the sum of its rows', each counted once ever.
 
     Args:
         architecture: What would be built.
         classes: Number of classes.
-        imgsz: Height and width of the image, pixels.
+        imgsz: Size of the image.
 
     Raises:
         ValueError: If a block cannot stand where the architecture has it.
@@ -78,21 +79,21 @@ def predict_size(architecture: Architecture, classes: int, imgsz: int) -> Size:
     options = {key: value for key, value in file.items() if key not in hook.PARTS}
     head = json.dumps(options | {"light_head": get_family(architecture.family).light_head}, sort_keys=True)
     rows: list[_RowSize] = []
-    maps = [(3, imgsz)]  # channels and resolution of what each row reads: the image, then the rows' outputs
+    maps = [(3, *imgsz.shape)]  # channels, height and width of what each row reads: the image, then the rows' outputs
     for source, repeats, name, arguments in file["backbone"] + file["head"]:
         sources = [source] if isinstance(source, int) else source
         inputs = tuple(maps[index] if index < 0 else maps[index + 1] for index in sources)
         rows.append(_row_size(head, json.dumps([repeats, name, arguments]), inputs))
-        maps.append((rows[-1].chs, rows[-1].resolution))
+        maps.append((rows[-1].chs, *rows[-1].shape))
     return Size(sum(row.params for row in rows), sum(row.macs for row in rows) * 2 / 1e9)
 
 
-def smallest(space: SearchSpace, classes: int, imgsz: int, metric: Literal["params", "gflops"]) -> Architecture:
+def smallest(space: SearchSpace, classes: int, imgsz: ImageSize, metric: Literal["params", "gflops"]) -> Architecture:
     """The architecture of a space with the fewest parameters or operations."""
     return _extreme(space, classes, imgsz, metric, 0, min)
 
 
-def largest(space: SearchSpace, classes: int, imgsz: int, metric: Literal["params", "gflops"]) -> Architecture:
+def largest(space: SearchSpace, classes: int, imgsz: ImageSize, metric: Literal["params", "gflops"]) -> Architecture:
     """The architecture of a space with the most parameters or operations."""
     return _extreme(space, classes, imgsz, metric, -1, max)
 
@@ -100,7 +101,7 @@ def largest(space: SearchSpace, classes: int, imgsz: int, metric: Literal["param
 def _extreme(
     space: SearchSpace,
     classes: int,
-    imgsz: int,
+    imgsz: ImageSize,
     metric: Literal["params", "gflops"],
     end: Literal[0, -1],
     extreme: Callable[..., Any],
@@ -117,7 +118,7 @@ def _extreme(
 
     def value(choices: Mapping[str, Value]) -> float:
         architecture = space.architecture(choices)
-        return float(getattr(predict_size(architecture, classes, architecture.imgsz or imgsz), metric))
+        return float(getattr(predict_size(architecture, classes, chosen_size(architecture, imgsz)), metric))
 
     found = []
     for combination in product(*(space.choices[name] for name in decisive)):
@@ -133,11 +134,11 @@ class _RowSize:
     params: int
     macs: float
     chs: int
-    resolution: int
+    shape: tuple[int, int]
 
 
 @lru_cache(maxsize=ROWS_REMEMBERED)
-def _row_size(head: str, row: str, inputs: tuple[tuple[int, int], ...]) -> _RowSize:
+def _row_size(head: str, row: str, inputs: tuple[tuple[int, int, int], ...]) -> _RowSize:
     """Build one row behind rows that give what it reads, without memory for weights, and count it."""
     import torch
     from ultralytics.nn import tasks
@@ -147,20 +148,20 @@ def _row_size(head: str, row: str, inputs: tuple[tuple[int, int], ...]) -> _RowS
     options = json.loads(head)
     # What stands before the detection head decides which one Ultralytics builds.
     giver = "C3k2" if options.pop("light_head") else "Conv"
-    before = [[-1, 1, "nn.Identity", []]] if len(inputs) == 1 else [[-1, 1, giver, [chs]] for chs, _ in inputs]
+    before = [[-1, 1, "nn.Identity", []]] if len(inputs) == 1 else [[-1, 1, giver, [chs]] for chs, *_ in inputs]
     file: ModelFile = {**options, "backbone": before, "head": [[sources, repeats, name, arguments]]}
     with torch.device("meta"), torch.no_grad():
         layers, _ = tasks.parse_model(file, ch=inputs[0][0], verbose=False)
         layer = layers[-1].eval()
         if name == "Detect":
             layer.stride = [8.0] * len(inputs)  # a network finds it out by running; any value gives the same count
-        maps = [torch.zeros(1, chs, resolution, resolution) for chs, resolution in inputs]
+        maps = [torch.zeros(1, *shape) for shape in inputs]
         given: Any = maps[0] if len(maps) == 1 else maps
         macs = _macs(layer, given)
         if name == "Detect":
-            return _RowSize(_params(layer), macs, 0, 0)
+            return _RowSize(_params(layer), macs, 0, (0, 0))
         output = layer(given)
-    return _RowSize(_params(layer), macs, output.shape[1], output.shape[2])
+    return _RowSize(_params(layer), macs, output.shape[1], tuple(output.shape[2:]))
 
 
 def _params(model: nn.Module) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Literal
 
+from search_spaces.image_size import ImageSize
+
 Quality = Literal["good", "noisy", "invalid"]
 Cause = Literal[
     "build",
@@ -62,7 +64,7 @@ class Latency:
         target: The target's name.
         fingerprint: Hash of all that the time depends on besides the model: machine, runtime and version, precision,
             threads, protocol. Two latencies are comparable only if it is equal.
-        imgsz: Image size, pixels.
+        imgsz: Size of the image.
         latency_ms: `ratio` times the calibrated time of the reference: the figure to compare.
         ci_low_ms: Lower end of its 95 % interval.
         ci_high_ms: Upper end.
@@ -83,7 +85,7 @@ class Latency:
 
     target: str
     fingerprint: str
-    imgsz: int
+    imgsz: ImageSize
     latency_ms: float
     ci_low_ms: float
     ci_high_ms: float

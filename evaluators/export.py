@@ -19,21 +19,25 @@ if TYPE_CHECKING:
     from torch import nn
     from ultralytics.nn.tasks import DetectionModel
 
+    from search_spaces.image_size import ImageSize
+
     Images = Iterable[NDArray[np.float32]]
 
 FORMATS = ("onnx", "onnx-fp16", "onnx-int8", "onnx-uint8", "ncnn", "torchscript")
 STANDARD = ("", "ai.onnx")
 
 
-def export(network: nn.Module, imgsz: int, format: str, folder: Path, images: Images | None = None) -> dict[str, Path]:
+def export(
+    network: nn.Module, imgsz: ImageSize, format: str, folder: Path, images: Images | None = None
+) -> dict[str, Path]:
     """Write the fused network for one image in a runtime's format.
 
     Args:
         network: A detector as Ultralytics builds it; left unchanged.
-        imgsz: Height and width, a multiple of the largest stride (32).
+        imgsz: Size of the image.
         format: One of `FORMATS`. `onnx-int8` is for TensorRT and OpenVINO, `onnx-uint8` for ONNX Runtime on a CPU.
         folder: An existing folder, for `model` with the format's suffixes.
-        images: What int8 is calibrated on: arrays (1, 3, imgsz, imgsz) in [0, 1]. By default random ones: right for
+        images: What int8 is calibrated on: arrays (1, 3, height, width) in [0, 1]. By default random ones: right for
             timing, useless for accuracy.
 
     Returns:
@@ -65,16 +69,16 @@ def export(network: nn.Module, imgsz: int, format: str, folder: Path, images: Im
     return {path.name: path for path in sorted(folder.iterdir())}
 
 
-def export_onnx(model: DetectionModel, imgsz: int, path: Path) -> None:
+def export_onnx(model: DetectionModel, imgsz: ImageSize, path: Path) -> None:
     """Write the fused network for one image, as Ultralytics' exporter would: same head and simplification.
 
-    Input `images` (1, 3, imgsz, imgsz) in [0, 1]; output `output0` (1, 4 + classes, anchors): boxes in pixels as
+    Input `images` (1, 3, height, width) in [0, 1]; output `output0` (1, 4 + classes, anchors): boxes in pixels as
     centre, width and height, then class scores. Decoding is inside, NMS is not. A head that needs none gives its final
     detections (1, at most 300, 6): corners in pixels, score, class.
 
     Args:
         model: A detector as Ultralytics builds it; left unchanged.
-        imgsz: Height and width, a multiple of the largest stride (32).
+        imgsz: Size of the image.
         path: The file; replaced as a whole.
 
     Raises:
@@ -104,12 +108,12 @@ def export_onnx(model: DetectionModel, imgsz: int, path: Path) -> None:
         onnx.save(onnxslim.slim(str(temporary)), str(temporary))
 
 
-def export_torchscript(model: DetectionModel, imgsz: int, path: Path) -> None:
+def export_torchscript(model: DetectionModel, imgsz: ImageSize, path: Path) -> None:
     """Write the fused network as a traced program; inputs and outputs as of `export_onnx`.
 
     Args:
         model: A detector as Ultralytics builds it; left unchanged.
-        imgsz: Height and width, a multiple of the largest stride (32); kept in the file under that name.
+        imgsz: Size of the image; kept in the file under that name.
         path: The file; replaced as a whole.
     """
     import torch
@@ -120,12 +124,12 @@ def export_torchscript(model: DetectionModel, imgsz: int, path: Path) -> None:
 
 
 @contextmanager
-def deployed(model: DetectionModel, imgsz: int, format: str) -> Iterator[tuple[Any, torch.Tensor]]:
+def deployed(model: DetectionModel, imgsz: ImageSize, format: str) -> Iterator[tuple[Any, torch.Tensor]]:
     """A fused copy of a detector with its head set for export, and an empty image; for tracing.
 
     Args:
         model: Left unchanged.
-        imgsz: Pixels.
+        imgsz: Size of the image.
         format: As Ultralytics calls it.
     """
     import torch
@@ -137,7 +141,7 @@ def deployed(model: DetectionModel, imgsz: int, format: str) -> Iterator[tuple[A
             module.dynamic, module.export, module.format = False, True, format
         elif isinstance(module, C2f):
             module.forward = module.forward_split  # a cleaner graph than chunk, as in Ultralytics' exporter
-    image = torch.zeros(1, 3, imgsz, imgsz)
+    image = torch.zeros(1, 3, *imgsz.shape)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that shapes become constants is what is wanted
         network(image)  # computes the anchors, which become constants

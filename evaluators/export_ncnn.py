@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from ultralytics.nn.tasks import DetectionModel
 
+    from search_spaces.image_size import ImageSize
+
 CONVERT_S = 300.0  # it takes seconds
 TOLERANCE = 1e-2  # of the largest output: Winograd's convolutions are exact to some 1e-4
 # In a process of its own, since ncnn may crash on what pnnx writes.
@@ -28,16 +30,16 @@ numpy.save(output, runpy.run_path(runtime)["load"](model, settings).infer(numpy.
 """
 
 
-def export_ncnn(model: DetectionModel, imgsz: int, folder: Path) -> None:
+def export_ncnn(model: DetectionModel, imgsz: ImageSize, folder: Path) -> None:
     """Write the fused network as `model.param`, its structure, and `model.bin`, its fp32 weights.
 
-    Input `in0` (3, imgsz, imgsz) in [0, 1]; output `out0` (4 + classes, anchors) as of `export_onnx`. ncnn cannot
+    Input `in0` (3, height, width) in [0, 1]; output `out0` (4 + classes, anchors) as of `export_onnx`. ncnn cannot
     select the best detections: a head that needs no NMS gives all its boxes, as corners, and scores, and the
     application takes those with a good score.
 
     Args:
         model: A detector as Ultralytics builds it; left unchanged.
-        imgsz: Height and width, a multiple of the largest stride (32).
+        imgsz: Size of the image.
         folder: An existing folder.
 
     Raises:
@@ -65,7 +67,7 @@ def export_ncnn(model: DetectionModel, imgsz: int, folder: Path) -> None:
         if unknown:
             raise LatencyError("unsupported", f"ncnn lacks operators of this network: {', '.join(unknown)}")
         # The size of its image is not in the file by itself, and a runtime needs it.
-        text, found = re.subn(r"(?m)^(Input +in0 .*?) *$", rf"\1 0={imgsz} 1={imgsz} 2=3", text)
+        text, found = re.subn(r"(?m)^(Input +in0 .*?) *$", rf"\1 0={imgsz.width} 1={imgsz.height} 2=3", text)
         assert found == 1
         (work / "net.ncnn.param").write_text(text)
         _check(work, random, expected)
@@ -77,13 +79,13 @@ def _all_detections(predictions: torch.Tensor) -> torch.Tensor:
     return predictions.permute(0, 2, 1)
 
 
-def _convert(work: Path, imgsz: int) -> None:
+def _convert(work: Path, imgsz: ImageSize) -> None:
     """Let pnnx convert `net.pt` in that folder; it leaves some more files there."""
     try:
         import pnnx
     except ImportError as error:
         raise LatencyError("unsupported", "the converter is missing: pip install 'nas-yolo[ncnn]'") from error
-    command = [pnnx.EXEC_PATH, "net.pt", f"inputshape=[1,3,{imgsz},{imgsz}]f32", "fp16=0", "device=cpu"]
+    command = [pnnx.EXEC_PATH, "net.pt", f"inputshape=[1,3,{imgsz.height},{imgsz.width}]f32", "fp16=0", "device=cpu"]
     try:
         done = subprocess.run(
             command,

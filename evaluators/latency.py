@@ -29,6 +29,7 @@ from evaluators.evaluation import Latency
 from evaluators.export import export
 from evaluators.host_lock import training
 from evaluators.target import Target, get_runtime
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,14 +58,14 @@ class Calibration:
 
     Attributes:
         fingerprint: Of the target (see `fingerprint`).
-        imgsz: Pixels.
+        imgsz: Size of the image.
         reference_ms: Median over fresh sessions of the reference's median time.
         spread: Largest relative deviation among these sessions: how far raw milliseconds can be trusted here.
         identity: What the fingerprint is of, for saying what changed; empty where it is not known.
     """
 
     fingerprint: str
-    imgsz: int
+    imgsz: ImageSize
     reference_ms: float
     spread: float
     identity: Mapping[str, Any] = field(default_factory=dict, compare=False)
@@ -153,7 +154,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {was[name]}, {now[name]}" for name in names)[:300]
 
 
-def calibrate(target: Target, imgsz: int) -> Calibration:
+def calibrate(target: Target, imgsz: ImageSize) -> Calibration:
     """Time the reference in fresh sessions. Do it once per target and image size, on a quiet machine.
 
     Raises:
@@ -162,7 +163,7 @@ def calibrate(target: Target, imgsz: int) -> Calibration:
     return calibration_from(target, imgsz, list(reference_sessions(target, imgsz)))
 
 
-def reference_sessions(target: Target, imgsz: int) -> Iterator[Session]:
+def reference_sessions(target: Target, imgsz: ImageSize) -> Iterator[Session]:
     """Time the reference against itself in fresh sessions, as many as a calibration needs.
 
     Raises:
@@ -173,7 +174,7 @@ def reference_sessions(target: Target, imgsz: int) -> Iterator[Session]:
         yield time_files(target, files, files)
 
 
-def calibration_from(target: Target, imgsz: int, sessions: Sequence[Session]) -> Calibration:
+def calibration_from(target: Target, imgsz: ImageSize, sessions: Sequence[Session]) -> Calibration:
     """What sessions of the reference with itself say.
 
     Raises:
@@ -273,7 +274,9 @@ def check_session(target: Target, session: Session, calibration: Calibration) ->
 
 
 @contextmanager
-def exported(network: nn.Module, target: Target, imgsz: int, scratch: Path) -> Iterator[tuple[dict[str, Path], float]]:
+def exported(
+    network: nn.Module, target: Target, imgsz: ImageSize, scratch: Path
+) -> Iterator[tuple[dict[str, Path], float]]:
     """The files that the target's runtime reads, by their names in a job, and the seconds that it took."""
     started = time.monotonic()
     format = _format(target)
@@ -283,7 +286,7 @@ def exported(network: nn.Module, target: Target, imgsz: int, scratch: Path) -> I
         yield files, time.monotonic() - started
 
 
-def reference_files(target: Target, imgsz: int) -> dict[str, Path]:
+def reference_files(target: Target, imgsz: ImageSize) -> dict[str, Path]:
     """The frozen reference model in the target's format, made once per image size and kept in the user's cache.
 
     Its weights are random but always the same; time does not depend on them.

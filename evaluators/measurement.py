@@ -22,6 +22,7 @@ from evaluators.latency import (
 from evaluators.memory import release_memory
 from evaluators.target import Target
 from search_spaces.architecture import Architecture
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from evaluators.location import Location
@@ -36,7 +37,7 @@ class MeasurementRequest:
     Attributes:
         architecture: What to measure.
         classes: Number of classes, which the head's size depends on.
-        imgsz: Pixels.
+        imgsz: Size of the image.
         targets: Those on which no latency is known yet, each with its calibration.
         scratch: A folder for the exported file.
         sessions: Fresh processes in which it is timed on each target.
@@ -47,7 +48,7 @@ class MeasurementRequest:
 
     architecture: Architecture
     classes: int
-    imgsz: int
+    imgsz: ImageSize
     targets: tuple[tuple[Target, Calibration], ...]
     scratch: Path
     sessions: int = 1
@@ -107,7 +108,7 @@ def check_target(target: Target, calibration: Calibration) -> Iterator[Failure]:
 
 
 def calibrate_target(
-    target: Target, imgsz: int, fingerprint: str, identity: Mapping[str, Any]
+    target: Target, imgsz: ImageSize, fingerprint: str, identity: Mapping[str, Any]
 ) -> Iterator[Calibration | Failure]:
     """Yield the reference's time on a target, or what went wrong: it may be another than had this fingerprint."""
     try:

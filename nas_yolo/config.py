@@ -12,6 +12,7 @@ from nas_yolo import __version__
 from nas_yolo.budget import Budget, parse_budget
 from nas_yolo.objective import Limit, parse_limit
 from search_spaces.architecture import Architecture
+from search_spaces.image_size import ImageSize, chosen_size
 from search_spaces.space import SearchSpace
 
 Weights = Literal["scratch", "inherited"]
@@ -27,7 +28,7 @@ class SearchConfig:
         dataset: Checked images and labels.
         space: Where to search.
         targets: Devices, each with the fingerprint that it had when the search began.
-        imgsz: Pixels, for training and latency, where the space does not choose them.
+        imgsz: Size of the images, for training and latency, where the space does not choose it.
         epochs: Of a full training.
         budgets: The first to run out ends the search.
         limits: Hard limits on a candidate.
@@ -45,7 +46,7 @@ class SearchConfig:
         pretrained: A checkpoint, absolute, that inherited weights are taken from; None: the stock model, trained first.
         pretrained_sha256: Of its content.
         subset: Share of the training images that the first rung sees, above 0 to 1.
-        small_imgsz: Pixels at which rungs below the last are trained; None: as the last.
+        small_imgsz: Size at which rungs below the last are trained; None: as the last.
         trial_time_s: Seconds after which a training is ended while nothing tells how long it should take; None: never.
         artifacts: Where checkpoints are kept, a folder or a URL; None: in the search's own folder.
         repeats: Finalists trained once more to the end with another seed; None: as the budget allows.
@@ -54,7 +55,7 @@ class SearchConfig:
     dataset: Dataset
     space: SearchSpace
     targets: tuple[tuple[Target, str], ...]
-    imgsz: int
+    imgsz: ImageSize
     epochs: int
     budgets: tuple[Budget, ...]
     limits: tuple[Limit, ...] = ()
@@ -71,15 +72,15 @@ class SearchConfig:
     pretrained: str | None = None
     pretrained_sha256: str | None = None
     subset: float = 1.0
-    small_imgsz: int | None = None
+    small_imgsz: ImageSize | None = None
     trial_time_s: float | None = None
     artifacts: str | None = None
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def image_sizes(self) -> tuple[int, ...]:
-        """All sizes, in pixels, at which something may be measured: the space's if it chooses them, and `imgsz`."""
-        return tuple(sorted({self.imgsz, *map(int, self.space.choices.get("imgsz", ()))}))
+    def image_sizes(self) -> tuple[ImageSize, ...]:
+        """All sizes at which something may be measured: the space's if it chooses them, and `imgsz`."""
+        return tuple(sorted({self.imgsz, *map(ImageSize.parse, self.space.choices.get("imgsz", ()))}))
 
     @property
     def timed(self) -> str:
@@ -92,9 +93,9 @@ class SearchConfig:
         large = all(budget.limit >= MIN_TRIALS for budget in self.budgets if budget.kind == "trials")
         return self.weights == "inherited" and self.pretrained is None and large
 
-    def imgsz_of(self, architecture: Architecture) -> int:
-        """The size at which an architecture is trained and measured, pixels."""
-        return architecture.imgsz or self.imgsz
+    def imgsz_of(self, architecture: Architecture) -> ImageSize:
+        """The size at which an architecture is trained and measured."""
+        return chosen_size(architecture, self.imgsz)
 
     def document(self) -> dict[str, Any]:
         """Plain data for `from_document`."""
@@ -106,7 +107,7 @@ class SearchConfig:
                 asdict(target) | {"fingerprint": fingerprint, "identity": self.identities.get(target.name, {})}
                 for target, fingerprint in self.targets
             ],
-            "imgsz": self.imgsz,
+            "imgsz": self.imgsz.plain,
             "epochs": self.epochs,
             "budgets": [budget.text for budget in self.budgets],
             "limits": [str(limit) for limit in self.limits],
@@ -123,7 +124,7 @@ class SearchConfig:
             "pretrained": self.pretrained,
             "pretrained_sha256": self.pretrained_sha256,
             "subset": self.subset,
-            "small_imgsz": self.small_imgsz,
+            "small_imgsz": self.small_imgsz.plain if self.small_imgsz else None,
             "trial_time_s": self.trial_time_s,
             "artifacts": self.artifacts,
         }
@@ -131,7 +132,8 @@ class SearchConfig:
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> SearchConfig:
         """Read back what `document` wrote."""
-        rest = {key: document[key] for key in ("imgsz", "epochs", "sampler", "seed", "training", "runner")}
+        rest = {key: document[key] for key in ("epochs", "sampler", "seed", "training", "runner")}
+        small = document.get("small_imgsz")
         return cls(
             dataset=_dataset(document["dataset"], document["training"]),
             space=SearchSpace.from_document(document["space"]),
@@ -143,6 +145,7 @@ class SearchConfig:
                 for target in document["targets"]
             ),
             identities={target["name"]: read_identity(target.get("identity", {})) for target in document["targets"]},
+            imgsz=ImageSize.parse(document["imgsz"]),
             budgets=tuple(map(parse_budget, document["budgets"])),
             limits=tuple(map(parse_limit, document["limits"])),
             workers=document["workers"],
@@ -154,7 +157,7 @@ class SearchConfig:
             pretrained=document.get("pretrained"),
             pretrained_sha256=document.get("pretrained_sha256"),
             subset=document.get("subset", 1.0),
-            small_imgsz=document.get("small_imgsz"),
+            small_imgsz=ImageSize.parse(small) if small else None,
             trial_time_s=document.get("trial_time_s"),
             artifacts=document.get("artifacts"),
             **rest,

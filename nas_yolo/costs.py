@@ -60,7 +60,8 @@ class Costs:
     def effort(self, first: int, last: int) -> float:
         """Of epochs `first` to `last`, counted from 1, in epochs of all images at full size: images times pixels."""
         config = self.config
-        shrunk = (config.small_imgsz / config.imgsz) ** 2 if config.small_imgsz else 1.0
+        small, full = config.small_imgsz or config.imgsz, config.imgsz
+        shrunk = (small.width / full.width) * (small.height / full.height)
         efforts = _efforts(config.epochs, config.subset, shrunk)
         return efforts[last] - efforts[first - 1]
 

@@ -13,6 +13,7 @@ import yaml
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.families import ModelFile
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import get_family
 from search_spaces.stock import needs_nas_yolo, stock_file
 
@@ -33,13 +34,13 @@ class Design:
     Attributes:
         architecture: The detector.
         names: Its classes.
-        imgsz: Pixels, that it was measured and trained at.
+        imgsz: Size that it was measured and trained at.
         title: What it is, in one line.
     """
 
     architecture: Architecture
     names: tuple[str, ...]
-    imgsz: int
+    imgsz: ImageSize
     title: str
 
     @property
@@ -79,6 +80,8 @@ def write_yaml(design: Design, path: Path) -> None:
         use = f"needs nas-yolo for {', '.join(design.needs)}: nas-yolo yolo train model={path.name} data=..."
     else:
         use = f"stock, for plain Ultralytics: yolo train model={path.name} data=..."
+    if not design.imgsz.is_square:
+        use += ", on squares"
     lines = [f"# {design.title}, for {design.imgsz} px", f"# {use}", *_rows(design.model_file)]
     _replace(path, "\n".join(lines) + "\n")
 
@@ -134,15 +137,23 @@ def _readme(design: Design) -> str:
     install = "; from search_spaces import hook; hook.install()  # nas-yolo's blocks" if design.needs else ""
     train = "nas-yolo yolo" if design.needs else "yolo"
     written_with = f"written with {ultralytics.__version__}"
-    nms_free = ""
+    size, nms_free = design.imgsz, ""
     output = "(1, 4 + classes, anchors): boxes in pixels as centre and size, then scores, before NMS"
     if design.model_file.get("end2end"):
         written_with += ", at least 8.4"
-        nms_free = "This head needs no NMS: pass `nms=False` to both, as the search did. "
+        nms_free = (
+            f"This head needs no NMS: pass `nms=False` {'to both' if size.is_square else 'too'}, as the search did. "
+        )
         output = "(1, at most 300, 6): corners in pixels, score, class; no NMS is needed"
+    if size.is_square:
+        use = f"""Then `model.predict("image.jpg", imgsz={size})` or `model.val(...)`.
+{nms_free}To train it anew: `{train} train model=best.yaml data=... imgsz={size}`."""
+    else:
+        use = f"""Then `model.predict("image.jpg", imgsz={size.argument})`: height, then width.
+{nms_free}Ultralytics trains and validates on squares; at {size} px `nas-yolo train` and `nas-yolo validate` do."""
     return f"""# {design.title}
 
-A detector for {len(design.names)} classes at {design.imgsz} px. Needs {needs}Ultralytics ({written_with}).
+A detector for {len(design.names)} classes at {size} px. Needs {needs}Ultralytics ({written_with}).
 `best.onnx` needs nothing but a runtime.
 
 ```python
@@ -151,11 +162,10 @@ model = YOLO("best.yaml", task="detect")
 model.model.load_state_dict(torch.load("weights.pt", weights_only=True))
 ```
 
-Then `model.predict("image.jpg", imgsz={design.imgsz})` or `model.val(...)`.
-{nms_free}To train it anew: `{train} train model=best.yaml data=... imgsz={design.imgsz}`.
+{use}
 
 `weights.pt` is a state dict: the moving average of the weights that the search trained.
-`best.onnx` takes one RGB image, (1, 3, {design.imgsz}, {design.imgsz}), values in [0, 1].
+`best.onnx` takes one RGB image, (1, 3, {size.height}, {size.width}), values in [0, 1].
 It gives {output}.
 
 Its classes, which YAML and state dict do not know:

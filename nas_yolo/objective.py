@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from evaluators.complexity import Size, predict_size, smallest
 from evaluators.evaluation import Complexity, Latency
 from search_spaces.errors import UserError
+from search_spaces.image_size import ImageSize, chosen_size
 from search_spaces.registry import unknown
 from search_spaces.space import SearchSpace
 
@@ -48,7 +49,7 @@ def parse_limit(text: str) -> Limit:
     return Limit(metric, bound)
 
 
-def check_feasible(limits: Iterable[Limit], space: SearchSpace, classes: int, imgsz: int) -> None:
+def check_feasible(limits: Iterable[Limit], space: SearchSpace, classes: int, imgsz: ImageSize) -> None:
     """Refuse a limit on size that no architecture of the space keeps, before anything runs.
 
     Raises:
@@ -58,7 +59,7 @@ def check_feasible(limits: Iterable[Limit], space: SearchSpace, classes: int, im
         if limit.metric == "latency_ms":
             continue
         architecture = smallest(space, classes, imgsz, "gflops" if limit.metric == "gflops" else "params")
-        if refusal := too_complex([limit], predict_size(architecture, classes, architecture.imgsz or imgsz)):
+        if refusal := too_complex([limit], predict_size(architecture, classes, chosen_size(architecture, imgsz))):
             raise LimitError(
                 f"--limit {limit} leaves nothing of space {space.name}: of its smallest architecture, {refusal}; "
                 "raise the limit or use a space with smaller widths"

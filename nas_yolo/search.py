@@ -52,6 +52,7 @@ from nas_yolo.schedulers import get_strategy, rungs
 from nas_yolo.warm_start import earlier_designs
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import get_family
 from search_spaces.space import Choices
 from storage import Repository, Search, Spent, Trial
@@ -158,7 +159,7 @@ class SearchLoop:
         self.threads, self.on_gpu = threads, on_gpu
         self.baseline = get_family(self.config.space.family).baseline
         self.trials: dict[int, Trial] = {}
-        self.calibrations: dict[tuple[str, int], Calibration] = {}  # by target and image size
+        self.calibrations: dict[tuple[str, ImageSize], Calibration] = {}  # by target
         self.devices = {target.name: Device() for target, _ in self.config.targets}
         self.phase: Phase = "preparing"
         self.exhausted_space = False

@@ -13,6 +13,7 @@ import yaml
 
 from search_spaces.activation import ACTIVATIONS
 from search_spaces.architecture import IMGSZ_STEP, MAX_DEPTH, MAX_WIDTH, WIDTH_STEP, Architecture
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import get_family, list_blocks, list_families, unknown
 from search_spaces.space import LEVELS, STAGES, Choices, SearchSpace, SpaceError, Value
 
@@ -78,7 +79,7 @@ def load_preset(name: str) -> Architecture:
     return presets()[name].architecture
 
 
-def known_designs(space: SearchSpace, baseline: str, imgsz: int) -> dict[str, Architecture]:
+def known_designs(space: SearchSpace, baseline: str, imgsz: ImageSize) -> dict[str, Architecture]:
     """What a search of this space should try first.
 
     The stock model to beat; then the other stock models that lie in the space; then the swaps of the first that do.
@@ -89,7 +90,7 @@ def known_designs(space: SearchSpace, baseline: str, imgsz: int) -> dict[str, Ar
         baseline: Preset of the stock model; it is among them in any case.
         imgsz: The image size of the stock models, if the space chooses it.
     """
-    size = imgsz if imgsz in space.choices.get("imgsz", ()) else None
+    size = imgsz.width if imgsz.plain in space.choices.get("imgsz", ()) else None  # those of a space are square
     others = {
         name: replace(preset.architecture, imgsz=size)
         for name, preset in sorted(presets().items(), key=lambda item: "-" in item[0])  # stock models have no dash

@@ -24,6 +24,7 @@ from evaluators.latency import Calibration
 from evaluators.location import locate
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import unknown
 from storage.tables import (
     ArchitectureRow,
@@ -41,7 +42,7 @@ from storage.trial import Search, Spent, Trial, TrialState
 if TYPE_CHECKING:
     from evaluators.location import Location
 
-REVISION = "0005"  # of the tables: the newest file in migrations/versions
+REVISION = "0006"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
 LEASE = timedelta(seconds=60)  # after so long without a heartbeat another host's process counts as dead
 
@@ -304,7 +305,7 @@ class Repository:
                 .order_by(TrialRow.number)
             ).all()
             architectures = {row.id: Architecture.from_document(document) for row, document in rows}
-            sizes = {a.key: a.imgsz or search.config["imgsz"] for a in architectures.values()}
+            sizes = {a.key: str(a.imgsz or search.config["imgsz"]) for a in architectures.values()}
             epochs: dict[int, list[Epoch]] = {}
             for e in session.scalars(select(EpochRow).where(EpochRow.trial_id.in_(mine)).order_by(EpochRow.epoch)):
                 epoch = Epoch(e.epoch, e.map50_95, e.map50, e.loss, e.seconds)
@@ -357,24 +358,26 @@ class Repository:
 
     def add_latency(self, architecture: Architecture, classes: int, latency: Latency) -> None:
         """Record a measurement, for this and every later search."""
-        values = asdict(latency) | {"flags": list(latency.flags)}
+        values = asdict(latency) | {"imgsz": str(latency.imgsz), "flags": list(latency.flags)}
         del values["sessions"]
         with self._transaction() as session:
             self._add_architecture(session, architecture)
             row = LatencyRow(architecture_key=architecture.key, classes=classes, measured_at=_now(), **values)
             session.add(row)
 
-    def find_latency(self, architecture: Architecture, classes: int, imgsz: int, fingerprint: str) -> Latency | None:
+    def find_latency(
+        self, architecture: Architecture, classes: int, imgsz: ImageSize, fingerprint: str
+    ) -> Latency | None:
         """What any search measured of it under the same conditions; None without a good session."""
         good = [one for one in self.sessions(architecture, classes, imgsz, fingerprint) if one.quality == "good"]
         return combine(good)
 
-    def sessions(self, architecture: Architecture, classes: int, imgsz: int, fingerprint: str) -> list[Latency]:
+    def sessions(self, architecture: Architecture, classes: int, imgsz: ImageSize, fingerprint: str) -> list[Latency]:
         """All measurements of it under the same conditions, oldest first."""
         query = (
             select(LatencyRow)
             .where(LatencyRow.architecture_key == architecture.key, LatencyRow.classes == classes)
-            .where(LatencyRow.imgsz == imgsz, LatencyRow.fingerprint == fingerprint)
+            .where(LatencyRow.imgsz == str(imgsz), LatencyRow.fingerprint == fingerprint)
             .order_by(LatencyRow.id)
         )
         with self._transaction() as session:
@@ -393,20 +396,21 @@ class Repository:
                 if "drifted" in row.flags:
                     row.quality = "invalid"
 
-    def calibration(self, fingerprint: str, imgsz: int) -> Calibration | None:
+    def calibration(self, fingerprint: str, imgsz: ImageSize) -> Calibration | None:
         """The reference's time on a target, if it was measured."""
         with self._transaction() as session:
-            row = session.get(CalibrationRow, (fingerprint, imgsz))
-            return Calibration(row.fingerprint, row.imgsz, row.reference_ms, row.spread) if row else None
+            row = session.get(CalibrationRow, (fingerprint, str(imgsz)))
+            return Calibration(row.fingerprint, imgsz, row.reference_ms, row.spread) if row else None
 
     def add_calibration(self, calibration: Calibration) -> None:
         """Record the reference's time on a target. What was measured there is given anew, from its ratios."""
-        where = (LatencyRow.fingerprint == calibration.fingerprint) & (LatencyRow.imgsz == calibration.imgsz)
+        imgsz = str(calibration.imgsz)
+        where = (LatencyRow.fingerprint == calibration.fingerprint) & (LatencyRow.imgsz == imgsz)
         now = calibration.reference_ms / LatencyRow.reference_ms
         values = asdict(calibration)
         del values["identity"]  # that of a search is in its configuration
         with self._transaction() as session:
-            session.merge(CalibrationRow(measured_at=_now(), **values))
+            session.merge(CalibrationRow(**values | {"imgsz": imgsz, "measured_at": _now()}))
             session.execute(
                 update(LatencyRow)
                 .where(where)
@@ -557,7 +561,7 @@ def _latency(row: LatencyRow) -> Latency:
     return Latency(
         target=row.target,
         fingerprint=row.fingerprint,
-        imgsz=row.imgsz,
+        imgsz=ImageSize.parse(row.imgsz),
         latency_ms=row.latency_ms,
         ci_low_ms=row.ci_low_ms,
         ci_high_ms=row.ci_high_ms,

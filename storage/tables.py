@@ -105,7 +105,7 @@ class LatencyRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     architecture_key: Mapped[str] = mapped_column(ForeignKey("nas_architectures.key"))
     classes: Mapped[int]
-    imgsz: Mapped[int]
+    imgsz: Mapped[str] = mapped_column(String(20))
     fingerprint: Mapped[str] = mapped_column(String(16))
     target: Mapped[str] = mapped_column(String(100))
     latency_ms: Mapped[float]
@@ -130,7 +130,7 @@ class CalibrationRow(Base):
     __tablename__ = "nas_calibrations"
 
     fingerprint: Mapped[str] = mapped_column(String(16), primary_key=True)
-    imgsz: Mapped[int] = mapped_column(primary_key=True)
+    imgsz: Mapped[str] = mapped_column(String(20), primary_key=True)
     reference_ms: Mapped[float]
     spread: Mapped[float]
     measured_at: Mapped[datetime]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import pickle
 import shutil
@@ -27,11 +28,13 @@ import ultralytics
 from numpy.typing import NDArray
 from ultralytics.utils import NUM_THREADS
 
+from evaluators.accuracy.fitted import fitted
 from evaluators.accuracy.labels import ReadImages
 from evaluators.accuracy.training import TrainingError
 from evaluators.data_file import SPLITS
 from evaluators.dataset import Change, Dataset, DatasetError, find_change
 from evaluators.image_files import label_file
+from search_spaces.image_size import ImageSize
 
 Image = NDArray[np.uint8]
 Stamp = tuple[int, int]  # bytes and nanoseconds of the last change
@@ -108,12 +111,12 @@ def open_decoded(folder: Path) -> Decoded:
     return Decoded(folder)
 
 
-def decode(dataset: Dataset, imgsz: int, folder: Path) -> Path:
+def decode(dataset: Dataset, imgsz: ImageSize, folder: Path) -> Path:
     """Decode all images, unless that is done; the folder where they are. Other processes wait, and find it done.
 
     Args:
         dataset: What.
-        imgsz: Pixels of the longer side.
+        imgsz: Into which they are to fit.
         folder: For all data sets and image sizes.
 
     Raises:
@@ -134,7 +137,7 @@ def decode(dataset: Dataset, imgsz: int, folder: Path) -> Path:
     return home
 
 
-def _write(dataset: Dataset, imgsz: int, folder: Path) -> None:
+def _write(dataset: Dataset, imgsz: ImageSize, folder: Path) -> None:
     check_unchanged(dataset)
     try:
         scans = {split: ReadImages(dataset, split, imgsz=imgsz, augment=False) for split in SPLITS}
@@ -146,7 +149,7 @@ def _write(dataset: Dataset, imgsz: int, folder: Path) -> None:
     given = {*dataset.train, *dataset.val}
     stamps = {file: _stamp(file) for file in sorted(images | labels | folders | given)}
     shapes = [label["shape"] for scan in scans.values() for label in scan.labels]
-    size = sum(imgsz * imgsz * min(shape) / max(shape) for shape in shapes) * 3
+    size = sum(math.prod(fitted(shape, imgsz)) for shape in shapes) * 3
     free = min(psutil.virtual_memory().available, shutil.disk_usage(folder).free)
     index: dict[str, Any] = {"stamps": stamps, "splits": {}}
     with ThreadPoolExecutor(NUM_THREADS) as pool, open(folder / "pixels", "wb") as pixels:
@@ -170,9 +173,9 @@ def _images(scan: ReadImages, pool: ThreadPoolExecutor) -> Iterator[Any]:
         yield from pool.map(scan.load_image, range(start, min(start + AT_ONCE, scan.ni)))
 
 
-def _key(dataset: Dataset, imgsz: int) -> str:
+def _key(dataset: Dataset, imgsz: ImageSize) -> str:
     versions = [ultralytics.__version__, cv2.__version__]
-    parts = [dataset.train, dataset.val, dataset.skipped, dataset.meaning, imgsz, versions]
+    parts = [dataset.train, dataset.val, dataset.skipped, dataset.meaning, imgsz.plain, versions]
     return f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}-{imgsz}"
 
 

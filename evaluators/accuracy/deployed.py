@@ -25,6 +25,7 @@ from evaluators.host_lock import training
 from evaluators.latency import fingerprint_of, identify
 from evaluators.target import Target, get_runtime
 from search_spaces.architecture import Architecture
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from evaluators.location import Location
@@ -41,7 +42,7 @@ class DeployedRequest:
         checkpoint: Where its training is kept.
         epochs: That it was trained for.
         dataset: Validation images; training images, to calibrate int8 on.
-        imgsz: Pixels.
+        imgsz: Size of the images.
         target: Runtime and precision.
         threads: Computing threads: those of the target are for latency.
         arguments: Ultralytics arguments that the search trained and validated with.
@@ -51,7 +52,7 @@ class DeployedRequest:
     checkpoint: Location
     epochs: int
     dataset: Dataset
-    imgsz: int
+    imgsz: ImageSize
     target: Target
     threads: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.accuracy.training import TrainingRequest
+from search_spaces.image_size import ImageSize
 
 DRAW = 2**32 - 1  # in the place of an epoch, which is never so large: the draw of the subset is another than its order
 
@@ -33,8 +34,8 @@ class Fidelity:
         """The order in which an epoch sees them: positions in its subset."""
         return np.random.default_rng((self.request.seed, epoch)).permutation(len(self.subset(epoch)))
 
-    def imgsz(self, epoch: int) -> int:
-        """Pixels at which an epoch trains."""
+    def imgsz(self, epoch: int) -> ImageSize:
+        """Size at which an epoch trains."""
         below = len(self.request.rungs) > 1 and epoch < self.request.rungs[-2]
         return self.request.small_imgsz or self.request.imgsz if below else self.request.imgsz
 

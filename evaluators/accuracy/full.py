@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ultralytics.cfg import get_cfg, get_save_dir
+from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import RANK, SETTINGS
+from ultralytics.utils import RANK, SETTINGS, colorstr
+from ultralytics.utils.torch_utils import unwrap_model
 
-from evaluators.accuracy import checkpoints
+from evaluators.accuracy import checkpoints, user_files
+from evaluators.accuracy.fitted import FittedImages
 from evaluators.accuracy.training import trained_weights
 from evaluators.host_lock import training as training_slot
 from evaluators.location import locate
 from search_spaces import hook
 from search_spaces.architecture import Architecture
+from search_spaces.image_size import ImageSize
 from search_spaces.pt_file import network_of, plain, read_checkpoint
 from search_spaces.stock import stock_file, stock_network
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from evaluators.location import Location
 
 hook.install()
+user_files.install()
 
 # Services that Ultralytics reports to unless it is told not to. Those that it leaves off are as their user set them.
 dict.update(SETTINGS, dict.fromkeys(("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune"), False))
@@ -37,8 +42,11 @@ dict.update(SETTINGS, dict.fromkeys(("sync", "clearml", "comet", "dvc", "hub", "
 class FinalTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no types
     """Trains the network of a trial on, from its weights; `model` is the trial's checkpoint.
 
-    Resumed, it goes on from the run's own `last.pt`, as Ultralytics does.
+    Resumed, it goes on from the run's own `last.pt`, as Ultralytics does. The argument `imgsz` may be a list, height
+    and width, as Ultralytics has it for exports and predictions only.
     """
+
+    rectangle: ImageSize | None
 
     def setup_model(self) -> Any:
         """The trial's network with its weights; Ultralytics would build one from a model file."""
@@ -49,6 +57,42 @@ class FinalTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         network = first_network(Architecture.from_document(saved["architecture"]), self.data["nc"], checkpoint)
         self.model = self.set_model_names_for_load(network)
         return None
+
+    def _setup_train(self) -> None:
+        given = self.args.imgsz
+        self.rectangle = None if isinstance(given, int) else ImageSize.from_argument(given)
+        if self.rectangle:
+            self.args.imgsz = self.rectangle.longer  # images are cut to the size as they are loaded
+        super()._setup_train()
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """As Ultralytics; every image has the size, where that is not square."""
+        if self.rectangle is None:
+            return super().build_dataset(img_path, mode, batch)
+        return FittedImages(
+            self.rectangle,
+            img_path=img_path,
+            batch_size=batch,
+            augment=mode == "train",
+            hyp=self.args,
+            rect=False,
+            cache=self.args.cache or None,
+            single_cls=self.args.single_cls or False,
+            stride=max(int(unwrap_model(self.model).stride.max()), 32),
+            prefix=colorstr(f"{mode}: "),
+            classes=self.args.classes,
+            data=self.data,
+            fraction=get_split_fraction(self.args.fraction, "train" if mode == "train" else self.args.split),
+        )
+
+    def save_model(self) -> Any:
+        """As Ultralytics; the file says which size it was trained at, for predictions, exports and to go on."""
+        trained_at = self.args.imgsz
+        if self.rectangle:
+            self.args.imgsz = self.rectangle.argument
+        saved = super().save_model()
+        self.args.imgsz = trained_at
+        return saved
 
     def _do_train(self, *arguments: Any) -> None:
         if RANK not in (-1, 0):  # with several GPUs one process waits for measurements, and the others for it

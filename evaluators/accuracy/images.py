@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
-from ultralytics.data.dataset import YOLODataset
 
 from evaluators.accuracy.decoded import Decoded
 from evaluators.accuracy.fidelity import Fidelity
+from evaluators.accuracy.fitted import FittedImages
 
 
 def mix(*numbers: int) -> int:
@@ -27,13 +27,13 @@ def seed_augmentation(*numbers: int) -> None:
     np.random.seed(seed)
 
 
-class DecodedImages(YOLODataset):  # type: ignore[misc]  # Ultralytics has no types
+class DecodedImages(FittedImages):
     """A split whose labels and pixels are there already.
 
     Args:
         decoded: The data set.
         split: `train` or `val`.
-        arguments: Of Ultralytics' class.
+        arguments: Of `FittedImages`.
     """
 
     def __init__(self, decoded: Decoded, split: str, **arguments: Any):
@@ -66,7 +66,7 @@ class TrainingImages(DecodedImages):
     Args:
         fidelity: Which images an epoch sees.
         last_mosaic: The epoch from which on images are no longer mixed; None: always.
-        arguments: Of Ultralytics' class.
+        arguments: Of `FittedImages`.
     """
 
     def __init__(self, fidelity: Fidelity, last_mosaic: int | None, **arguments: Any):

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 from ultralytics.data import utils
-from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import NUM_THREADS
 from ultralytics.utils.patches import imread
 
 from evaluators.accuracy import user_files
+from evaluators.accuracy.fitted import FittedImages
 from evaluators.dataset import Dataset, DatasetError
 from evaluators.image_files import label_file
 
@@ -89,13 +89,13 @@ def read_labels(
         yield from pool.imap(read, files, chunksize=8)
 
 
-class ReadImages(YOLODataset):  # type: ignore[misc]  # Ultralytics has no types
+class ReadImages(FittedImages):
     """The images of a split that the data set names, with labels from their files as Ultralytics reads them.
 
     Args:
         dataset: Which.
         split: `train` or `val`.
-        arguments: Of Ultralytics' class.
+        arguments: Of `FittedImages`.
 
     Raises:
         DatasetError: If an image cannot be used that could be.

@@ -22,6 +22,7 @@ from evaluators.host_lock import training as training_slot
 from evaluators.packing import Packing, Run, next_count, room, tensor_share
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.image_size import ImageSize
 
 Device = Literal["cpu", "cuda"]
 Work = Callable[[Callable[[], None]], Any]
@@ -39,7 +40,7 @@ class MadeUpTraining:
     Attributes:
         architecture: What to train.
         classes: Number of classes.
-        imgsz: Pixels.
+        imgsz: Size of the images.
         batch: Images in a step.
         device: Where.
         threads: Computing threads.
@@ -49,7 +50,7 @@ class MadeUpTraining:
 
     architecture: Architecture
     classes: int
-    imgsz: int
+    imgsz: ImageSize
     batch: int
     device: Device
     threads: int = 1
@@ -225,7 +226,7 @@ def _made_up_batch(training: MadeUpTraining, device: Any) -> dict[str, Any]:
     boxes = training.batch * BOXES
     generator = torch.Generator().manual_seed(0)
     batch = {
-        "img": torch.rand(training.batch, 3, training.imgsz, training.imgsz, generator=generator),
+        "img": torch.rand(training.batch, 3, *training.imgsz.shape, generator=generator),
         "cls": torch.randint(training.classes, (boxes, 1), generator=generator).float(),
         "bboxes": torch.rand(boxes, 4, generator=generator) * 0.4 + 0.3,
         "batch_idx": torch.arange(training.batch).repeat_interleave(BOXES).float(),

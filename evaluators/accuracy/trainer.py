@@ -34,6 +34,7 @@ from evaluators.dataset import Dataset
 from evaluators.evaluation import Epoch, FirstWeights
 from evaluators.host_lock import TrainingSlot
 from search_spaces import hook
+from search_spaces.image_size import ImageSize
 
 hook.install()
 
@@ -114,14 +115,15 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         """Ultralytics' data set, decoded before."""
         arguments = {
             "img_path": img_path,
-            "imgsz": self.args.imgsz,
+            "imgsz": self.request.imgsz,
             "batch_size": batch,
             "hyp": self.args,
             "data": self.data,
             "stride": max(int(unwrap_model(self.model).stride.max()), 32),
         }
         if mode == "val":
-            return DecodedImages(self._decoded, "val", augment=False, rect=True, pad=0.5, **arguments)
+            square = self.request.imgsz.is_square  # then as Ultralytics: each batch has the shape of its images
+            return DecodedImages(self._decoded, "val", augment=False, rect=square, pad=0.5, **arguments)
         last = self.epochs - self.args.close_mosaic if self.args.close_mosaic else None
         return TrainingImages(
             self._fidelity, last, decoded=self._decoded, split="train", augment=True, rect=False, pad=0.0, **arguments
@@ -139,9 +141,10 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """As Ultralytics; then at the epoch's image size, as its multi-scale training resizes."""
         batch = super().preprocess_batch(batch)
-        scale = self._fidelity.imgsz(self.epoch) / self.request.imgsz
-        if scale != 1:
-            size = [int(np.ceil(pixels * scale / self.stride)) * self.stride for pixels in batch["img"].shape[2:]]
+        small, full = self._fidelity.imgsz(self.epoch), self.request.imgsz
+        if small != full:
+            sides = zip(batch["img"].shape[2:], small.shape, full.shape, strict=True)
+            size = [-(-pixels * less // (all * self.stride)) * self.stride for pixels, less, all in sides]
             batch["img"] = nn.functional.interpolate(batch["img"], size, mode="bilinear", align_corners=False)
         return batch
 
@@ -345,7 +348,7 @@ def train_rung(
         ProxyTrainer(request, decoded, checkpoint, slot, report, stop).train()
 
 
-def decode_images(dataset: Dataset, imgsz: int, folder: Path) -> Decoded:
+def decode_images(dataset: Dataset, imgsz: ImageSize, folder: Path) -> Decoded:
     """The decoded images, made if they are not there.
 
     Raises:
@@ -357,13 +360,13 @@ def decode_images(dataset: Dataset, imgsz: int, folder: Path) -> Decoded:
     return decoded
 
 
-def base_arguments(imgsz: int, scratch: Path) -> dict[str, Any]:
+def base_arguments(imgsz: ImageSize, scratch: Path) -> dict[str, Any]:
     """Ultralytics arguments of every training and validation."""
     return {
         "task": "detect",
         "mode": "train",
         "model": "nas-yolo.yaml",  # a name for messages; the network is built from the architecture
-        "imgsz": imgsz,
+        "imgsz": imgsz.longer,  # it knows squares only; images are cut to the size as they are loaded
         "save_dir": str(scratch),
         "exist_ok": True,
         "plots": False,

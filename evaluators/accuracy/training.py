@@ -17,6 +17,7 @@ from evaluators.host_lock import training as training_slot
 from evaluators.location import StoreError
 from evaluators.memory import keep_memory, release_memory
 from search_spaces.architecture import Architecture
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +69,7 @@ class TrainingRequest:
     Attributes:
         architecture: What to train.
         dataset: On which images.
-        imgsz: Pixels.
+        imgsz: Size of the images.
         epochs: Of the whole schedule: the learning rate is that of a training of so many epochs, also when it pauses.
         until: Pause after this epoch, 1 to `epochs`.
         seed: Weights, order of the images and augmentation follow from it and the epoch.
@@ -83,7 +84,7 @@ class TrainingRequest:
             random ones.
         subset: Share of the training images, above 0 to 1, that epochs up to the first rung see. It grows by a constant
             factor from rung to rung, to all up to the last. Drawn once, from the seed; larger ones hold smaller.
-        small_imgsz: Pixels at which epochs below the last rung train; None: `imgsz`. Validation is always at `imgsz`.
+        small_imgsz: Size at which epochs below the last rung train; None: `imgsz`. Validation is always at `imgsz`.
         threads: Computing threads.
         gpu: Train on the GPU that the worker sees rather than on the CPU.
         gpu_share: Of the GPU's memory that the process may use, above 0 to 1: beyond it, it runs out of memory, and
@@ -92,7 +93,7 @@ class TrainingRequest:
 
     architecture: Architecture
     dataset: Dataset
-    imgsz: int
+    imgsz: ImageSize
     epochs: int
     until: int
     seed: int
@@ -103,7 +104,7 @@ class TrainingRequest:
     rungs: tuple[int, ...] = ()
     parents: tuple[Parent, ...] = ()
     subset: float = 1.0
-    small_imgsz: int | None = None
+    small_imgsz: ImageSize | None = None
     threads: int = 1
     gpu: bool = False
     gpu_share: float = 1.0
@@ -180,7 +181,7 @@ def _alone(request: TrainingRequest) -> Iterator[None]:
         yield
 
 
-def prepare(dataset: Dataset, imgsz: int, images: Path) -> Iterator[Failure]:
+def prepare(dataset: Dataset, imgsz: ImageSize, images: Path) -> Iterator[Failure]:
     """Decode the images once, into the folder that trainings are given as `images`."""
     try:
         with training_slot():

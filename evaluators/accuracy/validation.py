@@ -1,6 +1,6 @@
 """Ultralytics' own validation of an exported file and of the network that it was made from, on the same images.
 
-As in a search's training, except that every image has the file's fixed square size.
+As in a search's training, except that every image has the file's fixed size.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evaluators.accuracy.deployed import DeployedRequest
+    from search_spaces.image_size import ImageSize
 
 CALIBRATION_IMAGES = 100
 BATCH = 16  # for PyTorch: of a single image, its threads would spend their time waiting for each other
 
 
-class SquareImages(ReadImages):
+class LetterboxedImages(ReadImages):
     """Images with labels, letterboxed to one size, as validation has them."""
 
-    def __init__(self, dataset: Dataset, split: str, arguments: Any):
-        super().__init__(dataset, split, imgsz=arguments.imgsz, augment=False, hyp=arguments, rect=False, batch_size=1)
+    def __init__(self, dataset: Dataset, split: str, imgsz: ImageSize, arguments: Any):
+        super().__init__(dataset, split, imgsz=imgsz, augment=False, hyp=arguments, rect=False, batch_size=1)
 
 
 def validate_both(
@@ -78,7 +79,7 @@ def validate_both(
     deployed = get_runtime(request.target.runtime).load(str(model), settings)
     if not hasattr(deployed, "infer"):
         raise LatencyError("unsupported", f"{request.target.runtime} times networks, its outputs cannot be had")
-    images = SquareImages(request.dataset, "val", here.args)
+    images = LetterboxedImages(request.dataset, "val", request.imgsz, here.args)
     with torch.inference_mode():
         for first in range(0, len(images), BATCH):
             numbers = range(first, min(first + BATCH, len(images)))
@@ -116,7 +117,7 @@ def _validator(request: DeployedRequest, nms_free: bool, scratch: Path) -> Detec
 
 def _calibration_images(request: DeployedRequest, arguments: Any, slot: TrainingSlot) -> Iterator[NDArray[np.float32]]:
     """Training images from all over the set; read when they are asked for."""
-    images = SquareImages(request.dataset, "train", arguments)
+    images = LetterboxedImages(request.dataset, "train", request.imgsz, arguments)
     count = min(len(images), CALIBRATION_IMAGES)
     for number in range(count):
         slot.give_way()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -51,7 +52,8 @@ class Network:
         about = {"imgsz": ""}
         script = torch.jit.load(model, map_location=device, _extra_files=about).eval().to(dtype)
         self.script = torch.jit.freeze(script)
-        shape = (1, 3, int(about["imgsz"]), int(about["imgsz"]))
+        sides = [int(side) for side in re.findall(r"\d+", str(about["imgsz"]))]  # `640`, or `640x384`: width and height
+        shape = (1, 3, sides[-1], sides[0])
         self.image = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
         self.settings = {"device": device, "precision": precision, "threads": torch.get_num_threads()}
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from evaluators.evaluation import Scores
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,19 +24,19 @@ if TYPE_CHECKING:
     from search_spaces.architecture import Architecture
 
 IMAGES = 16
-SIZE = 64  # pixels at most, of the images that scores see: enough for five halvings, in a tenth of a second
+SIZE = 64  # pixels of a side at most, of the images that scores see: enough for five halvings, in a tenth of a second
 
 
 class Score(Protocol):
     """What a score's file defines."""
 
-    def __call__(self, network: nn.Module, images: Tensor, imgsz: int, baseline: nn.Module | None) -> float:
+    def __call__(self, network: nn.Module, images: Tensor, imgsz: ImageSize, baseline: nn.Module | None) -> float:
         """One number, higher meaning better.
 
         Args:
             network: With random weights; left unchanged.
             images: Of the user, (N, 3, H, W), in [0, 1].
-            imgsz: Pixels at which the network is meant to run; `images` are smaller.
+            imgsz: Size at which the network is meant to run; `images` are smaller.
             baseline: The stock model, trained on the user's images, if there is one yet.
         """
 
@@ -56,7 +57,7 @@ def compute_scores(
     network: nn.Module,
     files: Sequence[str],
     classes: int,
-    imgsz: int,
+    imgsz: ImageSize,
     baseline: tuple[Architecture, Location] | None = None,
 ) -> Scores:
     """All scores of a network; what cannot be computed is left out.
@@ -65,13 +66,13 @@ def compute_scores(
         network: With random weights; left unchanged.
         files: Images; those that cannot be read are left out.
         classes: Number of classes.
-        imgsz: Pixels at which the network is meant to run.
+        imgsz: Size at which the network is meant to run.
         baseline: The trained stock model and its checkpoint, if there is one yet.
     """
     from evaluators.zero_cost._inputs import load_baseline, load_images
 
     begun = time.monotonic()
-    images = load_images(files, min(imgsz, SIZE))
+    images = load_images(files, ImageSize(min(imgsz.width, SIZE), min(imgsz.height, SIZE)))
     trained = load_baseline(*baseline, classes) if baseline else None
     values = {}
     for name in list_scores():

@@ -17,16 +17,18 @@ from search_spaces.architecture import Architecture
 
 if TYPE_CHECKING:
     from evaluators.location import Location
+    from search_spaces.image_size import ImageSize
 
 
-def load_images(files: Sequence[str], size: int) -> Tensor:
-    """Those that can be read, squeezed to a square, (N, 3, size, size) in [0, 1]."""
-    images = [np.zeros((0, size, size, 3), dtype=np.uint8)]
+def load_images(files: Sequence[str], size: ImageSize) -> Tensor:
+    """Those that can be read, squeezed to that size, (N, 3, height, width) in [0, 1]."""
+    sides = (size.width, size.height)
+    images = [np.zeros((0, *size.shape, 3), dtype=np.uint8)]
     for file in files:
         try:
             with Image.open(file) as image:
-                image.draft("RGB", (size, size))  # a JPEG is decoded no larger than needed
-                images.append(np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))[None])
+                image.draft("RGB", sides)  # a JPEG is decoded no larger than needed
+                images.append(np.asarray(image.convert("RGB").resize(sides, Image.Resampling.BILINEAR))[None])
         except (OSError, ImportError):  # Ultralytics has PIL look for a library for what it cannot read
             continue
     return torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2).float() / 255

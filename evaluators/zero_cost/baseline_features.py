@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from evaluators.zero_cost._twin import twin
+from search_spaces.image_size import ImageSize
 
 GRID = 4  # places across an image, each of which is an example: images alone would be too few
 FINEST = 4  # stride of the first stage
 
 
-def score(network: nn.Module, images: Tensor, imgsz: int, baseline: nn.Module | None) -> float:
+def score(network: nn.Module, images: Tensor, imgsz: ImageSize, baseline: nn.Module | None) -> float:
     """Mean alignment, 0 to 1, of the stages of equal resolution; higher is better."""
     if baseline is None or len(images) < 2:
         return math.nan

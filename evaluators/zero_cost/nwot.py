@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from evaluators.zero_cost._twin import ACTIVATIONS, twin
+from search_spaces.image_size import ImageSize
 
 
-def score(network: nn.Module, images: Tensor, imgsz: int, baseline: nn.Module | None) -> float:
+def score(network: nn.Module, images: Tensor, imgsz: ImageSize, baseline: nn.Module | None) -> float:
     """Logarithm of the determinant of how many units each two images have in common; higher is better."""
     if len(images) < 2:
         return math.nan

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from evaluators.zero_cost._twin import ACTIVATIONS, NORMALISATIONS, tensors, twin
+from search_spaces.image_size import ImageSize
 
 SIZE = 64  # pixels of the image of ones: more would only repeat the same
 
 
-def score(network: nn.Module, images: Tensor, imgsz: int, baseline: nn.Module | None) -> float:
+def score(network: nn.Module, images: Tensor, imgsz: ImageSize, baseline: nn.Module | None) -> float:
     """Logarithm of the sum over weights of weight times derivative of all outputs' sum; higher is better."""
     with twin(network) as copy:
         copy.double()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from nas_yolo.cli.options import (
     targets_option,
 )
 
+if TYPE_CHECKING:
+    from search_spaces.image_size import ImageSize
+
 
 @click.command("profile")
 @click.argument("model")
@@ -33,7 +36,7 @@ from nas_yolo.cli.options import (
 def profile_command(
     model: str,
     targets: tuple[str, ...],
-    imgsz: int,
+    imgsz: ImageSize,
     with_postprocess: bool,
     fresh: bool,
     targets_file: Path | None,
@@ -104,7 +107,7 @@ def profile_command(
                 "scale_from": found.scale_from,
                 "names": found.names,
                 "namesakes": found.namesakes,
-                "imgsz": imgsz,
+                "imgsz": imgsz.plain,
                 "classes": classes,
                 "params": complexity.params,
                 "gflops": round(complexity.gflops, 3),

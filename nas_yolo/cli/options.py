@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nas_yolo.config import SearchConfig
+    from search_spaces.image_size import ImageSize
     from storage import Repository, Search, Trial
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+IMGSZ_HELP = "Image size, pixels: 640, which is square, or 640x384, width x height; multiples of 32."
 
 
 def storage_option(command: Command) -> Command:
@@ -86,15 +88,13 @@ def gpus_per_trial_option(command: Command) -> Command:
 def imgsz_option(default: int) -> Callable[[Command], Command]:
     """`--imgsz`."""
 
-    def checked(_context: click.Context, _option: click.Parameter, imgsz: int) -> int:
-        from search_spaces import UserError
+    def parsed(_context: click.Context, option: click.Parameter, text: str) -> ImageSize:
+        from search_spaces.image_size import ImageSize
 
-        if imgsz < 32 or imgsz % 32:
-            raise UserError(f"--imgsz {imgsz} must be a multiple of 32")
-        return imgsz
+        return ImageSize.parse(text, option.opts[0])
 
-    help_text = "Image size, pixels, a multiple of 32."
-    return click.option("--imgsz", default=default, show_default=True, callback=checked, help=help_text)
+    default_text = str(default)
+    return click.option("--imgsz", default=default_text, show_default=True, callback=parsed, help=IMGSZ_HELP)
 
 
 def open_repository(url: str | None) -> Repository:

@@ -248,6 +248,8 @@ def export_command(
     if folder and weights is None:
         screen.print("No folder beside it: the trial has no trained weights yet.")
     model = output if as_yaml else paths[0]
-    command = "nas-yolo yolo" if design.needs else "yolo"
-    screen.print(f"Train it with: {command} train model={model} data=...", soft_wrap=True)
+    command = ("nas-yolo yolo" if design.needs else "yolo") + f" train model={model} data=..."
+    if not design.imgsz.is_square:  # Ultralytics would train it on squares
+        command = f"nas-yolo train {name} --trial {trial.number}"
+    screen.print(f"Train it with: {command}", soft_wrap=True)
     return None

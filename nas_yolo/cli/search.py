@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from nas_yolo.cli.options import (
+    IMGSZ_HELP,
     console,
     gpus_per_trial_option,
     json_option,
@@ -73,7 +74,7 @@ EXAMPLES = """
 )
 @click.option("--name", help="Of the search. Default: from the data file.")
 @storage_option
-@click.option("--imgsz", default=640, show_default=True, help="Image size, pixels, a multiple of 32.")
+@click.option("--imgsz", default="640", show_default=True, help=IMGSZ_HELP)
 @click.option("--epochs", default=100, show_default=True, help="Of a full training.")
 @click.option("--limit", "limits", multiple=True, metavar="TEXT", help='E.g. "latency_ms<=12", "params_m<=3".')
 @click.option(
@@ -95,7 +96,7 @@ EXAMPLES = """
     show_default=True,
     help="Share of the training images that the first rung sees; grows to 1.",
 )
-@click.option("--small-imgsz", type=int, help="Image size of trainings below the last rung, pixels. Default: --imgsz.")
+@click.option("--small-imgsz", help="Image size of trainings below the last rung, of the same shape. Default: --imgsz.")
 @click.option(
     "--trial-time",
     metavar="AMOUNT",
@@ -192,7 +193,7 @@ def make_config(
     budgets: tuple[str, ...],
     space: str = "yolov8n",
     blocks: str = "all",
-    imgsz: int = 640,
+    imgsz: int | str = 640,
     epochs: int = 100,
     limits: tuple[str, ...] = (),
     sampler: str = "frontier",
@@ -206,7 +207,7 @@ def make_config(
     pretrained: str | None = None,
     inherit: bool | None = None,
     subset: float = 1.0,
-    small_imgsz: int | None = None,
+    small_imgsz: int | str | None = None,
     trial_time: str | None = None,
     artifacts: str | None = None,
     targets_file: Path | None = None,
@@ -234,11 +235,12 @@ def make_config(
     from nas_yolo.report.data import show_reading
     from nas_yolo.samplers import check_sampler
     from search_spaces import UserError
+    from search_spaces.image_size import ImageSize
     from search_spaces.registry import unknown
     from search_spaces.space_file import load_space
 
-    if imgsz < 32 or imgsz % 32:
-        raise UserError(f"--imgsz {imgsz} must be a multiple of 32, e.g. {max(round(imgsz / 32), 1) * 32}")
+    size = ImageSize.parse(imgsz, "--imgsz")
+    small = None if small_imgsz is None else ImageSize.parse(small_imgsz, "--small-imgsz")
     if epochs < 1:
         raise UserError(f"--epochs {epochs} must be at least 1")
     if not 0 < subset <= 1:
@@ -254,12 +256,12 @@ def make_config(
     loaded = load_space(space)
     if blocks == "stock":
         loaded = loaded.restricted_to_stock()
-    sizes = loaded.choices.get("imgsz", (imgsz,))
-    if imgsz not in sizes:
-        raise UserError(f"--imgsz {imgsz}, for the stock model, must be one that the space chooses from: {sizes}")
-    smallest = min(map(int, sizes))
-    if small_imgsz is not None and not (32 <= small_imgsz <= smallest and small_imgsz % 32 == 0):
-        raise UserError(f"--small-imgsz {small_imgsz} must be a multiple of 32, from 32 to {smallest}")
+    sizes = loaded.choices.get("imgsz", (size.plain,))
+    if size.plain not in sizes:
+        raise UserError(f"--imgsz {size}, for the stock model, must be one that the space chooses from: {sizes}")
+    smallest = ImageSize.parse(min(sizes))
+    if small and small != (alike := smallest.at_width(min(small.width, smallest.width))):
+        raise UserError(f"--small-imgsz {small} must be no larger than {smallest}, and of its shape, e.g. {alike}")
     arguments = parse_training(training)
     if gpus_per_trial == "auto":
         fixed_batch(arguments)
@@ -270,7 +272,7 @@ def make_config(
     if screen and len(reading.problems) > 1:
         show_reading(screen, reading)
     dataset: Dataset = reading.checked("; search --skip-bad leaves such images out")
-    check_feasible(parsed_limits, loaded, len(dataset.names), imgsz)
+    check_feasible(parsed_limits, loaded, len(dataset.names), size)
     store = None if artifacts is None else absolute(artifacts)
     if store is not None:
         check_writable(store)
@@ -285,7 +287,7 @@ def make_config(
         space=loaded,
         targets=tuple((target, fingerprint_of(identities[target.name])) for target in chosen),
         identities=identities,
-        imgsz=imgsz,
+        imgsz=size,
         epochs=epochs,
         budgets=parsed_budgets,
         limits=parsed_limits,
@@ -302,7 +304,7 @@ def make_config(
         pretrained=checkpoint,
         pretrained_sha256=digest,
         subset=subset,
-        small_imgsz=small_imgsz,
+        small_imgsz=small,
         trial_time_s=None if trial_time is None else parse_time(trial_time),
         artifacts=store,
     )
@@ -619,8 +621,10 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
         screen.print(f"Best{on} (trial {best.number}): {path}", soft_wrap=True)
         resolved = write_data_file(config.dataset, folder)
         asked_for = "".join(f" {key}={config.training[key]}" for key in MEANING if key in config.training)
-        command = f"Train it:   nas-yolo yolo train model={path} data={resolved}{asked_for}"
-        screen.print(command.replace(", ", ","), soft_wrap=True)
+        command = f"yolo train model={path} data={resolved}{asked_for}".replace(", ", ",")
+        if not config.imgsz.is_square:  # Ultralytics would train it on squares
+            command = f"train {search.name} --trial {best.number}"
+        screen.print(f"Train it:   nas-yolo {command}", soft_wrap=True)
     screen.print(f"Dashboard:  nas-yolo dashboard {search.name}", soft_wrap=True)
     if as_json:
         print_json(front_document(search, config, trials, repository.spent(search)))

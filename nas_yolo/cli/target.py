@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from evaluators.errors import LatencyError
     from evaluators.latency import Session
     from evaluators.target import Target
+    from search_spaces.image_size import ImageSize
 
 EXTRAS = ("ncnn", "openvino")  # of this package: with what converts models for them
 WARM_C = 75.0  # from here to where measurements wait for a device to cool is a matter of minutes
@@ -149,7 +150,7 @@ def _save(own: dict[str, Target], targets_file: Path | None) -> Path:
 @storage_option
 @json_option
 def check_command(
-    name: str, imgsz: int, recalibrate: bool, targets_file: Path | None, url: str | None, as_json: bool
+    name: str, imgsz: ImageSize, recalibrate: bool, targets_file: Path | None, url: str | None, as_json: bool
 ) -> None:
     """Connect to a target, show what it is, and see how well measurements repeat there.
 
@@ -192,7 +193,7 @@ def check_command(
         "target": asdict(target),
         "identity": identity,
         "fingerprint": measured.fingerprint,
-        "imgsz": imgsz,
+        "imgsz": imgsz.plain,
         "reference_ms": measured.reference_ms,
         "reference_spread": measured.spread,
         "ratio_spread": latency.spread([session.ratio for session in sessions]),

@@ -84,6 +84,7 @@ def train_command(
     from nas_yolo.cli.arguments import parse_arguments
     from nas_yolo.config import SearchConfig
     from search_spaces import UserError
+    from search_spaces.image_size import ImageSize
 
     repository = open_repository(url)
     search = repository.search(name)
@@ -92,6 +93,8 @@ def train_command(
     chosen = Chosen(repository, search, config, trial)
     with _standard_output_kept(as_json):
         arguments = parse_arguments(given, REFUSED)
+        if not isinstance(size := arguments.get("imgsz", 0), int):
+            arguments["imgsz"] = ImageSize.parse(size, "imgsz").argument
         if resume := arguments.pop("resume", None):
             if epochs is not None:
                 raise UserError("--epochs cannot be given: a resumed run goes on to the epochs that it was begun with")
@@ -129,7 +132,7 @@ def _begun(chosen: Chosen, arguments: dict[str, Any], epochs: int) -> dict[str, 
         **({"batch": trial.batch} if trial.batch else {}),
         "seed": config.seed,
         "data": str(data),
-        "imgsz": config.imgsz_of(trial.architecture),
+        "imgsz": config.imgsz_of(trial.architecture).argument,
         "name": _run_name(chosen),
         **arguments,
         "model": str(checkpoint),
@@ -256,10 +259,11 @@ def _show(chosen: Chosen, best: Path, as_json: bool) -> None:
     """Where the model is, how accurate it was and is, and what to do with it."""
     from evaluators.accuracy.full import read_weights
     from nas_yolo.export import design_of
+    from search_spaces.image_size import ImageSize
 
     search, config, trial = chosen.search, chosen.config, chosen.trial
     saved = read_weights(best)
-    before_px, after_px = config.imgsz_of(trial.architecture), saved.arguments["imgsz"]
+    searched_at, trained_at = config.imgsz_of(trial.architecture), ImageSize.from_argument(saved.arguments["imgsz"])
     design = design_of(search.name, config, trial)
     if as_json:
         return print_json(
@@ -271,26 +275,34 @@ def _show(chosen: Chosen, best: Path, as_json: bool) -> None:
                 "kind": "needs nas-yolo" if design.needs else "stock",
                 "needs_nas_yolo": list(design.needs),
                 "data": saved.arguments["data"],
-                "before": {"map50_95": trial.map50_95, "epochs": trial.validated_epochs, "imgsz": before_px},
-                "after": {"map50_95": saved.map50_95, "epochs": saved.epochs, "imgsz": after_px},
+                "before": {"map50_95": trial.map50_95, "epochs": trial.validated_epochs, "imgsz": searched_at.plain},
+                "after": {"map50_95": saved.map50_95, "epochs": saved.epochs, "imgsz": trained_at.plain},
             }
         )
     screen = console()
     before = "-" if trial.map50_95 is None else f"{trial.map50_95:.3f}"
     screen.print(f"Trial {trial.number} of {search.name}, trained on: {best.parent.parent}", soft_wrap=True)
     searched = f"{trial.validated_epochs} epoch{'s' if trial.validated_epochs > 1 else ''}"
-    text = f"{before} after the search's {searched} at {before_px} px"
-    text += f", now {saved.map50_95:.3f}, the best of {saved.epochs} more at {after_px} px"
+    text = f"{before} after the search's {searched} at {searched_at} px"
+    text += f", now {saved.map50_95:.3f}, the best of {saved.epochs} more at {trained_at} px"
     screen.print(f"mAP50-95: {text}", soft_wrap=True)
     if Path(saved.arguments["data"]) not in (_own_data(chosen), Path(config.dataset.file)):
         screen.print(f"The first on the search's data, the second on {saved.arguments['data']}", soft_wrap=True)
     command = "nas-yolo yolo" if design.needs else "yolo"
-    size = f"imgsz={after_px}" + (" nms=False" if design.model_file.get("end2end") else "")
+    nms = " nms=False" if design.model_file.get("end2end") else ""
+    size = f"imgsz={trained_at}" if trained_at.is_square else f"imgsz={trained_at.height},{trained_at.width}"
+    commands = {
+        "predict": f"model={best} {size}{nms} source=...",
+        "val": f"model={best} {size}{nms} data={saved.arguments['data']}",
+        "export": f"model={best} {size}{nms} format=onnx",
+    }
+    if not trained_at.is_square:  # Ultralytics validates a network on squares, an exported file at the file's size
+        del commands["val"]
+        commands["val"] = f"model={best.with_suffix('.onnx')}{nms} data={saved.arguments['data']}"
     why = f"needs nas-yolo, for {', '.join(design.needs)}" if design.needs else "stock, Ultralytics alone loads it"
     screen.print(f"Next ({why}):", soft_wrap=True)
-    for task in ("predict", "val", "export"):
-        more = {"predict": "source=...", "val": f"data={saved.arguments['data']}", "export": "format=onnx"}[task]
-        screen.print(f"  {command} {task} model={best} {size} {more}", soft_wrap=True)
+    for task, arguments in commands.items():
+        screen.print(f"  {command} {task} {arguments}", soft_wrap=True)
     return None
 
 

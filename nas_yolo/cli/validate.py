@@ -82,7 +82,7 @@ def validate_command(name: str, number: int | None, given: tuple[str, ...], url:
             target.name: deployed_document(accuracy) | {"runtime": target.runtime, "runtime_of": _runtime_of(target)}
             for target, accuracy in found
         }
-        print_json({"name": name, "trial": trial.number, "imgsz": imgsz, "deployed": documents})
+        print_json({"name": name, "trial": trial.number, "imgsz": imgsz.plain, "deployed": documents})
     elif found:
         screen.print(f"Trial {trial.number} of {name}, {epochs} epochs, {config.dataset.val_images} images, {imgsz} px")
         _print_table(found)

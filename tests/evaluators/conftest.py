@@ -89,7 +89,7 @@ def quick_probe(quick_probe: None, own_locks: Path) -> None:
 def any_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the probe does not read them, models need not be exported."""
 
-    def write(network: object, imgsz: int, format: str, folder: Path) -> dict[str, Path]:
+    def write(network: object, imgsz: object, format: str, folder: Path) -> dict[str, Path]:
         (folder / "model.onnx").write_text("not read")
         return {"model.onnx": folder / "model.onnx"}
 
@@ -252,30 +252,33 @@ def squares() -> Dataset:
 
 @pytest.fixture(scope="session")
 def trained_on_squares(squares: Dataset) -> Callable[[str], DeployedRequest]:
-    """A small `yolov8`, or an NMS-free `yolo26`, after some seconds of training, for the target `cpu`."""
+    """A small `yolov8`, also `at 96x64`, or an NMS-free `yolo26`, trained for some seconds, for the target `cpu`."""
     from evaluators.accuracy.deployed import DeployedRequest
     from evaluators.accuracy.training import TrainingRequest, train
     from evaluators.evaluation import Epoch
     from evaluators.target import Target
     from search_spaces import Architecture, Level, Neck, Stage, Stem
+    from search_spaces.image_size import ImageSize
 
     @cache
-    def make(family: str) -> DeployedRequest:
+    def make(name: str) -> DeployedRequest:
+        family, _, size = name.partition(" at ")
+        imgsz = ImageSize.parse(size or 64)
         block = {"yolov8": "C2f", "yolo26": "C3k2"}[family]
         p2, p3, p4, p5 = (Stage("Conv", block, width, 1) for width in (16, 24, 32, 48))
         levels = (Level(block, 24, 1), Level(block, 32, 1), Level(block, 48, 1))
         architecture = Architecture(family, Stem("Conv", 16), (p2, p3, p4, p5), Neck("Conv", levels))
-        folder = Path(os.environ["NAS_YOLO_TEST_HOME"]) / f"squares-{family}"
+        folder = Path(os.environ["NAS_YOLO_TEST_HOME"]) / f"squares-{family}-{imgsz}"
         checkpoint, scratch = folder / "checkpoint.pt", folder / "scratch"
         folder.mkdir(exist_ok=True)
         asked = TrainingRequest(
-            *(architecture, squares, 64, SQUARES_EPOCHS, SQUARES_EPOCHS, 0, checkpoint, scratch),
+            *(architecture, squares, imgsz, SQUARES_EPOCHS, SQUARES_EPOCHS, 0, checkpoint, scratch),
             arguments=SQUARES_ARGUMENTS,
         )
         reports = list(train(asked))  # another process waits, and finds it done
         assert isinstance(reports[-1], Epoch), reports[-1]
         return DeployedRequest(
-            architecture, checkpoint, SQUARES_EPOCHS, squares, 64, Target("cpu"), 1, SQUARES_ARGUMENTS
+            architecture, checkpoint, SQUARES_EPOCHS, squares, imgsz, Target("cpu"), 1, SQUARES_ARGUMENTS
         )
 
     return make

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from evaluators.evaluation import Failure, Latency, Quality, combine, failure_from
+from search_spaces.image_size import ImageSize
 
 
 def raised(error: BaseException) -> BaseException:
@@ -78,7 +79,7 @@ def measured(latency_ms: float, quality: Quality = "good", error_ms: float = 0.1
     return Latency(
         target="cpu",
         fingerprint="0123456789abcdef",
-        imgsz=320,
+        imgsz=ImageSize(320, 320),
         latency_ms=latency_ms,
         ci_low_ms=latency_ms - error_ms,
         ci_high_ms=latency_ms + error_ms,

@@ -21,6 +21,7 @@ from evaluators.export import FORMATS, check_onnx, export, export_onnx
 from search_spaces import hook
 from search_spaces.activation import ACTIVATIONS
 from search_spaces.contract import randomise
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def nms_free(detector: DetectionModel) -> DetectionModel:
 
 def test_one_input_and_one_output_of_fixed_shape(small_detector: DetectionModel, tmp_path: Path) -> None:
     path = tmp_path / "detector.onnx"
-    export_onnx(small_detector, 64, path)
+    export_onnx(small_detector, ImageSize(64, 64), path)
     assert list(tmp_path.iterdir()) == [path]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (image,), (output,) = session.get_inputs(), session.get_outputs()
@@ -50,7 +51,7 @@ def test_one_input_and_one_output_of_fixed_shape(small_detector: DetectionModel,
 
 
 def test_normalisation_is_fused_and_the_graph_simplified(small_detector: DetectionModel, tmp_path: Path) -> None:
-    export_onnx(small_detector, 64, tmp_path / "detector.onnx")
+    export_onnx(small_detector, ImageSize(64, 64), tmp_path / "detector.onnx")
     graph = onnx.load(tmp_path / "detector.onnx")
     operators = {node.op_type for node in graph.graph.node}
     assert "Conv" in operators
@@ -66,7 +67,7 @@ def test_boxes_are_centre_and_size_in_pixels(small_detector: DetectionModel, tmp
         bias = torch.full((4, head.reg_max), -50.0)
         bias[:, 1] = 50.0
         branch[-1].bias.data = bias.flatten()
-    export_onnx(small_detector, 64, tmp_path / "detector.onnx")
+    export_onnx(small_detector, ImageSize(64, 64), tmp_path / "detector.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "detector.onnx"), providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {"images": np.zeros((1, 3, 64, 64), np.float32)})
     first_cells = {0: 8, 64: 16, 80: 32}  # of each level: its index, its stride
@@ -78,7 +79,7 @@ def test_leaves_the_model_as_it_was(small_detector: DetectionModel, tmp_path: Pa
     small_detector.train()
     structure = str(small_detector)
     before = {key: value.clone() for key, value in small_detector.state_dict().items()}
-    export_onnx(small_detector, 32, tmp_path / "detector.onnx")
+    export_onnx(small_detector, ImageSize(32, 32), tmp_path / "detector.onnx")
     assert small_detector.training
     assert str(small_detector) == structure
     assert not any("forward" in vars(module) for module in small_detector.modules())
@@ -96,7 +97,7 @@ def test_a_failed_export_leaves_the_old_file(
     (tmp_path / "detector.onnx").write_text("the old one")
     monkeypatch.setattr(onnxslim, "slim", fail)
     with pytest.raises(RuntimeError, match="a fault"):
-        export_onnx(small_detector, 32, tmp_path / "detector.onnx")
+        export_onnx(small_detector, ImageSize(32, 32), tmp_path / "detector.onnx")
     assert (tmp_path / "detector.onnx").read_text() == "the old one"
 
 
@@ -115,7 +116,7 @@ def test_every_format_takes_every_head_without_a_word(
     folder.mkdir()
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    files = export(nms_free(small_detector) if head == "yolo26" else small_detector, 64, format, folder)
+    files = export(nms_free(small_detector) if head == "yolo26" else small_detector, ImageSize(64, 64), format, folder)
     assert list(files) == FILES.get(format, ["model.onnx"])
     assert sorted(files.values()) == sorted(folder.iterdir())
     assert list(elsewhere.iterdir()) == []
@@ -170,7 +171,7 @@ def test_with_relu_no_other_activation_is_in_the_file(preset: str, tmp_path: Pat
 def test_half_precision_is_in_the_weights_and_between_all_operators(
     small_detector: DetectionModel, tmp_path: Path
 ) -> None:
-    path = export(small_detector, 64, "onnx-fp16", tmp_path)["model.onnx"]
+    path = export(small_detector, ImageSize(64, 64), "onnx-fp16", tmp_path)["model.onnx"]
     graph = onnx.load(path).graph
     wide = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     assert wide == {node.input[2] for node in graph.node if node.op_type == "Resize"}  # its scales must be float32
@@ -183,7 +184,7 @@ def test_half_precision_is_in_the_weights_and_between_all_operators(
 def test_only_convolutions_are_quantised(
     format: str, kind: int, small_detector: DetectionModel, tmp_path: Path
 ) -> None:
-    path = export(small_detector, 64, format, tmp_path)["model.onnx"]
+    path = export(small_detector, ImageSize(64, 64), format, tmp_path)["model.onnx"]
     graph = onnx.load(path).graph
     made = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -213,7 +214,7 @@ def test_int8_takes_its_ranges_from_the_images_that_it_is_given(small_detector: 
     for value in (0.5, 1.0):
         (tmp_path / str(value)).mkdir()
         images = [np.full((1, 3, 64, 64), value, np.float32)]
-        path = export(small_detector, 64, "onnx-int8", tmp_path / str(value), images)["model.onnx"]
+        path = export(small_detector, ImageSize(64, 64), "onnx-int8", tmp_path / str(value), images)["model.onnx"]
         constants = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
         found.append(float(onnx.numpy_helper.to_array(constants["images_scale"])))
     assert found == pytest.approx([0.5 / 127, 1 / 127], rel=0.02)
@@ -221,7 +222,7 @@ def test_int8_takes_its_ranges_from_the_images_that_it_is_given(small_detector: 
 
 def test_an_unknown_format_is_refused(small_detector: DetectionModel, tmp_path: Path) -> None:
     with pytest.raises(LatencyError, match="there is no format 'tflite'; known: onnx, ") as caught:
-        export(small_detector, 64, "tflite", tmp_path)
+        export(small_detector, ImageSize(64, 64), "tflite", tmp_path)
     assert caught.value.cause == "unsupported"
 
 
@@ -239,7 +240,7 @@ def test_an_operator_that_a_format_lacks_is_named(
     layer = small_detector.model[0]
     layer.act = nn.Sequential(layer.act, Unknown())
     with pytest.raises(LatencyError, match=name) as caught:
-        export(small_detector, 64, format, tmp_path)
+        export(small_detector, ImageSize(64, 64), format, tmp_path)
     assert caught.value.cause == "unsupported"
     assert list(tmp_path.iterdir()) == []
 
@@ -253,7 +254,7 @@ def test_a_missing_converter_is_said_with_what_to_do(
     else:
         monkeypatch.setattr(export_ncnn, "RUN", "import sys; sys.modules['ncnn'] = None" + export_ncnn.RUN)
     with pytest.raises(LatencyError, match=r"pip install 'nas-yolo\[ncnn\]'") as caught:
-        export(small_detector, 64, "ncnn", tmp_path)
+        export(small_detector, ImageSize(64, 64), "ncnn", tmp_path)
     assert caught.value.cause == "unsupported"
 
 
@@ -267,7 +268,7 @@ def test_a_converter_that_crashes_is_an_error_with_its_last_words(
     program.chmod(0o755)
     monkeypatch.setattr(pnnx, "EXEC_PATH", str(program))
     with pytest.raises(LatencyError, match="pnnx ended with status -11: broken here") as caught:
-        export(small_detector, 64, "ncnn", tmp_path)
+        export(small_detector, ImageSize(64, 64), "ncnn", tmp_path)
     assert caught.value.cause == "export"
 
 
@@ -276,7 +277,7 @@ def test_what_ncnn_computes_is_compared_with_the_network(
 ) -> None:
     convert = export_ncnn._convert
 
-    def drop(work: Path, imgsz: int) -> None:
+    def drop(work: Path, imgsz: ImageSize) -> None:
         convert(work, imgsz)
         param = work / "net.ncnn.param"
         param.write_text(param.read_text().replace("Sigmoid ", "ReLU ", 1))
@@ -285,7 +286,7 @@ def test_what_ncnn_computes_is_compared_with_the_network(
     for branch in small_detector.model[-1].cv3:
         nn.init.constant_(branch[-1].bias, 1000.0)
     with pytest.raises(LatencyError, match="computes something else") as caught:
-        export(small_detector, 64, "ncnn", tmp_path)
+        export(small_detector, ImageSize(64, 64), "ncnn", tmp_path)
     assert caught.value.cause == "export"
 
 

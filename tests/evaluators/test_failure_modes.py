@@ -27,6 +27,7 @@ from evaluators.errors import LatencyError
 from evaluators.evaluation import Latency, combine
 from evaluators.latency import Calibration, check_same, fingerprint_of, measure_latency, time_files
 from evaluators.target import Target
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from conftest import SshServer
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 LONG_S = 30.0  # what must happen, happens long before
 CPU = Target("cpu")
-KNOWN = Calibration("0123456789abcdef", 32, reference_ms=8.0, spread=0.0)
+KNOWN = Calibration("0123456789abcdef", ImageSize(32, 32), reference_ms=8.0, spread=0.0)
 
 Script = Callable[..., None]
 Models = Callable[..., dict[str, Path]]

@@ -28,12 +28,13 @@ from evaluators.latency import (
     time_files,
 )
 from evaluators.target import Target
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
 
 CPU = Target("cpu")
-IMAGE_SIZE = 32
+IMAGE_SIZE = ImageSize(32, 32)
 NO_NETWORK: Any = None  # where nothing is exported
 
 MakeSession = Callable[..., Session]
@@ -73,9 +74,9 @@ def test_measures_with_the_real_runtime(small_detector: DetectionModel, tmp_path
 @pytest.mark.usefixtures("quick_probe")
 def test_another_image_size_and_more_threads(small_detector: DetectionModel, tmp_path: Path) -> None:
     target = Target("cpu2", threads=2)
-    known = Calibration(fingerprint(target), 64, reference_ms=8.0, spread=0.0)
+    known = Calibration(fingerprint(target), ImageSize(64, 64), reference_ms=8.0, spread=0.0)
     (result,) = measure_latency(small_detector, target, known, tmp_path)
-    assert (result.target, result.imgsz) == ("cpu2", 64)
+    assert (result.target, result.imgsz) == ("cpu2", ImageSize(64, 64))
     assert result.latency_ms == result.ratio * 8.0
     assert result.conditions["settings"]["threads"] == 2
 
@@ -473,7 +474,7 @@ def formats(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Those that were exported to; the file says which, and the image size."""
     exported: list[str] = []
 
-    def export(network: Any, imgsz: int, format: str, folder: Path) -> dict[str, Path]:
+    def export(network: Any, imgsz: ImageSize, format: str, folder: Path) -> dict[str, Path]:
         exported.append(format)
         (folder / "model.x").write_text(f"{format} {imgsz}")
         return {"model.x": folder / "model.x"}
@@ -485,15 +486,15 @@ def formats(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_formats_and_image_sizes_have_references_of_their_own(formats: list[str]) -> None:
     for precision in ("fp32", "int8"):
-        for imgsz in (32, 64):
+        for imgsz in (ImageSize(32, 32), ImageSize(64, 64), ImageSize(64, 32)):
             (path,) = reference_files(Target("device", precision=precision), imgsz).values()
             assert path.read_text() == f"for {precision} {imgsz}"
-    reference_files(Target("another", precision="int8"), 64)
-    assert formats == ["for fp32"] * 2 + ["for int8"] * 2
+    reference_files(Target("another", precision="int8"), ImageSize(64, 64))
+    assert formats == ["for fp32"] * 3 + ["for int8"] * 3
 
 
 def test_a_reference_that_cannot_be_made_leaves_nothing(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def export(network: Any, imgsz: int, format: str, folder: Path) -> None:
+    def export(network: Any, imgsz: ImageSize, format: str, folder: Path) -> None:
         (folder / "half").write_text("a half")
         raise RuntimeError("no such operator")
 
@@ -506,7 +507,7 @@ def test_a_reference_that_cannot_be_made_leaves_nothing(own_cache: Path, monkeyp
 
 
 def test_whoever_makes_the_reference_first_wins(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def export(network: Any, imgsz: int, format: str, folder: Path) -> None:
+    def export(network: Any, imgsz: ImageSize, format: str, folder: Path) -> None:
         (folder / "model.onnx").write_text("second")
         other = own_cache / "reference" / f"{latency.REFERENCE}-32-onnx-{latency.PROTOCOL}"
         other.mkdir()
@@ -514,7 +515,7 @@ def test_whoever_makes_the_reference_first_wins(own_cache: Path, monkeypatch: py
 
     monkeypatch.setattr(latency, "export", export)
     monkeypatch.setattr(latency, "_format", lambda target: "onnx")
-    (path,) = reference_files(CPU, 32).values()
+    (path,) = reference_files(CPU, IMAGE_SIZE).values()
     assert path.read_text() == "first"
     assert list((own_cache / "reference").iterdir()) == [path.parent]
 

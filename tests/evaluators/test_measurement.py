@@ -12,6 +12,7 @@ from evaluators import Complexity, Failure, Latency, Target, latency
 from evaluators.latency import Calibration, Session, fingerprint, fingerprint_of
 from evaluators.measurement import MeasurementRequest, calibrate_target, check_target, measure
 from search_spaces import Architecture, Level, Neck, Stage, Stem
+from search_spaces.image_size import ImageSize
 
 CPU = Target("cpu")
 
@@ -33,13 +34,13 @@ def request_(session: Callable[..., Session], tmp_path: Path) -> MeasurementRequ
         (p2, p3, p4, p5),
         Neck("Conv", (Level("C2f", 16, 1), Level("C2f", 24, 1), Level("C2f", 24, 1))),
     )
-    calibration = Calibration(fingerprint_of(latency.identity_of(CPU, session().identity)), 32, 8.0, 0.0)
-    return MeasurementRequest(architecture, 2, 32, ((CPU, calibration),), tmp_path / "new" / "scratch")
+    calibration = Calibration(fingerprint_of(latency.identity_of(CPU, session().identity)), ImageSize(32, 32), 8.0, 0.0)
+    return MeasurementRequest(architecture, 2, ImageSize(32, 32), ((CPU, calibration),), tmp_path / "new" / "scratch")
 
 
 @pytest.mark.usefixtures("quick_probe")
 def test_size_first_then_latency(request_: MeasurementRequest) -> None:
-    known = Calibration(fingerprint(CPU), 32, 8.0, 0.0)
+    known = Calibration(fingerprint(CPU), ImageSize(32, 32), 8.0, 0.0)
     complexity, measured = measure(replace(request_, targets=((CPU, known),)))
     assert isinstance(complexity, Complexity)
     assert complexity.params > 0
@@ -123,15 +124,15 @@ def test_calibration_or_what_went_wrong(
 ) -> None:
     known = request_.targets[0][1].fingerprint, {"machine": "made up"}
     probe_that_prints(reference_ms=4.0)
-    (calibration,) = calibrate_target(CPU, 32, *known)
+    (calibration,) = calibrate_target(CPU, ImageSize(32, 32), *known)
     assert calibration == replace(request_.targets[0][1], reference_ms=4.0)
     probe_that_prints(identity={"machine": "another"})
-    (failure,) = calibrate_target(CPU, 32, *known)
+    (failure,) = calibrate_target(CPU, ImageSize(32, 32), *known)
     assert isinstance(failure, Failure)
     assert (failure.cause, failure.target) == ("device_changed", "cpu")
     assert "machine was made up, is another" in failure.message
     scripted_probe("sys.exit('Illegal instruction')")
-    (failure,) = calibrate_target(CPU, 32, *known)
+    (failure,) = calibrate_target(CPU, ImageSize(32, 32), *known)
     assert isinstance(failure, Failure)
     assert (failure.cause, failure.target) == ("crash", "cpu")
 
@@ -143,7 +144,7 @@ def test_a_calibration_whose_reference_cannot_be_made(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(latency, "_format", lambda target: "onnx")
     monkeypatch.setattr(latency, "export", fail)
-    (failure,) = calibrate_target(CPU, 32, "0123456789abcdef", {})
+    (failure,) = calibrate_target(CPU, ImageSize(32, 32), "0123456789abcdef", {})
     assert isinstance(failure, Failure)
     assert (failure.cause, failure.message) == ("error", "RuntimeError: no such operator")
 

@@ -18,6 +18,7 @@ from evaluators import latency
 from evaluators.connections import ray as connection
 from evaluators.errors import LatencyError
 from evaluators.target import Target
+from search_spaces.image_size import ImageSize
 
 pytestmark = pytest.mark.ray
 ROOT = Path(connection.__file__).parents[2]
@@ -39,6 +40,7 @@ import json, ray
 from evaluators import latency
 from evaluators.connections import connection
 from evaluators.target import Target
+from search_spaces.image_size import ImageSize
 target = Target("far", ray=True)
 connection(target)
 ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
@@ -48,6 +50,7 @@ print("json", json.dumps(ray.get(work.remote())))
 ASK = """
 from evaluators import latency
 from evaluators.target import Target
+from search_spaces.image_size import ImageSize
 latency.identify(Target("far", ray=True, python={python!r}))
 """
 WAITER = """#!{python}
@@ -58,6 +61,7 @@ sys.stdin.buffer.read()
 """
 QUICK = """#!{python}
 import sys
+from search_spaces.image_size import ImageSize
 source = sys.stdin.buffer
 source.read(int(source.readline()))
 names = {{"__name__": "probe", "__file__": "probe.py"}}
@@ -127,7 +131,7 @@ def test_models_are_measured_on_the_node(
 ) -> None:
     probe = QUICK.format(python=sys.executable, path=str(tmp_path / "quick_probe.py"))
     target = Target("far", ray=True, python=program(tmp_path / "python", probe))
-    files = latency.reference_files(Target("cpu"), 64)
+    files = latency.reference_files(Target("cpu"), ImageSize(64, 64))
     session = latency.time_files(target, files, files)
     assert 0.2 < session.ratio < 5
     assert session.settings["provider"] == "CPUExecutionProvider"

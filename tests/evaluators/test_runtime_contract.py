@@ -20,6 +20,7 @@ import evaluators.runtimes
 from evaluators import probe
 from evaluators.export import export
 from evaluators.target import list_runtimes
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from evaluators.accuracy.deployed import DeployedRequest
 
 FOLDER = Path(evaluators.runtimes.__file__).parent
-IMGSZ = 64
-ARGUMENTS = get_cfg(overrides={"imgsz": IMGSZ})
+SQUARE = ImageSize(64, 64)
+ARGUMENTS = get_cfg(overrides={"imgsz": SQUARE.width})
 # Mean error of boxes, as a share of the image, and of scores. Half precision has 11 bits, bf16 has 8.
 TOLERANCE = {"fp32": (1e-4, 1e-5), "fp16": (6e-3, 3e-3), "bf16": (5e-2, 2e-2)}
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
@@ -87,10 +88,10 @@ def files(lively_detector: DetectionModel, tmp_path_factory: pytest.TempPathFact
     """The detector in a format, exported once."""
 
     @lru_cache
-    def write(format: str) -> str:
+    def write(format: str, size: ImageSize = SQUARE) -> str:
         folder = tmp_path_factory.mktemp(format)
-        images = [image(seed) for seed in range(4)]
-        return model_of(export(lively_detector, IMGSZ, format, folder, images))
+        images = [image(seed, size) for seed in range(4)]
+        return model_of(export(lively_detector, size, format, folder, images))
 
     return write
 
@@ -99,14 +100,14 @@ def model_of(files: dict[str, Path]) -> str:
     return str(next(path for name, path in files.items() if name != "model.bin"))
 
 
-def image(seed: int) -> Any:
-    return np.random.default_rng(seed).random((1, 3, IMGSZ, IMGSZ), dtype=np.float32)
+def image(seed: int, size: ImageSize = SQUARE) -> Any:
+    return np.random.default_rng(seed).random((1, 3, *size.shape), dtype=np.float32)
 
 
 def errors(output: Any, expected: Any) -> tuple[float, float]:
     """Of boxes, as a share of the image, and of scores."""
     error = np.abs(output - expected)[0]
-    return error[:4].mean() / IMGSZ, error[4:].mean()
+    return error[:4].mean() / SQUARE.width, error[4:].mean()
 
 
 def settings(folder: Path, precision: str = "fp32", threads: int = 1) -> dict[str, Any]:
@@ -148,6 +149,21 @@ def test_computes_the_same_detections_as_torch(
         assert scores < TOLERANCE[precision][1]
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_an_image_need_not_be_square(name: str, files: Any, lively_detector: DetectionModel, tmp_path: Path) -> None:
+    runtime, wide = runtime_file(name), ImageSize(96, 64)
+    format = runtime.model_format("fp32", runtime.identity(settings(tmp_path)))
+    network = runtime.load(files(format, wide), settings(tmp_path))
+    assert tuple(network.image.shape)[-3:] == (3, 64, 96)  # that it is timed with
+    with torch.no_grad():
+        expected = lively_detector(torch.from_numpy(image(0, wide)))[0].numpy()
+    (output,) = network.infer(image(0, wide))
+    assert output.shape == expected.shape
+    boxes, scores = errors(output, expected)
+    assert boxes < TOLERANCE["fp32"][0]
+    assert scores < TOLERANCE["fp32"][1]
+
+
 def test_the_detector_of_these_tests_tells_images_and_places_apart(lively_detector: DetectionModel) -> None:
     with torch.no_grad():
         first, second = (lively_detector(torch.from_numpy(image(seed)))[0] for seed in (0, 1))
@@ -163,7 +179,7 @@ def test_int8_finds_what_a_trained_network_finds(
 ) -> None:
     """Only training makes a network that eight bits can hold; a made-up one is lost on some processors."""
     from evaluators.accuracy.training import trained_weights
-    from evaluators.accuracy.validation import SquareImages
+    from evaluators.accuracy.validation import LetterboxedImages
     from search_spaces import hook
 
     request = trained_on_squares("yolov8")
@@ -173,13 +189,16 @@ def test_int8_finds_what_a_trained_network_finds(
     detector.load_state_dict(weights)
     detector.eval()
     train, val = (
-        [one["img"][None].float().div(255).numpy() for one in SquareImages(request.dataset, split, ARGUMENTS)]
+        [
+            one["img"][None].float().div(255).numpy()
+            for one in LetterboxedImages(request.dataset, split, SQUARE, ARGUMENTS)
+        ]
         for split in ("train", "val")
     )
 
     def write(format: str) -> str:
         (tmp_path / format).mkdir()
-        return model_of(export(detector, IMGSZ, format, tmp_path / format, train[:48]))
+        return model_of(export(detector, SQUARE, format, tmp_path / format, train[:48]))
 
     network = load(name, write, settings(tmp_path, "int8"))
 
@@ -230,7 +249,7 @@ def test_values_that_are_not_finite_are_seen(name: str, small_detector: Detectio
     runtime = runtime_file(name)
     format = runtime.model_format("fp32", runtime.identity(settings(tmp_path)))
     (tmp_path / "model").mkdir()
-    files = export(small_detector, IMGSZ, format, tmp_path / "model")
+    files = export(small_detector, SQUARE, format, tmp_path / "model")
     network = runtime.load(model_of(files), settings(tmp_path))
     assert not np.isfinite(network.infer(None)[0]).all()
 

@@ -25,6 +25,7 @@ from ultralytics.data.base import BaseDataset
 from evaluators.accuracy.labels import ReadImages
 from evaluators.dataset import DatasetError, load_dataset
 from evaluators.image_files import find_images
+from search_spaces.image_size import ImageSize
 
 PLAIN = """
 import json, os, sys
@@ -373,7 +374,7 @@ def test_the_same_images_boxes_and_pixels(
     assert list(dataset.names) == expected["names"]
     monkeypatch.chdir("/")
     for split in ("train", "val"):
-        images = ReadImages(dataset, split, augment=False, imgsz=64)
+        images = ReadImages(dataset, split, augment=False, imgsz=ImageSize(64, 64))
         read = [
             [
                 os.path.relpath(label["im_file"], root),

@@ -15,6 +15,7 @@ from evaluators.connections import _exchange, ssh
 from evaluators.errors import LatencyError
 from evaluators.latency import fingerprint, identify, measure_latency, time_files
 from evaluators.target import Target
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from conftest import SshServer
@@ -55,7 +56,7 @@ def unreachable(target: Target) -> str:
 @pytest.mark.usefixtures("change_probe")
 def test_a_network_is_measured_over_ssh(ssh_server: SshServer, small_detector: DetectionModel, tmp_path: Path) -> None:
     target = ssh_server.target
-    known = latency.Calibration(fingerprint(target), 32, reference_ms=8.0, spread=0.0)
+    known = latency.Calibration(fingerprint(target), ImageSize(32, 32), reference_ms=8.0, spread=0.0)
     measured = list(measure_latency(small_detector, target, known, tmp_path))
     assert measured[-1].quality == "good"
     assert (measured[-1].target, measured[-1].fingerprint) == ("device", known.fingerprint)

@@ -10,6 +10,7 @@ from nas_yolo.cli.search import make_config
 from nas_yolo.runners.local import LocalRunner
 from nas_yolo.search import SearchLoop, Snapshot
 from search_spaces import Architecture
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, Trial
 
@@ -60,7 +61,9 @@ def finished(few_digits: Path, database: str) -> tuple[Repository, Search]:
     def add(number: int, architecture: Architecture, origin: str, ms: float, maps: tuple[float, ...]) -> Trial:
         trial = repository.add_trial(search, number, architecture, origin)
         repository.set_complexity(trial, Complexity(2_000_000 + number, 1.0, 1_900_000, 0.9, 200))
-        latency = Latency("cpu", mark, 64, ms, ms - 0.1, ms + 0.1, 1.0, ms, ms, ms, 100, 0.0, 0.0, "good")
+        latency = Latency(
+            "cpu", mark, ImageSize(64, 64), ms, ms - 0.1, ms + 0.1, 1.0, ms, ms, ms, 100, 0.0, 0.0, "good"
+        )
         repository.add_latency(architecture, 10, latency)
         for epoch, value in enumerate(maps, start=1):
             repository.add_epoch(trial, Epoch(epoch, value, value, 1.0, 1.0))

@@ -21,6 +21,7 @@ from nas_yolo.cli import main
 from nas_yolo.cli.search import check_pretrained, make_config
 from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig
 from search_spaces import Architecture
+from search_spaces.image_size import ImageSize
 from search_spaces.model_file import read_model
 from search_spaces.space_file import list_spaces, load_preset, load_space, presets
 from storage import Repository, Search, default_url
@@ -127,6 +128,9 @@ def test_an_unknown_space_block_sampler_runner_or_limit(search: Callable[..., Re
     refused(search(runner="rai"), "did you mean 'ray'?")
     refused(search(limit="latency<=3"), "did you mean 'latency_ms'?")
     refused(search(imgsz=100), "multiple of 32")
+    refused(search(imgsz="96x60"), "--imgsz 96x60 must be a multiple of 32, or WIDTHxHEIGHT of two, e.g. 96x64")
+    file.write_text(SPACE.read_text() + "imgsz: [32, 64]\n")
+    refused(search(space=file, imgsz="64x32"), "--imgsz 64x32", "must be one that the space chooses from: (32, 64)")
     refused(search(epochs=0), "at least 1")
 
 
@@ -241,7 +245,7 @@ def test_where_first_weights_come_from(
     monkeypatch.chdir(tmp_path)
     config = make_config(**given, pretrained="mine.pt", subset=0.25, small_imgsz=320, trial_time="2h")
     assert (config.weights, config.pretrained) == ("inherited", str(file.resolve()))
-    assert (config.subset, config.small_imgsz, config.trial_time_s) == (0.25, 320, 7200)
+    assert (config.subset, config.small_imgsz, config.trial_time_s) == (0.25, ImageSize(320, 320), 7200)
     assert SearchConfig.from_document(json.loads(json.dumps(config.document()))) == config
     asked = [make_config(**given, inherit=inherit) for inherit in (None, True, False)]
     assert [one.weights for one in asked] == [DEFAULT_WEIGHTS, "inherited", "scratch"]
@@ -276,8 +280,9 @@ def test_where_first_weights_come_from(
     [
         ("subset", 0, "--subset 0 must be above 0 and at most 1"),
         ("subset", 1.5, "--subset 1.5 must be above 0 and at most 1"),
-        ("small-imgsz", 48, "--small-imgsz 48 must be a multiple of 32, from 32 to 64"),
-        ("small-imgsz", 96, "--small-imgsz 96 must be a multiple of 32, from 32 to 64"),
+        ("small-imgsz", 48, "--small-imgsz 48 must be a multiple of 32, or WIDTHxHEIGHT of two, e.g. 64"),
+        ("small-imgsz", 96, "--small-imgsz 96 must be no larger than 64, and of its shape, e.g. 64"),
+        ("small-imgsz", "64x32", "--small-imgsz 64x32 must be no larger than 64, and of its shape, e.g. 64"),
         ("trial-time", "2gpu-h", "--trial-time '2gpu-h' must be a time"),
         ("trial-time", "soon", "'soon' is not readable"),
     ],
@@ -347,7 +352,7 @@ def test_export_chooses_the_best_that_is_as_fast_as_stock(finished: tuple[Reposi
     assert model.yaml["nc"] == 10
     assert (
         sum(parameter.numel() for parameter in model.parameters())
-        == predict_size(load_preset("yolov8n-ghost"), 10, 64).params
+        == predict_size(load_preset("yolov8n-ghost"), 10, ImageSize(64, 64)).params
     )
     assert json.loads(invoke("export", "done", "--max-latency", 3, "-o", output, "--json").stdout)["trial"] == 2
     stock = invoke("export", "done", "--trial", 0, "-o", output)
@@ -531,6 +536,17 @@ def test_profile_measures_once_and_again_when_asked(database: str) -> None:
     assert first["quality"] == "good"  # only good measurements are kept
     assert measured() == first
     assert measured("--fresh")["median"] != first["median"]
+
+
+@pytest.mark.usefixtures("quick_probe")
+def test_profile_at_a_size_that_is_not_square(database: str) -> None:
+    result = invoke("profile", "yolov8n", "--target", "cpu", "--imgsz", "96x64", "--json")
+    assert result.exit_code == 0, result.output
+    wide = json.loads(result.stdout)
+    square = json.loads(invoke("profile", "yolov8n", "--imgsz", 64, "--json").stdout)
+    assert (wide["imgsz"], square["imgsz"]) == ("96x64", 64)
+    assert wide["gflops"] == pytest.approx(1.5 * square["gflops"], rel=0.01)
+    assert wide["latency_ms"]["cpu"]["quality"] == "good"
 
 
 def test_profile_of_what_is_not_there(database: str, tmp_path: Path) -> None:

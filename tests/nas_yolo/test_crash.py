@@ -19,6 +19,7 @@ from evaluators import latency
 from evaluators.evaluation import Latency
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset, load_space
 from storage import Repository, Search, Trial
 
@@ -40,7 +41,7 @@ NAS_YOLO = [sys.executable, "-c", LEAN]  # without what comes after the training
 def calibration() -> Calibration:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "CALIBRATION_SESSIONS", 2)
-        return latency.calibrate(get_target("cpu"), 64)
+        return latency.calibrate(get_target("cpu"), ImageSize(64, 64))
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def all_measured(calibrated: Repository) -> None:
     mark = fingerprint(get_target("cpu"))
     for index, design in enumerate([load_preset("yolov8n"), *map(space.architecture, points)]):
         ms = 1 + index / len(points)
-        measured = Latency("cpu", mark, 64, ms, ms, ms, ms / 1.6, 1.6, ms, ms, 100, 0.0, 0.0, "good")
+        measured = Latency("cpu", mark, ImageSize(64, 64), ms, ms, ms, ms / 1.6, 1.6, ms, ms, 100, 0.0, 0.0, "good")
         calibrated.add_latency(design, 10, measured)
 
 

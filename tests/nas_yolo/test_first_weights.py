@@ -13,6 +13,7 @@ from nas_yolo.costs import Costs, rung_efforts
 from nas_yolo.decisions import half_batch, time_limit_s
 from nas_yolo.first_weights import likeness, parents_of, too_dear, wants_parent
 from nas_yolo.results import asked, best_trial, front_trials, verdict, weights_text
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 from storage import Spent, Trial, TrialState
 
@@ -28,7 +29,9 @@ def trials(config: SearchConfig) -> list[Trial]:
 
     def trial(number: int, name: str, ms: float, maps: tuple[float, ...]) -> Trial:
         mark = config.targets[0][1]
-        latency = Latency("cpu", mark, 64, ms, ms - 0.1, ms + 0.1, 1.0, ms, ms, ms, 100, 0.0, 0.0, "good")
+        latency = Latency(
+            "cpu", mark, ImageSize(64, 64), ms, ms - 0.1, ms + 0.1, 1.0, ms, ms, ms, 100, 0.0, 0.0, "good"
+        )
         epochs = tuple(Epoch(epoch, value, value, 1.0, 1.0) for epoch, value in enumerate(maps, start=1))
         state: TrialState = "complete" if len(maps) == 3 else "paused"
         design, origin = load_preset(name), f"preset:{name}"
@@ -150,12 +153,14 @@ def test_the_sentence_says_which_regime_the_numbers_are_from(trials: list[Trial]
 
 
 def test_an_epoch_on_few_small_images_costs_less(config: SearchConfig) -> None:
-    config = replace(config, epochs=9, imgsz=64)
+    config = replace(config, epochs=9, imgsz=ImageSize(64, 64))
     assert rung_efforts(config) == (3.0, 9.0)
     assert rung_efforts(replace(config, subset=0.25)) == (0.75, 6.75)
     assert rung_efforts(replace(config, epochs=18, subset=0.25)) == (0.5, 2.5, 14.5)
-    assert rung_efforts(replace(config, small_imgsz=32)) == (0.75, 6.75)
-    assert rung_efforts(replace(config, epochs=2, subset=0.25, small_imgsz=32)) == (2.0,)  # the last rung is whole
+    assert rung_efforts(replace(config, small_imgsz=ImageSize(32, 32))) == (0.75, 6.75)
+    assert rung_efforts(replace(config, epochs=2, subset=0.25, small_imgsz=ImageSize(32, 32))) == (
+        2.0,
+    )  # the last rung is whole
 
 
 def test_costs_of_later_rungs_follow_from_the_time_of_the_first(trials: list[Trial], config: SearchConfig) -> None:

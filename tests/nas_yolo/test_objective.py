@@ -9,7 +9,10 @@ from evaluators.complexity import predict_size, smallest
 from evaluators.evaluation import Complexity, Latency
 from nas_yolo.objective import Limit, LimitError, check_feasible, parse_limit, too_complex, too_slow
 from search_spaces import SearchSpace
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_space
+
+SIZE = ImageSize(64, 64)
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def space() -> SearchSpace:
 
 
 def latency(target: str, ms: float) -> Latency:
-    return Latency(target, "f", 96, ms, ms, ms, 1.0, ms, ms, None, 9, 0.0, None, "good")
+    return Latency(target, "f", ImageSize(96, 96), ms, ms, ms, 1.0, ms, ms, None, 9, 0.0, None, "good")
 
 
 def test_limits_are_read() -> None:
@@ -55,11 +58,11 @@ def test_every_target_must_hold_the_limit() -> None:
 
 @pytest.mark.parametrize("metric", ["params", "params_m", "gflops"])
 def test_a_limit_that_the_smallest_keeps_is_feasible_and_one_below_is_not(space: SearchSpace, metric: str) -> None:
-    least = predict_size(smallest(space, 10, 64, "gflops" if metric == "gflops" else "params"), 10, 64)
+    least = predict_size(smallest(space, 10, SIZE, "gflops" if metric == "gflops" else "params"), 10, SIZE)
     bound = {"params": least.params, "params_m": least.params / 1e6, "gflops": least.gflops}[metric]
-    check_feasible([Limit(metric, bound)], space, 10, 64)
+    check_feasible([Limit(metric, bound)], space, 10, SIZE)
     with pytest.raises(LimitError) as caught:
-        check_feasible([Limit(metric, bound * 0.999)], space, 10, 64)
+        check_feasible([Limit(metric, bound * 0.999)], space, 10, SIZE)
     message = str(caught.value)
     assert message.startswith(f"--limit {metric}<=")
     assert f"leaves nothing of space {space.name}: of its smallest architecture, {metric} is" in message
@@ -68,21 +71,21 @@ def test_a_limit_that_the_smallest_keeps_is_feasible_and_one_below_is_not(space:
 
 
 def test_each_limit_is_checked_and_latency_cannot_be(space: SearchSpace) -> None:
-    check_feasible([], space, 10, 64)
-    check_feasible([Limit("latency_ms", 1e-9)], space, 10, 64)
+    check_feasible([], space, 10, SIZE)
+    check_feasible([Limit("latency_ms", 1e-9)], space, 10, SIZE)
     with pytest.raises(LimitError, match="--limit gflops<=1e-06"):
-        check_feasible([Limit("params_m", 100), Limit("latency_ms", 1), Limit("gflops", 1e-6)], space, 10, 64)
+        check_feasible([Limit("params_m", 100), Limit("latency_ms", 1), Limit("gflops", 1e-6)], space, 10, SIZE)
 
 
 def test_a_space_that_chooses_the_image_size_is_feasible_at_its_smallest(space: SearchSpace) -> None:
     chooses = replace(space, choices={**space.choices, "imgsz": (32, 320)})
-    least = predict_size(smallest(space, 10, 32, "gflops"), 10, 32).gflops
-    check_feasible([Limit("gflops", least)], chooses, 10, 640)
+    least = predict_size(smallest(space, 10, ImageSize(32, 32), "gflops"), 10, ImageSize(32, 32)).gflops
+    check_feasible([Limit("gflops", least)], chooses, 10, ImageSize(640, 640))
     with pytest.raises(LimitError, match="leaves nothing"):
-        check_feasible([Limit("gflops", least)], space, 10, 640)
+        check_feasible([Limit("gflops", least)], space, 10, ImageSize(640, 640))
 
 
 def test_a_predicted_size_is_held_to_the_limits_too(space: SearchSpace) -> None:
-    size = predict_size(smallest(space, 10, 64, "params"), 10, 64)
+    size = predict_size(smallest(space, 10, SIZE, "params"), 10, SIZE)
     assert too_complex([Limit("params", size.params), Limit("latency_ms", 1)], size) == ""
     assert too_complex([Limit("params", size.params - 1)], size).startswith("params is")

@@ -20,6 +20,7 @@ from nas_yolo.packing import with_packing
 from nas_yolo.runners import Event, Kind, Work
 from nas_yolo.search import SearchLoop
 from search_spaces import UserError
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 from storage import Repository
 
@@ -97,8 +98,8 @@ def test_the_probe_trains_the_stock_model_and_the_largest_design_as_the_search_w
     ((typical, largest),) = probed
     assert typical.architecture == load_preset("yolov8n")
     assert config.space.choices_of(largest.architecture) is not None
-    assert (typical.imgsz, typical.batch, typical.classes) == (64, 32, 10)
-    assert (largest.imgsz, largest.batch, largest.classes) == (64, 32, 10)
+    assert (typical.imgsz, typical.batch, typical.classes) == (ImageSize(64, 64), 32, 10)
+    assert (largest.imgsz, largest.batch, largest.classes) == (ImageSize(64, 64), 32, 10)
 
 
 @pytest.mark.parametrize("batch", ["-1", "0.7"])

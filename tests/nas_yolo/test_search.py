@@ -8,15 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+from click.testing import CliRunner
 
 from evaluators.complexity import predict_size
 from evaluators.evaluation import Epoch
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
 from nas_yolo.budget import Purse, parse_budget
+from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.export import design_of, write_yaml
@@ -27,6 +31,7 @@ from nas_yolo.samplers import Seen
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
 from search_spaces import Architecture
+from search_spaces.image_size import ImageSize, chosen_size
 from search_spaces.model_file import read_model
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, Spent, Trial
@@ -41,7 +46,7 @@ TRAINING = ("batch=16", "nbs=16", "optimizer=AdamW", "lr0=0.003")
 def repository(database: str) -> Repository:
     opened = Repository(database)
     # The reference's time was measured, once, on some machine; the ratio to it is measured here.
-    opened.add_calibration(Calibration(fingerprint(get_target("cpu")), 32, 0.8, 0.01))
+    opened.add_calibration(Calibration(fingerprint(get_target("cpu")), ImageSize(32, 32), 0.8, 0.01))
     return opened
 
 
@@ -187,7 +192,7 @@ def test_limits_on_size_are_kept_by_every_proposal_but_the_stock_model(
 ) -> None:
     rng = np.random.default_rng(0)
     drawn = [config.space.architecture(config.space.sample(rng)) for _ in range(200)]
-    sizes = sorted({predict_size(architecture, 10, 32).params for architecture in drawn})
+    sizes = sorted({predict_size(architecture, 10, ImageSize(32, 32)).params for architecture in drawn})
     limit = sizes[len(sizes) // 3]
     limited = make_config(
         data=str(few_digits),
@@ -236,6 +241,45 @@ def test_a_limit_that_nothing_keeps_is_refused_before_anything_runs(few_digits: 
         )
 
 
+def test_a_search_at_a_size_that_is_not_square_trains_measures_exports_and_validates_at_it(
+    repository: Repository, config: SearchConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluators.accuracy.trainer import ProxyTrainer
+
+    shapes: set[tuple[int, ...]] = set()
+    prepare = ProxyTrainer.preprocess_batch
+
+    def note(self: ProxyTrainer, batch: Any) -> Any:
+        prepared = prepare(self, batch)
+        shapes.add(tuple(prepared["img"].shape[1:]))
+        return prepared
+
+    monkeypatch.setattr(ProxyTrainer, "preprocess_batch", note)
+    wide = ImageSize(96, 64)
+    config = replace(config, imgsz=wide, epochs=1, budgets=(parse_budget("1trials"),))
+    search = repository.create_search("one", config.document())
+    assert search.config["imgsz"] == "96x64"
+    trial = run(search)[0]
+    assert trial.state == "complete", trial.reason
+    assert shapes == {(3, 64, 96)}
+    assert trial.latencies["cpu"].imgsz == wide
+    assert trial.complexity is not None
+    assert trial.complexity.gflops == pytest.approx(predict_size(trial.architecture, 10, wide).gflops, abs=1e-9)
+
+    storage = ("--storage", repository.url)
+    out = tmp_path / "out"
+    exported = CliRunner().invoke(main, ["export", "one", "--trial", "0", "--output", str(out), *storage])
+    assert exported.exit_code == 0, exported.output
+    assert "nas-yolo train one --trial 0" in exported.stdout  # which trains at this size, as Ultralytics alone does not
+    (given,) = onnxruntime.InferenceSession(out / "best.onnx").get_inputs()
+    assert given.shape == [1, 3, 64, 96]
+    validated = CliRunner().invoke(main, ["validate", "one", "--trial", "0", "--json", *storage])
+    assert validated.exit_code == 0, validated.output
+    document = json.loads(validated.stdout)
+    assert document["imgsz"] == "96x64"
+    assert document["deployed"]["cpu"]["images"] == config.dataset.val_images
+
+
 def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
     repository: Repository, few_digits: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +294,7 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
 
     monkeypatch.setattr(ProxyTrainer, "setup_model", note)
     mark = fingerprint(get_target("cpu"))
-    assert repository.calibration(mark, 64) is None
+    assert repository.calibration(mark, ImageSize(64, 64)) is None
     (tmp_path / "space.yaml").write_text(SPACE.read_text() + "imgsz: [32, 64]\nactivation: [ReLU, SiLU]\n")
     config = make_config(
         data=str(few_digits),
@@ -263,17 +307,18 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
         runner="local",
         inherit=False,
     )
-    assert config.image_sizes == (32, 64)
+    assert config.image_sizes == (ImageSize(32, 32), ImageSize(64, 64))
     search = repository.create_search("one", config.document())
     trials = run(search)
 
-    assert repository.calibration(mark, 64) is not None  # the search times the reference where that was not done
+    assert (
+        repository.calibration(mark, ImageSize(64, 64)) is not None
+    )  # the search times the reference where that was not done
     assert trials[0].architecture == replace(load_preset("yolov8n"), imgsz=64)
     assert {trial.architecture.imgsz for trial in trials} == {32, 64}
     assert {None, "ReLU"} <= {trial.architecture.activation for trial in trials}
     for trial in trials:
-        imgsz = trial.architecture.imgsz
-        assert imgsz is not None
+        imgsz = chosen_size(trial.architecture, ImageSize(96, 96))
         assert trial.state == "complete"
         assert trial.complexity is not None
         size = predict_size(trial.architecture, 10, imgsz)

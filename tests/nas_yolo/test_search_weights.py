@@ -26,6 +26,7 @@ from nas_yolo.config import SearchConfig
 from nas_yolo.results import front_document, front_trials, weights_text
 from nas_yolo.search import SearchError, Snapshot
 from search_spaces import UserError
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 from storage import Repository, Trial
 
@@ -58,13 +59,13 @@ def config(few_digits: Path) -> SearchConfig:
 def repository(database: str, config: SearchConfig) -> Repository:
     """The latency of whatever may be proposed was measured before: these tests are about trainings."""
     repository = Repository(database)
-    repository.add_calibration(Calibration(fingerprint(get_target("cpu")), 32, 0.8, 0.01))
+    repository.add_calibration(Calibration(fingerprint(get_target("cpu")), ImageSize(32, 32), 0.8, 0.01))
     space = config.space
     points = [dict(zip(space.choices, values, strict=True)) for values in product(*space.choices.values())]
     for index, design in enumerate([load_preset("yolov8n"), *map(space.architecture, points)]):
         ms = 9.0 - index
         mark = fingerprint(get_target("cpu"))
-        measured = Latency("cpu", mark, 32, ms, ms, ms, ms / 1.6, 1.6, ms, ms, 100, 0.0, 0.0, "good")
+        measured = Latency("cpu", mark, ImageSize(32, 32), ms, ms, ms, ms / 1.6, 1.6, ms, ms, 100, 0.0, 0.0, "good")
         repository.add_latency(design, 10, measured)
     return repository
 

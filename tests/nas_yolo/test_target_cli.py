@@ -15,6 +15,7 @@ from evaluators.connections import _exchange
 from evaluators.latency import Calibration
 from evaluators.target import BUILT_IN, Target, own_targets
 from nas_yolo.cli import main
+from search_spaces.image_size import ImageSize
 from storage import Repository
 
 FIGURES: dict[str, Any] = {
@@ -173,7 +174,9 @@ def test_this_machine_is_checked_and_calibrated_once(database: str) -> None:
     assert len(document["sessions"]) == latency.CALIBRATION_SESSIONS
     assert document["calibration"] == {"stored_ms": None, "off": None, "written": True}
     kept = Repository(database).calibration(document["fingerprint"], 64)
-    assert kept == Calibration(document["fingerprint"], 64, document["reference_ms"], document["reference_spread"])
+    assert kept == Calibration(
+        document["fingerprint"], ImageSize(64, 64), document["reference_ms"], document["reference_spread"]
+    )
 
     people = invoke("check", "cpu", "--imgsz", 64)
     assert people.exit_code == 0, people.output

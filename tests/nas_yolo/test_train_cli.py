@@ -15,10 +15,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from PIL import Image
 from ultralytics.nn.tasks import load_checkpoint
 
 from evaluators.accuracy.full import FinalTrainer, first_network, read_weights
@@ -28,6 +30,7 @@ from evaluators.evaluation import Epoch, Latency
 from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
 from search_spaces import Architecture, Level, Neck, Stage, Stem
+from search_spaces.image_size import ImageSize
 from search_spaces.model_file import read_model
 from search_spaces.space_file import load_preset
 from storage import Repository
@@ -93,12 +96,22 @@ def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
     for number, architecture in enumerate((STOCK, OURS)):
         trial = repository.add_trial(search, number, architecture, "sampler:random")
         repository.add_latency(
-            architecture, 10, Latency("cpu", config.targets[0][1], 64, 2, 1.9, 2.1, 1, 2, 2, 2, 9, 0, 0, "good")
+            architecture,
+            10,
+            Latency("cpu", config.targets[0][1], ImageSize(64, 64), 2, 1.9, 2.1, 1, 2, 2, 2, 9, 0, 0, "good"),
         )
         checkpoint = repository.checkpoint(search, number)
         checkpoint.parent.mkdir(parents=True)
         request = TrainingRequest(
-            architecture, config.dataset, 64, 1, 1, 3, checkpoint, folder / "scratch", arguments=config.training
+            architecture,
+            config.dataset,
+            config.imgsz,
+            1,
+            1,
+            3,
+            checkpoint,
+            folder / "scratch",
+            arguments=config.training,
         )
         for report in train(request):
             assert isinstance(report, Epoch), report
@@ -144,8 +157,8 @@ def run(trained: Trained) -> Any:
 
 @pytest.fixture(scope="module")
 def short(trained: Trained) -> Any:
-    """An epoch of trial 1."""
-    given = ["--trial", 1, "--epochs", 1, "plots=False", f"project={trained.folder}", "name=short", "imgsz=96", FAST]
+    """An epoch of trial 1, on images that are not square."""
+    given = ["--trial", 1, "--epochs", 1, "plots=False", f"project={trained.folder}", "name=short", "imgsz=96x64", FAST]
     result = trained.invoke(*given)
     assert result.exit_code == 0, (result.output, result.exception)
     return SimpleNamespace(result=result, best=trained.folder / "short" / "weights" / "best.pt")
@@ -198,10 +211,13 @@ def test_the_last_lines_say_where_it_is_how_good_it_is_and_what_to_type_next(tra
     lines = short.result.stdout.splitlines()[-6:]
     saved = read_weights(short.best)
     assert lines[0] == f"Trial 1 of tiny, trained on: {short.best.parent.parent}"
-    assert lines[1].endswith(f"search's 1 epoch at 64 px, now {saved.map50_95:.3f}, the best of 1 more at 96 px")
+    assert lines[1].endswith(f"search's 1 epoch at 64 px, now {saved.map50_95:.3f}, the best of 1 more at 96x64 px")
     assert lines[2] == "Next (needs nas-yolo, for ShuffleV2):"
-    assert lines[3] == f"  nas-yolo yolo predict model={short.best} imgsz=96 nms=False source=..."
-    assert saved.arguments["nms"] is False
+    assert lines[3] == f"  nas-yolo yolo predict model={short.best} imgsz=64,96 nms=False source=..."
+    assert lines[4] == f"  nas-yolo yolo export model={short.best} imgsz=64,96 nms=False format=onnx"
+    data = saved.arguments["data"]
+    assert lines[5] == f"  nas-yolo yolo val model={short.best.with_suffix('.onnx')} nms=False data={data}"
+    assert (saved.arguments["nms"], saved.arguments["imgsz"]) == (False, [64, 96])  # height and width
 
 
 def test_json_has_standard_output_for_itself(trained: Trained, run: Any) -> None:
@@ -274,16 +290,30 @@ def argv() -> Iterator[None]:
 
 @pytest.mark.usefixtures("argv")
 @pytest.mark.filterwarnings("ignore")  # PyTorch's of its exporter
-def test_the_yolo_command_runs_and_exports_a_model_that_needs_nas_yolo(
-    trained: Trained, short: Any, tmp_path: Path
+def test_the_printed_lines_predict_export_and_validate_at_the_size_of_the_training(
+    short: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = next((trained.data.parent / "images" / "val").iterdir())
-    best = short.best
-    for task, *more in (["predict", f"source={image}", f"project={tmp_path}"], ["export", "format=onnx"]):
-        done = CliRunner().invoke(main, ["yolo", task, f"model={best}", "imgsz=64", "nms=False", *more])
+    from ultralytics.models.yolo.detect import DetectionPredictor, DetectionValidator
+
+    shapes: dict[type, tuple[int, ...]] = {}
+    for task in (DetectionPredictor, DetectionValidator):
+
+        def note(self: Any, batch: Any, task: Any = task, plain: Any = task.preprocess) -> Any:
+            found = plain(self, batch)
+            shapes[task] = tuple((found["img"] if isinstance(found, dict) else found).shape[1:])
+            return found
+
+        monkeypatch.setattr(task, "preprocess", note)
+    image = tmp_path / "wide.png"
+    Image.new("RGB", (150, 100)).save(image)  # of the size's shape: else predictions are cut to the image's
+    for line in short.result.stdout.splitlines()[-3:]:
+        command = [*line.replace("source=...", f"source={image}").split()[1:], f"project={tmp_path}", "plots=False"]
+        done = CliRunner().invoke(main, command)
         assert done.exit_code == 0, (done.output, done.exception)
     assert (tmp_path / "predict" / image.name).with_suffix(".jpg").is_file()
-    assert best.with_suffix(".onnx").is_file()
+    (given,) = onnxruntime.InferenceSession(short.best.with_suffix(".onnx")).get_inputs()
+    assert given.shape == [1, 3, 64, 96]
+    assert shapes == {DetectionPredictor: (3, 64, 96), DetectionValidator: (3, 64, 96)}
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from evaluators.target import Target, save_targets
 from nas_yolo.cli import main
 from nas_yolo.environment import count_cores
 from nas_yolo.results import deployed_document
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 from storage import Repository, Search
 
@@ -80,7 +81,7 @@ def test_a_trained_trial_is_validated_for_real(finished: Finished, few_digits: P
     dataset, checkpoint = load_dataset(few_digits), repository.checkpoint(search, 3)
     checkpoint.parent.mkdir(parents=True)
     request = TrainingRequest(
-        load_preset("yolov8n-shufflev2"), dataset, 64, 1, 1, 0, checkpoint, checkpoint.parent / "scratch"
+        load_preset("yolov8n-shufflev2"), dataset, ImageSize(64, 64), 1, 1, 0, checkpoint, checkpoint.parent / "scratch"
     )
     assert isinstance(list(train(request))[-1], Epoch)
 
@@ -104,7 +105,7 @@ def test_by_default_the_best_trial_on_the_targets_of_the_search(
     assert result.exit_code == 0, result.output
     (request,) = validated
     assert (request.target.name, request.architecture) == ("cpu", load_preset("yolov8n-ghost"))
-    assert (request.epochs, request.imgsz, request.threads) == (3, 64, count_cores())
+    assert (request.epochs, request.imgsz, request.threads) == (3, ImageSize(64, 64), count_cores())
     assert "Trial 1 of done, 3 epochs, 16 images, 64 px" in result.stdout
     (row,) = (line.split() for line in result.stdout.splitlines() if line.strip().startswith("cpu"))
     assert row == ["cpu", "fp32", "0.350", "0.330", "-0.020", "0.540", "0.500", "-0.040"]

@@ -15,6 +15,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from evaluators.complexity import measure_complexity
 from search_spaces import hook
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import get_block, get_family
 from search_spaces.space_file import load_preset, presets
 
@@ -71,7 +72,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 @pytest.mark.parametrize("pair", SMALL, indirect=True)
 def test_a_stock_model_costs_what_ultralytics_own_does(pair: Pair) -> None:
-    assert measure_complexity(pair.ours, 96) == measure_complexity(pair.stock, 96)
+    assert measure_complexity(pair.ours, ImageSize(96, 96)) == measure_complexity(pair.stock, ImageSize(96, 96))
 
 
 @pytest.mark.parametrize("pair", SMALL, indirect=True)
@@ -132,7 +133,9 @@ def spread_activations(network: nn.Module, image: Tensor) -> None:
 
 
 def test_published_sizes_of_yolov8n_and_its_ghost() -> None:
-    stock, ghost = (measure_complexity(build_preset(name), 640) for name in ("yolov8n", "yolov8n-ghost"))
+    stock, ghost = (
+        measure_complexity(build_preset(name), ImageSize(640, 640)) for name in ("yolov8n", "yolov8n-ghost")
+    )
     assert (stock.params, stock.layers, round(stock.gflops, 1)) == (3_157_200, 225, 8.9)
     assert (ghost.params, ghost.layers, round(ghost.gflops, 1)) == (2_502_908, 323, 7.1)
     assert f"{100 * (ghost.params / stock.params - 1):.2f} %" == "-20.72 %"

@@ -346,6 +346,7 @@ import torch
 
 from evaluators.export import export_onnx
 from search_spaces import hook
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import get_block, list_blocks
 from search_spaces.space_file import load_preset
 
@@ -355,7 +356,7 @@ p2, p3, *others = preset.stages
 p3 = replace(p3, downsample="Twofold", block="Twofold", depth=3)
 network = hook.build(hook.model_file(replace(preset, stages=(p2, p3, *others)), nc=2))
 print(type(network.model[3]).__name__, len(network.model[3]), type(network.model[4]).__name__, len(network.model[4]))
-export_onnx(network, 64, Path(sys.argv[1]))
+export_onnx(network, ImageSize(64, 64), Path(sys.argv[1]))
 """
 
 

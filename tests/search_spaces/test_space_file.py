@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from search_spaces import SearchSpace, SpaceError
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import get_family, list_blocks, list_families
 from search_spaces.space_file import LIBRARY, known_designs, list_spaces, load_preset, load_space, presets
 
@@ -125,12 +126,12 @@ def test_an_unknown_preset_is_refused(name: str, message: str) -> None:
 
 
 def test_known_designs_are_the_baseline_and_its_own_swaps() -> None:
-    designs = known_designs(load_space("yolov8n"), "yolov8n", 640)
+    designs = known_designs(load_space("yolov8n"), "yolov8n", ImageSize(640, 640))
     assert next(iter(designs)) == "yolov8n"
     assert set(designs) == {"yolov8n", *(f"yolov8n-{swap}" for swap in SWAPS)}
     assert designs == {name: load_preset(name) for name in designs}
-    assert list(known_designs(load_space("yolov9t"), "yolov9t", 640)) == ["yolov9t", "yolov9t-focal"]
-    assert list(known_designs(load_space("yolo26n"), "yolo26n", 640)) == ["yolo26n"]
+    assert list(known_designs(load_space("yolov9t"), "yolov9t", ImageSize(640, 640))) == ["yolov9t", "yolov9t-focal"]
+    assert list(known_designs(load_space("yolo26n"), "yolo26n", ImageSize(640, 640))) == ["yolo26n"]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_known_designs_are_the_baseline_and_its_own_swaps() -> None:
     [("yolov8", "yolov8s"), ("yolov9", "yolov9t"), ("yolov9", "yolov9c"), ("yolo11", "yolo11n"), ("yolo26", "yolo26x")],
 )
 def test_known_designs_are_the_baseline_then_the_other_stock_models_then_its_swaps(space: str, baseline: str) -> None:
-    designs = known_designs(load_space(space), baseline, 640)
+    designs = known_designs(load_space(space), baseline, ImageSize(640, 640))
     stock, swaps = [name for name in designs if "-" not in name], [name for name in designs if "-" in name]
     assert list(designs) == [*stock, *swaps]
     assert stock[0] == baseline
@@ -151,17 +152,17 @@ def test_known_designs_are_the_baseline_then_the_other_stock_models_then_its_swa
 def test_known_designs_are_of_the_space_s_family_only() -> None:
     for name in list_spaces():
         space = load_space(name)
-        designs = known_designs(space, get_family(space.family).baseline, 640)
+        designs = known_designs(space, get_family(space.family).baseline, ImageSize(640, 640))
         assert {design.family for design in designs.values()} == {space.family}
         assert len({design.key for design in designs.values()}) == len(designs)
 
 
 def test_known_designs_outside_the_space_are_left_out_but_the_baseline_is_not(tmp_path: Path) -> None:
     stock = load_space("yolov8n").restricted_to_stock()
-    assert list(known_designs(stock, "yolov8n", 640)) == ["yolov8n", "yolov8n-ghost"]
+    assert list(known_designs(stock, "yolov8n", ImageSize(640, 640))) == ["yolov8n", "yolov8n-ghost"]
     outside = load_text(SMALL, tmp_path)
     assert outside.choices_of(load_preset("yolov8n")) is None
-    assert known_designs(outside, "yolov8n", 640) == {"yolov8n": load_preset("yolov8n")}
+    assert known_designs(outside, "yolov8n", ImageSize(640, 640)) == {"yolov8n": load_preset("yolov8n")}
 
 
 @pytest.mark.parametrize(("sizes", "imgsz", "expected"), [((320, 640), 640, 640), ((320, 640), 480, None)])
@@ -170,7 +171,7 @@ def test_known_designs_have_the_image_size_where_the_space_chooses_it(
 ) -> None:
     plain = load_space("yolov8n")
     space = replace(plain, choices={**plain.choices, "imgsz": sizes})
-    designs = known_designs(space, "yolov8n", imgsz)
+    designs = known_designs(space, "yolov8n", ImageSize(imgsz, imgsz))
     assert designs["yolov8n"] == replace(load_preset("yolov8n"), imgsz=expected)
     assert {design.imgsz for design in designs.values()} == {expected}
     assert len(designs) == (1 + len(SWAPS) if expected else 1)  # without a size of the space, no swap lies inside

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, text
 
 from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency
 from evaluators.latency import Calibration
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, SearchBusyError, SearchExistsError, SearchNotFoundError, StorageError
 
@@ -26,7 +27,9 @@ CONFIG: dict[str, Any] = {
 
 
 def latency(ms: float, fingerprint: str = "aaaa", quality: Any = "good", imgsz: int = 96) -> Latency:
-    return Latency("cpu", fingerprint, imgsz, ms, ms, ms, 1.0, ms, ms, None, 100, 0.0, None, quality, ("drift",))
+    return Latency(
+        "cpu", fingerprint, ImageSize(imgsz, imgsz), ms, ms, ms, 1.0, ms, ms, None, 100, 0.0, None, quality, ("drift",)
+    )
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -85,11 +88,11 @@ def test_a_latency_counts_only_under_the_same_conditions(repository: Repository,
     repository.add_latency(GHOST, 2, latency(1.2))
     repository.add_latency(GHOST, 2, latency(9.9, quality="noisy"))
 
-    assert repository.find_latency(GHOST, 2, 96, "aaaa") == latency(1.2)
-    assert repository.find_latency(GHOST, 3, 96, "aaaa") is None
-    assert repository.find_latency(GHOST, 2, 128, "aaaa") is None
-    assert repository.find_latency(GHOST, 2, 96, "bbbb") is None
-    assert repository.find_latency(STOCK, 2, 96, "aaaa") is None
+    assert repository.find_latency(GHOST, 2, ImageSize(96, 96), "aaaa") == latency(1.2)
+    assert repository.find_latency(GHOST, 3, ImageSize(96, 96), "aaaa") is None
+    assert repository.find_latency(GHOST, 2, ImageSize(128, 128), "aaaa") is None
+    assert repository.find_latency(GHOST, 2, ImageSize(96, 96), "bbbb") is None
+    assert repository.find_latency(STOCK, 2, ImageSize(96, 96), "aaaa") is None
 
 
 def test_a_search_does_not_see_latencies_of_other_conditions(repository: Repository, search: Search) -> None:
@@ -99,6 +102,20 @@ def test_a_search_does_not_see_latencies_of_other_conditions(repository: Reposit
     repository.add_latency(GHOST, 80, latency(7.0))
 
     assert repository.trials(search)[0].latencies == {}
+
+
+def test_what_was_measured_at_a_size_that_is_not_square_is_its_own(repository: Repository) -> None:
+    wide, high, square = ImageSize(96, 64), ImageSize(64, 96), ImageSize(96, 96)
+    search = repository.create_search("wide", CONFIG | {"imgsz": wide.plain})
+    repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+    for ms, size in ((3.0, square), (2.0, wide), (1.0, high)):
+        repository.add_latency(STOCK, 2, replace(latency(ms), imgsz=size))
+        repository.add_calibration(Calibration("aaaa", size, ms, 0.01))
+    assert repository.trials(search)[0].latencies == {"cpu": replace(latency(2.0), imgsz=wide)}
+    assert [repository.calibration("aaaa", size) for size in (wide, high)] == [
+        Calibration("aaaa", wide, 2.0, 0.01),
+        Calibration("aaaa", high, 1.0, 0.01),
+    ]
 
 
 def test_the_ledger_adds_up(repository: Repository, search: Search) -> None:
@@ -116,10 +133,10 @@ def test_the_ledger_adds_up(repository: Repository, search: Search) -> None:
 
 
 def test_calibration_is_kept_and_replaced(repository: Repository) -> None:
-    assert repository.calibration("aaaa", 96) is None
-    repository.add_calibration(Calibration("aaaa", 96, 2.0, 0.01))
-    repository.add_calibration(Calibration("aaaa", 96, 2.5, 0.02))
-    assert repository.calibration("aaaa", 96) == Calibration("aaaa", 96, 2.5, 0.02)
+    assert repository.calibration("aaaa", ImageSize(96, 96)) is None
+    repository.add_calibration(Calibration("aaaa", ImageSize(96, 96), 2.0, 0.01))
+    repository.add_calibration(Calibration("aaaa", ImageSize(96, 96), 2.5, 0.02))
+    assert repository.calibration("aaaa", ImageSize(96, 96)) == Calibration("aaaa", ImageSize(96, 96), 2.5, 0.02)
 
 
 def test_what_was_measured_is_given_anew_when_the_reference_is_calibrated_again(
@@ -129,15 +146,17 @@ def test_what_was_measured_is_given_anew_when_the_reference_is_calibrated_again(
     measured = replace(latency(3.0), ratio=1.5, reference_ms=2.0, ci_low_ms=2.8, ci_high_ms=3.2, median_ms=3.3)
     repository.add_latency(GHOST, 2, measured)
     repository.add_latency(GHOST, 2, replace(measured, fingerprint="bbbb"))
-    repository.add_latency(GHOST, 2, replace(measured, imgsz=128))
+    repository.add_latency(GHOST, 2, replace(measured, imgsz=ImageSize(128, 128)))
 
-    repository.add_calibration(Calibration("aaaa", 96, 2.5, 0.02))
+    repository.add_calibration(Calibration("aaaa", ImageSize(96, 96), 2.5, 0.02))
 
     found = repository.trials(search)[0].latencies["cpu"]
     assert (found.latency_ms, found.ci_low_ms, found.ci_high_ms) == pytest.approx((3.75, 3.5, 4.0))
     assert (found.reference_ms, found.ratio, found.median_ms) == (2.5, 1.5, 3.3)  # ratio and raw time are as they were
-    assert repository.find_latency(GHOST, 2, 96, "bbbb") == replace(measured, fingerprint="bbbb")
-    assert repository.find_latency(GHOST, 2, 128, "aaaa") == replace(measured, imgsz=128)
+    assert repository.find_latency(GHOST, 2, ImageSize(96, 96), "bbbb") == replace(measured, fingerprint="bbbb")
+    assert repository.find_latency(GHOST, 2, ImageSize(128, 128), "aaaa") == replace(
+        measured, imgsz=ImageSize(128, 128)
+    )
 
 
 def test_sessions_of_one_network_are_combined(repository: Repository, search: Search) -> None:
@@ -148,7 +167,7 @@ def test_sessions_of_one_network_are_combined(repository: Repository, search: Se
     found = repository.trials(search)[0].latencies["cpu"]
     assert (found.latency_ms, found.sessions, found.samples) == (3.1, 3, 300)
     assert (found.ci_low_ms, found.ci_high_ms) == pytest.approx((3.0, 3.2))
-    assert repository.find_latency(GHOST, 2, 96, "aaaa") == found
+    assert repository.find_latency(GHOST, 2, ImageSize(96, 96), "aaaa") == found
 
 
 def test_a_network_that_was_never_measured_well_has_the_noisy_latency_or_none(
@@ -159,7 +178,7 @@ def test_a_network_that_was_never_measured_well_has_the_noisy_latency_or_none(
     assert repository.trials(search)[0].latencies == {}
     repository.add_latency(GHOST, 2, latency(9.0, quality="noisy"))
     assert repository.trials(search)[0].latencies == {"cpu": latency(9.0, quality="noisy")}
-    assert repository.find_latency(GHOST, 2, 96, "aaaa") is None
+    assert repository.find_latency(GHOST, 2, ImageSize(96, 96), "aaaa") is None
 
 
 def test_one_device_under_two_names_is_measured_once(repository: Repository) -> None:
@@ -179,7 +198,7 @@ def test_what_was_measured_since_a_device_began_to_drift_is_taken_back(repositor
         repository.add_latency(GHOST, 2, replace(latency(ms), flags=flags))
 
     def good() -> Any:
-        found = repository.find_latency(GHOST, 2, 96, "aaaa")
+        found = repository.find_latency(GHOST, 2, ImageSize(96, 96), "aaaa")
         return found and (found.latency_ms, found.sessions)
 
     measured(9.0, "drifted")  # long ago: the device came back from it
@@ -191,7 +210,7 @@ def test_what_was_measured_since_a_device_began_to_drift_is_taken_back(repositor
     repository.invalidate_latencies("aaaa")
 
     assert good() == (5.0, 3)  # of 9, 3 and 5
-    other = repository.find_latency(GHOST, 2, 96, "bbbb")
+    other = repository.find_latency(GHOST, 2, ImageSize(96, 96), "bbbb")
     assert other
     assert other.latency_ms == 7.0
 
@@ -262,6 +281,7 @@ def write_old_tables(url: str, revision: str) -> None:
             "INSERT INTO nas_latencies (architecture_key, classes, imgsz, fingerprint, target, latency_ms, "
             "ci_low_ms, ci_high_ms, ratio, reference_ms, median_ms, samples, drift, quality, flags, measured_at) "
             "VALUES (:key, 2, 96, 'aaaa', 'cpu', 1.5, 1.5, 1.5, 1.0, 1.5, 1.5, 100, 0.0, 'good', :flags, :at)",
+            "INSERT INTO nas_calibrations VALUES ('aaaa', 96, 1.5, 0.01, :at)",
         ):
             connection.execute(text(statement), given)
     engine.dispose()
@@ -295,6 +315,8 @@ def test_latencies_from_before_conditions_were_recorded_are_kept(repository: Rep
     (trial,) = again.trials(again.search("one"))
     assert trial.latencies == {"cpu": latency(1.5)}
     assert trial.latencies["cpu"].conditions == {}
+    assert again.find_latency(STOCK, 2, ImageSize(96, 96), "aaaa") == latency(1.5)
+    assert again.calibration("aaaa", ImageSize(96, 96)) == Calibration("aaaa", ImageSize(96, 96), 1.5, 0.01)
     again.add_latency(STOCK, 2, replace(latency(1.6), conditions={"first_ms": 9.0}))
     assert again.trials(again.search("one"))[0].latencies["cpu"].conditions == {"first_ms": 9.0}
     again.close()

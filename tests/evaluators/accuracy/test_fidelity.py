@@ -9,6 +9,7 @@ import pytest
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.training import TrainingRequest
 from evaluators.dataset import Dataset
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 
 IMAGES = 100
@@ -17,7 +18,7 @@ IMAGES = 100
 def fidelity(**changes: Any) -> Fidelity:
     document = {
         **{"architecture": load_preset("yolov8n"), "dataset": Dataset("", (), (), ("a",), IMAGES, IMAGES, "")},
-        **{"imgsz": 64, "epochs": 12, "until": 12, "seed": 3, "checkpoint": Path(), "scratch": Path()},
+        **{"imgsz": ImageSize(64, 64), "epochs": 12, "until": 12, "seed": 3, "checkpoint": Path(), "scratch": Path()},
     }
     return Fidelity(TrainingRequest(**{**document, **changes}), IMAGES)
 
@@ -37,14 +38,14 @@ def test_another_seed_draws_another_subset() -> None:
 
 @pytest.mark.parametrize("rungs", [(), (12,)])
 def test_without_a_rung_below_the_last_every_epoch_sees_all_of_it(rungs: tuple[int, ...]) -> None:
-    whole = fidelity(rungs=rungs, subset=0.25, small_imgsz=32)
+    whole = fidelity(rungs=rungs, subset=0.25, small_imgsz=ImageSize(32, 32))
     assert {len(whole.subset(epoch)) for epoch in range(12)} == {IMAGES}
-    assert {whole.imgsz(epoch) for epoch in range(12)} == {64}
+    assert {whole.imgsz(epoch) for epoch in range(12)} == {ImageSize(64, 64)}
 
 
 def test_epochs_below_the_last_rung_train_at_the_small_size() -> None:
-    small = fidelity(rungs=(2, 4, 12), small_imgsz=32)
-    assert [small.imgsz(epoch) for epoch in range(12)] == [*[32] * 4, *[64] * 8]
+    small = fidelity(rungs=(2, 4, 12), small_imgsz=ImageSize(32, 32))
+    assert [small.imgsz(epoch) for epoch in range(12)] == [*[ImageSize(32, 32)] * 4, *[ImageSize(64, 64)] * 8]
 
 
 def test_an_epochs_order_is_its_own_and_covers_its_subset() -> None:

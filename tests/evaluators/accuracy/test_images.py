@@ -22,9 +22,10 @@ from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImag
 from evaluators.accuracy.training import TrainingError, TrainingRequest, prepare
 from evaluators.dataset import Dataset, load_dataset
 from evaluators.evaluation import Failure
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 
-IMGSZ = 64
+IMGSZ = ImageSize(64, 64)
 AUGMENTATION = {"mosaic": 0.8, "mixup": 0.5, "cutmix": 0.3, "degrees": 10.0, "flipud": 0.5}
 
 
@@ -73,7 +74,12 @@ def test_training_batches_equal_plain_ultralytics_for_the_same_order_and_seed(
 ) -> None:
     shutil.copytree(Path(dataset.file).parent, tmp_path / "plain")  # it writes a cache beside the labels
     plain = YOLODataset(
-        img_path=str(tmp_path / "plain/images/train"), augment=True, rect=False, pad=0.0, cache="ram", **arguments
+        img_path=str(tmp_path / "plain/images/train"),
+        augment=True,
+        rect=False,
+        pad=0.0,
+        cache="ram",
+        **arguments | {"imgsz": 64},
     )
     whole = fidelity(dataset)
     ours = TrainingImages(
@@ -94,7 +100,9 @@ def test_validation_batches_equal_plain_ultralytics(
 ) -> None:
     shutil.copytree(Path(dataset.file).parent, tmp_path / "plain")
     arguments = {**arguments, "batch_size": 4}
-    plain = YOLODataset(img_path=str(tmp_path / "plain/images/val"), augment=False, rect=True, **arguments)
+    plain = YOLODataset(
+        img_path=str(tmp_path / "plain/images/val"), augment=False, rect=True, **arguments | {"imgsz": 64}
+    )
     ours = DecodedImages(open_decoded(home), "val", img_path="", augment=False, rect=True, **arguments)
     assert len({tuple(shape) for shape in plain.batch_shapes.tolist()}) > 1
     assert np.array_equal(ours.batch_shapes, plain.batch_shapes)

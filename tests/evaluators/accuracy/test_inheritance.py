@@ -20,6 +20,7 @@ from evaluators.evaluation import Epoch, FirstWeights
 from search_spaces import Architecture, hook
 from search_spaces.activation import ACTIVATIONS
 from search_spaces.contract import randomise
+from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset, load_space
 
 CLASSES = 3
@@ -287,7 +288,7 @@ def test_the_first_step_of_the_optimizer_sees_the_inherited_weights(
     request = TrainingRequest(
         architecture=narrow,
         dataset=dataset,
-        imgsz=32,
+        imgsz=ImageSize(32, 32),
         epochs=2,
         until=1,
         seed=3,

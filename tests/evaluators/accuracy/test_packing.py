@@ -16,12 +16,15 @@ import pytest
 from evaluators.accuracy.packing import MadeUpTraining, Sample, measure_packing, together, train_steps
 from evaluators.evaluation import Failure
 from evaluators.packing import Packing
+from search_spaces.image_size import ImageSize
 
 
 def small() -> MadeUpTraining:
     from search_spaces.space_file import load_preset
 
-    return MadeUpTraining(load_preset("yolov8n"), classes=3, imgsz=32, batch=2, device="cpu", window_s=0.3)
+    return MadeUpTraining(
+        load_preset("yolov8n"), classes=3, imgsz=ImageSize(32, 32), batch=2, device="cpu", window_s=0.3
+    )
 
 
 def run_out_of_memory(ready: Callable[[], None]) -> None:

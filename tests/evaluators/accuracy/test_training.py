@@ -20,6 +20,7 @@ from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Failure
 from evaluators.location import locate
 from search_spaces import Architecture, Level, Neck, Stage, Stem
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from evaluators.location import Location
@@ -56,7 +57,7 @@ def base_request(few_digits: Path, folder: Path) -> TrainingRequest:
     return TrainingRequest(
         architecture=SMALL,
         dataset=load_dataset(few_digits),
-        imgsz=64,
+        imgsz=ImageSize(64, 64),
         epochs=4,
         until=4,
         seed=3,
@@ -159,7 +160,7 @@ def test_paused_and_continued_equals_uninterrupted_to_the_bit(name: str, trainin
 AUGMENTED: dict[str, Any] = {
     "rungs": (1, 2, 4),
     "subset": 0.5,
-    "small_imgsz": 32,
+    "small_imgsz": ImageSize(32, 32),
     # Five batches for a step: whatever is left at the end of an epoch must not be lost by a pause.
     "arguments": {"batch": 6, "nbs": 30, "optimizer": "SGD", "mosaic": 0.7, "mixup": 0.5, "close_mosaic": 1},
 }
@@ -222,7 +223,7 @@ def test_accuracy_is_measured_with_the_statistics_of_the_weights_that_it_is_of(
         measure_statistics(network, shown)
 
     monkeypatch.setattr(trainer, "measure_statistics", note)
-    request = request_for(rungs=(2, 4), until=2, small_imgsz=32)
+    request = request_for(rungs=(2, 4), until=2, small_imgsz=ImageSize(32, 32))
     assert [e.map50_95 is None for e in epochs(request)] == [True, False]
     assert {tuple(images.shape) for images in shown} == {(8, 3, 64, 64)}  # as validated, not as trained
     saved = load_checkpoint(request.checkpoint)["ema"]

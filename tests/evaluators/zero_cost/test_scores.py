@@ -19,11 +19,12 @@ from evaluators.zero_cost import compute_scores, get_score, list_scores
 from evaluators.zero_cost._inputs import load_images
 from evaluators.zero_cost.baseline_features import linear_cka
 from search_spaces import hook
+from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
 
-IMGSZ = 64
+IMGSZ = ImageSize(64, 64)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,8 @@ def test_what_is_wider_scores_more(name: str, images: Tensor) -> None:
 
 def test_macs_are_counted_at_the_image_size_of_the_network(images: Tensor) -> None:
     network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1, bias=False))
-    assert get_score("macs")(network, images, 320, None) == pytest.approx(math.log(3 * 5 * 9 * 320**2))
+    size = ImageSize(640, 320)
+    assert get_score("macs")(network, images, size, None) == pytest.approx(math.log(3 * 5 * 9 * 640 * 320))
 
 
 def test_flow_is_the_product_of_the_weights_along_all_paths(images: Tensor) -> None:
