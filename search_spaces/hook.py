@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -24,9 +23,10 @@ from ultralytics.nn.modules import Detect
 
 from search_spaces.architecture import Architecture
 from search_spaces.families import ModelFile
-from search_spaces.registry import Block, Place, Row, UnknownNameError, get_family, our_modules, unknown
+from search_spaces.registry import Block, Place, Row, UnknownNameError, get_family, nearest, our_modules
 
 PARTS = ("backbone", "head")
+LAYERS = "ultralytics.nn.modules."
 # Classes that `parse_model` gives (in_chs, out_chs, depth, ...) with no special case of their own, in every Ultralytics
 # from 8.0.200 to 8.4.190.
 SLOTS = ("C3x", "BottleneckCSP", "C1", "C2", "C3TR", "RepC3")
@@ -50,17 +50,18 @@ def install() -> None:
         tasks.parse_model = wrapper
 
 
-def build(model: ModelFile | str | Path, nc: int | None = None) -> tasks.DetectionModel:
-    """Build a detector with random weights from a model file's content or path; NMS-free if it has such a head.
+def build(model: ModelFile) -> tasks.DetectionModel:
+    """Build a detector with random weights from a model file's content; NMS-free if it has such a head.
+
+    A file of the user's own is read by `search_spaces.model_file`, which checks what Ultralytics would execute.
 
     Raises:
-        FileNotFoundError: If there is no such file.
         ValueError: If the file is not that of a detector.
     """
     install()
-    if isinstance(model, dict) and not {"nc", "backbone", "head"} <= model.keys():
+    if not {"nc", "backbone", "head"} <= model.keys():
         raise ValueError("a model file has nc, backbone and head")
-    network = tasks.DetectionModel(model if isinstance(model, dict) else str(model), nc=nc, verbose=False)
+    network = tasks.DetectionModel(model, verbose=False)
     head = network.model[-1]
     if getattr(head, "one2one_cv2", None) is not None:
         head.end2end = True  # from 8.4.190 on, Ultralytics itself leaves the NMS-free half unused unless it is told
@@ -72,6 +73,34 @@ def build(model: ModelFile | str | Path, nc: int | None = None) -> tasks.Detecti
 def model_file(architecture: Architecture, nc: int) -> ModelFile:
     """The Ultralytics model file of an architecture for `nc` classes."""
     return get_family(architecture.family).model_file(architecture, nc)
+
+
+def row_modules() -> frozenset[str]:
+    """What a row may name without a dot: Ultralytics' layers that `parse_model` knows, and our blocks' classes."""
+    layers = (name for name, value in vars(tasks).items() if _is_layer(value))
+    return frozenset(layers) | our_modules().keys()
+
+
+def unknown_module(name: str) -> str:
+    """One line on a name that no row can have."""
+    import ultralytics
+
+    version, how = ultralytics.__version__, "see docs/add-a-block.md"
+    if _is_layer(getattr(ultralytics.nn.modules, name, None)):
+        return (
+            f"module {name!r}: Ultralytics {version} has that class, but its parse_model takes no row of it, and "
+            f"nas-yolo has no such block; to add it as one, {how}"
+        )
+    near = nearest(name, row_modules())
+    hint = f"did you mean {near!r}? To add a block" if near else "to add it as a block"
+    return (
+        f"unknown module {name!r}: no layer that Ultralytics {version} takes in a row, and no block of nas-yolo; "
+        f"{hint}, {how}"
+    )
+
+
+def _is_layer(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module) and value.__module__.startswith(LAYERS)
 
 
 def _our_classes() -> list[Any]:
@@ -103,8 +132,7 @@ def _wrap(original: FunctionType) -> Callable[..., Any]:
         ours = our_modules()
         for name in named:
             if name not in ours and name not in vars(tasks) and "." not in name:
-                classes = [word for word, value in vars(tasks).items() if isinstance(value, type)]
-                raise UnknownNameError(unknown("module", name, [*classes, *ours]))
+                raise UnknownNameError(unknown_module(name))
         if not any(name in ours for name in named):
             with _parsing:
                 return original(d, ch, verbose)
@@ -121,6 +149,7 @@ def _wrap(original: FunctionType) -> Callable[..., Any]:
         return layers, save
 
     parse_model.knows_nas_yolo_blocks = True  # type: ignore[attr-defined]
+    parse_model.__wrapped__ = original  # type: ignore[attr-defined]
     return parse_model
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import RANK, SETTINGS
 
 from evaluators.accuracy import checkpoints
@@ -21,6 +21,7 @@ from evaluators.host_lock import training as training_slot
 from evaluators.location import locate
 from search_spaces import hook
 from search_spaces.architecture import Architecture
+from search_spaces.pt_file import network_of, plain, read_checkpoint
 from search_spaces.stock import stock_file, stock_network
 
 if TYPE_CHECKING:
@@ -117,14 +118,15 @@ def read_weights(path: Path) -> WeightsFile:
         ValueError: If it is not the file of an Ultralytics detection training.
     """
     try:
-        network, saved = load_checkpoint(path)
+        saved = read_checkpoint(path)
+        network = network_of(saved, path)
         return WeightsFile(
-            rows=rows_of(network),
-            names=tuple(network.names.values()),
+            rows=[row for part in hook.PARTS for row in network.rows[part]],
+            names=network.names,
             arguments=saved["train_args"],
             epochs=int(max(saved["train_results"]["epoch"])),
-            map50_95=float(saved["train_metrics"]["metrics/mAP50-95(B)"]),
+            map50_95=float(plain(saved["train_metrics"]["metrics/mAP50-95(B)"])),
             resumable=saved["optimizer"] is not None,
         )
-    except Exception as error:  # whatever unpickling a foreign file comes to
+    except Exception as error:  # whatever a foreign file comes to
         raise ValueError(f"{path} is not the file of an Ultralytics training") from error

@@ -262,7 +262,7 @@ def test_where_first_weights_come_from(
     repository = Repository(default_url())
     started = repository.create_search("gone", config.document())
     check_pretrained(started)
-    refused(search(pretrained=other), "other.pt cannot be read as an Ultralytics checkpoint")
+    refused(search(pretrained=other), "other.pt is no PyTorch checkpoint; give a checkpoint as Ultralytics' training")
     file.rename(tmp_path / "elsewhere")
     file.write_text("another")
     refused(invoke("resume", "gone"), "mine.pt, with which the trainings of 'gone' begin, is another file now")
@@ -494,6 +494,26 @@ def test_profile_shows_what_ultralytics_counts(database: str) -> None:
     assert (stock["params"], round(stock["gflops"], 1)) == (3_157_200, 8.9)
 
 
+def test_profile_says_which_model_and_scale_it_took(database: str, tmp_path: Path) -> None:
+    ghost = json.loads(invoke("profile", "yolov8n-ghost.yaml", "--imgsz", 64, "--json").stdout)
+    assert (ghost["params"], ghost["origin"]) == (1_865_316, "Ultralytics")
+    assert (ghost["scale"], ghost["scale_from"]) == ("n", "file name")
+    assert ghost["namesakes"] == ["nas-yolo's known design yolov8n-ghost"]
+    said = invoke("profile", "yolov8n-ghost", "--imgsz", 64).stdout.splitlines()[0]
+    assert said == "yolov8n-ghost: known design of nas-yolo; another model than Ultralytics' own yolov8n-ghost.yaml"
+
+
+def test_profile_takes_a_checkpoint(database: str, tmp_path: Path) -> None:
+    from ultralytics.nn.tasks import DetectionModel
+
+    network = DetectionModel("yolo11n.yaml", nc=2, verbose=False)
+    network.names = {0: "cat", 1: "dog"}
+    torch.save({"ema": network.half()}, tmp_path / "best.pt")
+    document = json.loads(invoke("profile", tmp_path / "best.pt", "--imgsz", 64, "--json").stdout)
+    assert (document["classes"], document["names"], document["scale"]) == (2, ["cat", "dog"], "n")
+    assert document["params"] == sum(parameter.numel() for parameter in network.parameters())
+
+
 @pytest.mark.usefixtures("quick_probe")
 def test_profile_measures_once_and_again_when_asked(database: str) -> None:
     def measured(*more: str) -> dict[str, Any]:
@@ -517,7 +537,8 @@ def test_profile_of_what_is_not_there(database: str, tmp_path: Path) -> None:
     refused(invoke("profile", "yolov8n", "--imgsz", 33), "multiple of 32")
     bad = tmp_path / "bad.yaml"
     bad.write_text("nc: 1\nbackbone: [[-1, 1, NoSuchBlock, [8]]]\nhead: []\n")
-    refused(invoke("profile", bad), "does not build")
+    refused(invoke("profile", bad), "head has no rows")
+    refused(invoke("profile", "yolov8n.pt"), "yolov8n.pt does not exist, and nothing is downloaded")
 
 
 def test_models_and_spaces_list_the_whole_library() -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from ultralytics.nn.tasks import load_checkpoint
 
 from evaluators.accuracy.full import FinalTrainer, first_network, read_weights
 from evaluators.accuracy.training import TrainingRequest, train, trained_weights
@@ -25,6 +26,7 @@ from evaluators.evaluation import Epoch, Latency
 from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
 from search_spaces import Architecture, Level, Neck, Stage, Stem
+from search_spaces.model_file import read_model
 from search_spaces.space_file import load_preset
 from storage import Repository
 
@@ -178,6 +180,11 @@ def test_the_run_folder_is_that_of_an_ultralytics_training(trained: Trained, run
     assert (best.epochs, best.resumable) == (3, False)
     expected = {"batch": 8, "lr0": 0.001, "imgsz": 64, "seed": 3, "warmup_bias_lr": 0.0, "data": str(trained.data)}
     assert {key: best.arguments[key] for key in expected} == expected
+    model = read_model(str(run.weights / "best.pt"))
+    assert (model.names, model.classes) == (best.names, len(best.names))
+    theirs, _ = load_checkpoint(run.weights / "best.pt")
+    built = model.build().state_dict()
+    assert all(torch.equal(value, built[name]) for name, value in theirs.state_dict().items())
 
 
 def test_the_last_lines_say_where_it_is_how_good_it_is_and_what_to_type_next(trained: Trained, short: Any) -> None:
