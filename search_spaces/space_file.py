@@ -25,17 +25,25 @@ log = logging.getLogger(__name__)
 
 
 def load_space(name_or_path: str) -> SearchSpace:
-    """Read a space of the library by name, or any file.
+    """Read a space of the library by name, or any file: of a space, or of a model (YAML, .pt) to make one around.
 
     Raises:
         SpaceError: If there is none, or it holds an unknown key or an impossible value.
+        ModelError: If it is a model that no space can be made around.
     """
     library = list_spaces()
     if name_or_path in library:
         return read_space(name_or_path, LIBRARY / "spaces" / f"{name_or_path}.yaml")
     path = Path(name_or_path)
     if not path.is_file():
-        raise SpaceError(f"{unknown('space', name_or_path, library)}; or give a YAML file (copy one: nas-yolo spaces)")
+        raise SpaceError(
+            f"{unknown('space', name_or_path, library)}; or give a YAML file (copy one: nas-yolo spaces), or your model"
+        )
+    if path.suffix.lower() == ".pt" or _Reader(path).is_model:
+        from search_spaces.model_file import read_model
+        from search_spaces.model_space import space_around
+
+        return space_around(read_model(name_or_path))
     return read_space(name_or_path, path)
 
 
@@ -80,21 +88,23 @@ def load_preset(name: str) -> Architecture:
 def known_designs(space: SearchSpace, baseline: str, imgsz: int) -> dict[str, Architecture]:
     """What a search of this space should try first.
 
-    The stock model to beat; then the other stock models that lie in the space; then the swaps of the first that do.
+    The model to beat, the user's own or a stock model; then the other stock models that lie in the space; then the
+    swaps of the family's that do.
 
     Args:
         space: What is searched.
-        baseline: Preset of the stock model; it is among them in any case.
+        baseline: Preset of the stock model, or `space.baseline`; it is among them in any case.
         imgsz: The image size of the stock models, if the space chooses it.
     """
+    swapped = get_family(space.family).baseline if space.model else baseline
     size = imgsz if imgsz in space.choices.get("imgsz", ()) else None
     others = {
         name: replace(preset.architecture, imgsz=size)
         for name, preset in sorted(presets().items(), key=lambda item: "-" in item[0])  # stock models have no dash
-        if "-" not in name or name.startswith(f"{baseline}-")
+        if "-" not in name or name.startswith(f"{swapped}-")
     }
     inside = {name: design for name, design in others.items() if space.choices_of(design) is not None}
-    return {baseline: replace(load_preset(baseline), imgsz=size)} | inside
+    return {baseline: replace(space.model or load_preset(baseline), imgsz=size)} | inside
 
 
 def read_space(name: str, path: Path) -> SearchSpace:
@@ -142,6 +152,12 @@ class _Reader:
             problem = " ".join(str(getattr(error, "problem", None) or error).split())
             raise SpaceError(f"{path}:{line}: not valid YAML: {problem}") from error
 
+    @property
+    def is_model(self) -> bool:
+        """Whether it is a model file rather than a space."""
+        keys = {key.value for key, _ in self.root.value} if isinstance(self.root, yaml.MappingNode) else set()
+        return {"backbone", "head"} <= keys
+
     def sections(self, required: Iterable[str], optional: Iterable[str]) -> tuple[str, dict[str, yaml.Node]]:
         """The family, and the parts of the file."""
         if isinstance(self.root, yaml.MappingNode):
@@ -153,8 +169,6 @@ class _Reader:
                     f"this space has format version {version!r}, and this nas-yolo reads version {VERSION}; "
                     "install a newer nas-yolo",
                 )
-            if {"backbone", "head"} <= keys.keys():
-                raise self.fail(self.root, "this is a model file, not a search space; measure it with nas-yolo profile")
         sections = self.mapping(self.root, "a space", tuple(required), tuple(optional))
         family = self.one(sections["family"], "family")
         if family not in list_families():
