@@ -36,19 +36,18 @@ def architecture_of(model: Model) -> Architecture:
         )
     network = model.build()
     widths = _widths(network)
+    readings = [_Reading(model, network, widths, name) for name in list_families()]
     refusals = []
-    for name in list_families():
+    for reading in sorted(readings, key=lambda reading: reading.likeness, reverse=True):
         try:
-            return _Reading(model, network, widths, name).architecture()
+            return reading.architecture()
         except _NotUnderstoodError as refusal:
-            refusals.append(refusal)
-    raise ModelError(str(max(refusals, key=lambda refusal: refusal.likeness)))
+            refusals.append((reading.likeness, reading.reached, str(refusal)))
+    raise ModelError(max(refusals, key=lambda refusal: refusal[:2])[-1])
 
 
 class _NotUnderstoodError(Exception):
-    """A row that a family does not have there. `likeness` orders families by how much of the model is theirs."""
-
-    likeness: tuple[int, int, bool] = (0, 0, False)
+    """A row that a family does not have there."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,12 @@ class _Found:
 
 
 class _Reading:
-    """Reads a model's rows from the first to the last as those of one family."""
+    """Reads a model's rows from the first to the last as those of one family.
+
+    Attributes:
+        likeness: How many rows name what the family's stock models name, and whether its head has the same halves.
+        reached: The row that is read next.
+    """
 
     def __init__(self, model: Model, network: DetectionModel, widths: Sequence[int], family: str):
         self._model, self._widths, self._name, self._family = model, widths, family, get_family(family)
@@ -71,10 +75,12 @@ class _Reading:
         stock = replace(load_preset(self._family.baseline), attention="C2PSA")
         self._places = stock.places
         file = self._family.rows(stock, model.classes)
-        self._same_head = file.get("end2end", False) == model.file.get("end2end", False)
         rows = zip(file["roles"], file["backbone"] + file["head"], strict=True)
         self._stock_rows: dict[str, Row] = {role: row for role, row in rows if not role.rpartition(".")[2].isdigit()}
-        self._next = 0  # row to be read
+        named = [row[2] for row in self._stock_rows.values()]
+        same_head = file.get("end2end", False) == model.file.get("end2end", False)
+        self.likeness = sum(row[2] in named for row in self._rows), same_head
+        self.reached = 0
 
     def architecture(self) -> Architecture:
         """What all rows together are.
@@ -92,8 +98,8 @@ class _Reading:
                 if part is None:
                     raise self._refusal(role, rows[0])
                 found[role] = part
-            elif type(self._layers[self._next]).__name__ == row[2].rpartition(".")[2]:
-                self._next += 1
+            elif type(self._layers[self.reached]).__name__ == row[2].rpartition(".")[2]:
+                self.reached += 1
             else:
                 raise self._refusal(role, self._at_width(role, row))
         architecture = self._assembled(found)
@@ -125,7 +131,7 @@ class _Reading:
 
         in_neck, down = role.startswith("neck."), role.endswith(".downsample")
         place = "neck.downsample" if in_neck and down else role.replace(".up.", ".")
-        row, in_chs, width = self._rows[self._next], self._in_chs(), self._widths[self._next]
+        row, in_chs, width = self._rows[self.reached], self._in_chs(), self._widths[self.reached]
         widen = 2 if width == 2 * in_chs and role in ("P2.block", "P3.block", "P4.block", "P5.block") else 1
         if not in_neck and not down:
             width = widen * in_chs  # a stage is once or twice as wide as its downsampling, attention as the stage
@@ -142,24 +148,24 @@ class _Reading:
                 try:  # widths and depths that no architecture can have
                     Stage(name, name, width, depth, widen)
                 except ValueError as error:
-                    raise self._error(self._next, f"as {role}, {error}") from error
+                    raise self._error(f"as {role}, {error}") from error
                 rows = block.rows(at(depth))
                 layers = hook.build_rows(rows, in_chs)
                 if self._same(layers):
-                    self._next += len(rows)
+                    self.reached += len(rows)
                     return _Found(name, width, depth, widen), rows
                 likely = likely or rows
         return None, likely or get_block(self._places[place]).rows(at(1))
 
     def _depths(self, block: Block) -> list[int]:
         """How many units the next rows may be of."""
-        _, _, module, arguments = self._rows[self._next]
+        _, _, module, arguments = self._rows[self.reached]
         if block.depth == "argument":
             return [arguments[-1]] if arguments and type(arguments[-1]) is int and arguments[-1] > 0 else [1]
-        here = self._repeats(self._next)
-        source, _, follows, _ = self._rows[self._next + 1] if self._next + 1 < len(self._rows) else (0, 0, "", [])
+        here = self._repeats(self.reached)
+        source, _, follows, _ = self._rows[self.reached + 1] if self.reached + 1 < len(self._rows) else (0, 0, "", [])
         if block.depth == "stacked" and here == 1 and source == -1 and follows == module:
-            return [1 + self._repeats(self._next + 1), 1]  # the first unit in a row of its own, or none follows
+            return [1 + self._repeats(self.reached + 1), 1]  # the first unit in a row of its own, or none follows
         return [here]
 
     def _repeats(self, number: int) -> int:
@@ -171,13 +177,13 @@ class _Reading:
         return max(round(repeats * multiple), 1) if repeats > 1 else repeats
 
     def _in_chs(self) -> int:
-        if self._next == 0:
+        if self.reached == 0:
             return 3
-        sources = _sources(self._layers[self._next].f, self._next)
+        sources = _sources(self._layers[self.reached].f, self.reached)
         return sum(self._widths[source] for source in sources)
 
     def _same(self, expected: Sequence[nn.Module]) -> bool:
-        there = self._layers[self._next : self._next + len(expected)]
+        there = self._layers[self.reached : self.reached + len(expected)]
         return len(there) == len(expected) and all(map(_alike, there, expected))
 
     def _compare(self, architecture: Architecture) -> None:
@@ -189,7 +195,7 @@ class _Reading:
         for number, layer in enumerate(hook.build(file).model):
             mine = self._layers[number]
             if not _alike(mine, layer) or _sources(mine.f, number) != _sources(layer.f, number):
-                self._next = number
+                self.reached = number
                 raise self._refusal(roles[number], rows[number])
 
     def _at_width(self, role: str, row: Row) -> Row:
@@ -202,16 +208,12 @@ class _Reading:
     def _refusal(self, role: str, expected: Row) -> _NotUnderstoodError:
         scaled = self._model.file.get("scales") or {"width_multiple", "depth_multiple"} & self._model.file.keys()
         numbers = ", its numbers as scaled" if scaled else ""
-        row = row_text(self._next, expected).split(" ", 2)[2]
-        return self._error(self._next, f"{self._name} has {role} there, such as {row}{numbers}")
+        row = row_text(self.reached, expected).split(" ", 2)[2]
+        return self._error(f"{self._name} has {role} there, such as {row}{numbers}")
 
-    def _error(self, number: int, why: str) -> _NotUnderstoodError:
-        error = _NotUnderstoodError(
-            f"{self._model.name}: {row_text(number, self._rows[number])} is not understood; {why}"
-        )
-        stock = [row[2] for row in self._stock_rows.values()]
-        error.likeness = number, sum(row[2] in stock for row in self._rows), self._same_head
-        return error
+    def _error(self, why: str) -> _NotUnderstoodError:
+        row = row_text(self.reached, self._rows[self.reached])
+        return _NotUnderstoodError(f"{self._model.name}: {row} is not understood; {why}")
 
 
 def _widths(network: DetectionModel) -> list[int]:

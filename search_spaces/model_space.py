@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from search_spaces.architecture import MAX_DEPTH, MAX_WIDTH, WIDTH_STEP
@@ -12,6 +13,8 @@ from search_spaces.space import LEVELS, SearchSpace, Value, values_of
 from search_spaces.space_file import load_space
 
 WIDTHS = (0.5, 0.75, 1.0, 1.5)  # of the model's own
+
+log = logging.getLogger(__name__)
 
 
 def space_around(model: Model) -> SearchSpace:
@@ -24,6 +27,8 @@ def space_around(model: Model) -> SearchSpace:
         ModelError: If a row of the model is not understood.
     """
     own = replace(architecture_of(model), imgsz=None)
+    if model.scale_from == "first of its scales":
+        log.warning("the search space is around %s", model.text)
     values, library = values_of(own), load_space(get_family(own.family).baseline).choices
     tied = {
         f"neck.{name}.width"

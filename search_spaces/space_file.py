@@ -155,8 +155,8 @@ class _Reader:
     @property
     def is_model(self) -> bool:
         """Whether it is a model file rather than a space."""
-        keys = {key.value for key, _ in self.root.value} if isinstance(self.root, yaml.MappingNode) else set()
-        return {"backbone", "head"} <= keys
+        pairs = self.root.value if isinstance(self.root, yaml.MappingNode) else []
+        return {"backbone", "head"} <= {key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)}
 
     def sections(self, required: Iterable[str], optional: Iterable[str]) -> tuple[str, dict[str, yaml.Node]]:
         """The family, and the parts of the file."""
