@@ -12,7 +12,6 @@ from nas_yolo.budget import Purse
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import due_repeats
 from nas_yolo.schedulers import rungs
-from search_spaces.registry import get_family
 from storage import Trial
 
 SAFETY = 1.1  # trainings are planned as that much longer than measured
@@ -96,7 +95,7 @@ class Costs:
 
     def of_baseline(self) -> float:
         """Until the stock model is complete; 0 once it is being completed."""
-        stock = get_family(self.config.space.family).baseline
+        stock = self.config.space.baseline
         for trial in self.trials:
             if trial.preset == stock and trial.state in ("new", "measuring", "ready", "paused"):
                 return self.of(trial, self.config.epochs)

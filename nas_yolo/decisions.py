@@ -13,7 +13,6 @@ from nas_yolo.costs import Costs
 from nas_yolo.finalists import inside_first
 from nas_yolo.results import asked, baselines, complete, due_repeats, front_trials, is_design
 from nas_yolo.samplers import Seen
-from search_spaces.registry import get_family
 from storage import Trial
 
 BATCH = 16  # Ultralytics' default
@@ -63,7 +62,7 @@ def next_rung(costs: Costs, purse: Purse, seen: Mapping[int, Seen], order: Order
         seen: What decisions see of the trials that are points of the space, by number.
         order: The strategy's.
     """
-    stock = get_family(costs.config.space.family).baseline
+    stock = costs.config.space.baseline
     trials, numbers = {trial.number: trial for trial in costs.trials}, list(seen)
     outside = [t for t in costs.trials if t.number not in seen and below_first_rung(t, costs)]  # known designs
     reserve = costs.reserve(purse)
@@ -89,7 +88,7 @@ def next_finalist(costs: Costs, purse: Purse, seen: Mapping[int, Seen], order: O
         sessions: Processes in which finalists are timed in the end.
     """
     config, trials, numbers = costs.config, {trial.number: trial for trial in costs.trials}, list(seen)
-    stock = get_family(config.space.family).baseline
+    stock = config.space.baseline
     first = [t for t in costs.trials if t.preset == stock and t.state in ("ready", "paused")]
     designs = asked(costs.trials)
     if all(budget.kind == "trials" for budget in purse.budgets):

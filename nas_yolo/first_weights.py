@@ -12,7 +12,6 @@ from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs
 from nas_yolo.results import asked
 from search_spaces.architecture import Architecture
-from search_spaces.registry import get_family
 from storage import Trial
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def parents_of(
         stock = next((other for other in trials if other.is_parent and other.state == "complete"), None)
         if stock is None:
             return ()
-        first = Parent(get_family(config.space.family).baseline, checkpoint(stock.number))
+        first = Parent(config.space.baseline, checkpoint(stock.number))
     done = [other for other in asked(trials) if other.state == "complete" and other.number != trial.number]
     original = trial
     if trial.repeat_of is not None:

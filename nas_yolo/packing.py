@@ -12,9 +12,8 @@ from evaluators.complexity import largest
 from evaluators.packing import Packing
 from nas_yolo.config import SearchConfig
 from nas_yolo.decisions import BATCH
+from nas_yolo.proposals import stock_design
 from search_spaces.errors import UserError
-from search_spaces.registry import get_family
-from search_spaces.space_file import load_preset
 from storage import Repository, Search
 
 
@@ -58,9 +57,9 @@ def fixed_batch(training: Mapping[str, Any]) -> int:
 
 
 def _measure(config: SearchConfig, gpus: int, cores: int) -> Packing:
-    """By the stock model, at once with copies of itself; its memory by the largest design of the space."""
+    """By the model to beat, at once with copies of itself; its memory by the largest design of the space."""
     space, classes = config.space, len(config.dataset.names)
-    stock = load_preset(get_family(space.family).baseline)
+    stock = stock_design(config)
     most = largest(space, classes, config.imgsz, "gflops")
     typical = MadeUpTraining(stock, classes, config.imgsz, fixed_batch(config.training), "cuda")
     return measure_packing(typical, replace(typical, architecture=most, imgsz=config.imgsz_of(most)), cores, gpus)

@@ -10,7 +10,6 @@ from evaluators.complexity import predict_size, smallest
 from nas_yolo.config import SearchConfig
 from nas_yolo.objective import too_complex
 from search_spaces.architecture import Architecture
-from search_spaces.registry import get_family
 from search_spaces.space import Choices
 from search_spaces.space_file import known_designs
 
@@ -28,7 +27,7 @@ def propose(
         number: That its trial will have.
         suggest: The sampler's choices, best first.
     """
-    space, stock = config.space, get_family(config.space.family).baseline
+    space, stock = config.space, config.space.baseline
     for name, preset in known_designs(space, stock, config.imgsz).items():
         if preset.key not in tried and (name == stock or not over_limit(config, preset)):
             return preset, f"preset:{name}"
@@ -40,8 +39,8 @@ def propose(
 
 
 def stock_design(config: SearchConfig) -> Architecture:
-    """The stock model to beat."""
-    stock = get_family(config.space.family).baseline
+    """The model to beat: the user's own, or the stock model."""
+    stock = config.space.baseline
     return known_designs(config.space, stock, config.imgsz)[stock]
 
 

@@ -21,7 +21,6 @@ from nas_yolo.samplers._scores import ScoreVerdict, judge_scores
 from nas_yolo.schedulers.asha import rungs
 from nas_yolo.trust import Noise, RankCorrelation, iso_latency_correlation, seed_noise
 from search_spaces.errors import UserError
-from search_spaces.registry import get_family
 from storage import Search, Spent, Trial
 
 NOISE_FLOOR = 0.01  # mAP50-95 under which nothing was learned and differences mean nothing
@@ -57,8 +56,8 @@ def front_trials(trials: Sequence[Trial], target: str) -> list[Trial]:
 
 
 def baselines(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> list[Trial]:
-    """The stock model of the family, as far as it was trained; measured on the target, if one is given, or on any."""
-    stock = get_family(config.space.family).baseline
+    """The model to beat, as far as it was trained; measured on the target, if one is given, or on any."""
+    stock = config.space.baseline
     measured = [trial for trial in trials if (target in trial.latencies if target else trial.latencies)]
     return [trial for trial in measured if trial.preset == stock]
 
@@ -195,9 +194,10 @@ def verdict(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> 
     stock = [trial for trial in baselines(trials, config, target) if trial.state == "complete"]
     done = complete(trials, target)
     if not stock:
-        return "No verdict: the stock model was not trained to the end within the budget."
+        return f"No verdict: {_to_beat(config)} was not trained to the end within the budget."
     base = stock[0]
-    name, base_ms = base.preset, base.latencies[target].latency_ms
+    base_ms = base.latencies[target].latency_ms
+    name = config.space.baseline if config.space.model else f"stock {config.space.baseline}"
     if max(trial.map50_95 or 0.0 for trial in done) < NOISE_FLOOR:
         return (
             f"No verdict: no net reached {NOISE_FLOOR} mAP50-95 in {config.epochs} epochs, so their differences "
@@ -205,9 +205,9 @@ def verdict(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> 
         )
     rival = challenger(trials, config, target)
     if rival is not None and inherits(rival) != inherits(base):
-        return f"No verdict: trial {rival.number} and stock {name} did not both begin with inherited weights."
+        return f"No verdict: trial {rival.number} and {name} did not both begin with inherited weights."
     if rival is None:
-        return f"No trial was as fast as stock {name} ({base_ms:.3g} ms on {target}) and trained to the end."
+        return f"No trial was as fast as {name} ({base_ms:.3g} ms on {target}) and trained to the end."
     gain, half = difference(trials, rival, base)
     time = f"{rival.latencies[target].latency_ms:.3g} ms against {base_ms:.3g} ms on {target}"
     if (floor := noise(trials)) is None or half is None:
@@ -216,10 +216,14 @@ def verdict(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> 
         interval, source = f" ± {half:.3f}", f"noise between seeds from {repeats_text(floor)}"
     rest = f"{interval} mAP50-95 at {time} ({source})."
     if half is not None and abs(gain) < half:
-        return f"Trial {rival.number} and stock {name} cannot be told apart: {gain:+.3f}{rest}"
+        return f"Trial {rival.number} and {name} cannot be told apart: {gain:+.3f}{rest}"
     if gain > 0:
-        return f"Trial {rival.number} beats stock {name} by {gain:.3f}{rest}"
-    return f"The search does not beat stock {name}: best {gain:+.3f}{rest}"
+        return f"Trial {rival.number} beats {name} by {gain:.3f}{rest}"
+    return f"The search does not beat {name}: best {gain:+.3f}{rest}"
+
+
+def _to_beat(config: SearchConfig) -> str:
+    return config.space.baseline if config.space.model else "the stock model"
 
 
 def inherits(trial: Trial) -> bool:
@@ -233,10 +237,10 @@ def weights_text(trials: Iterable[Trial], config: SearchConfig) -> str:
         return "from scratch"
     if config.pretrained is not None:
         return f"first weights from {Path(config.pretrained).name}"
-    trials, stock = list(trials), get_family(config.space.family).baseline
+    trials, stock = list(trials), config.space.baseline
     parent = next((trial for trial in trials if trial.is_parent), None)
     if parent is None and (not config.trains_parent or any(trial.epochs for trial in trials)):
-        return "from scratch: the budget was too small to train the stock model first"
+        return f"from scratch: the budget was too small to train {_to_beat(config)} first"
     if parent is None or parent.alive:
         reached = len(parent.epochs) if parent else 0
         return f"first weights from {stock}, which is trained first ({reached} of {config.epochs} epochs so far)"

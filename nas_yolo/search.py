@@ -53,7 +53,6 @@ from nas_yolo.warm_start import earlier_designs
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import get_family
 from search_spaces.space import Choices
 from storage import Repository, Search, Spent, Trial
 
@@ -157,7 +156,7 @@ class SearchLoop:
             earlier_designs(repository, search, self._codes) if self.config.warm_start else (),
         )
         self.threads, self.on_gpu = threads, on_gpu
-        self.baseline = get_family(self.config.space.family).baseline
+        self.baseline = self.config.space.baseline
         self.trials: dict[int, Trial] = {}
         self.calibrations: dict[tuple[str, ImageSize], Calibration] = {}  # by target
         self.devices = {target.name: Device() for target, _ in self.config.targets}

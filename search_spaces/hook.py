@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from types import FunctionType
 from typing import Any
 
@@ -25,9 +26,10 @@ import torch
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv, Detect
+from ultralytics.utils.torch_utils import initialize_weights
 
 from search_spaces.activation import ACTIVATIONS, parsing, replace_activations
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import MAX_WIDTH, Architecture
 from search_spaces.families import ModelFile
 from search_spaces.registry import Block, Place, Row, UnknownNameError, get_family, nearest, our_modules
 
@@ -73,6 +75,15 @@ def build(model: ModelFile) -> tasks.DetectionModel:
     if not isinstance(head, Detect):
         raise ValueError(f"the model ends in {type(head).__name__}, not in Detect: it is no detector")
     return network
+
+
+def build_rows(rows: list[Row], in_chs: int) -> list[nn.Module]:
+    """Build rows that each read the one before, the first a map of `in_chs` channels; their numbers are not scaled."""
+    install()
+    file = {"nc": 1, "scales": {"n": [1.0, 1.0, MAX_WIDTH]}, "scale": "n", "backbone": deepcopy(rows), "head": []}
+    layers, _ = tasks.parse_model(file, in_chs, verbose=False)
+    initialize_weights(layers)  # as a detector does: it also sets what batch normalisation adds and remembers
+    return list(layers)
 
 
 def model_file(architecture: Architecture, nc: int) -> ModelFile:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from search_spaces.activation import DEFAULT, canonical, ultralytics_gives
 from search_spaces.architecture import Architecture, Level, Neck, Stage, Stem
 from search_spaces.errors import UserError
-from search_spaces.registry import get_block, unknown
+from search_spaces.registry import get_block, get_family, unknown
 
 STAGES = ("P2", "P3", "P4", "P5")
 LEVELS = ("P3", "P4", "P5")
@@ -38,11 +40,18 @@ class SearchSpace:
             `widen` of `P2` to `P5`; `attention`; `neck.downsample`; `block` and `depth` of `neck.P3` to `neck.P5`, and
             their `width`, without which the neck is as wide as the backbone's downsampling at each level, as in the
             stock models; `imgsz` and `activation`, if the space chooses them.
+        model: The user's own model that the space was made around, if it was.
     """
 
     name: str
     family: str
     choices: Mapping[str, tuple[Value, ...]]
+    model: Architecture | None = None
+
+    @property
+    def baseline(self) -> str:
+        """The design to beat, which is tried first: `model:FILE`, the user's own, or else the family's stock model."""
+        return get_family(self.family).baseline if self.model is None else f"model:{Path(self.name).name}"
 
     @property
     def size(self) -> int:
@@ -170,7 +179,7 @@ class SearchSpace:
                 raise SpaceError(
                     f"space {self.name}: {name} has no block that stock Ultralytics knows; add one, e.g. Conv or C2f"
                 )
-        return SearchSpace(self.name, self.family, kept)
+        return replace(self, choices=kept)
 
     def architecture(self, choices: Mapping[str, Value]) -> Architecture:
         """The architecture with these values; two that differ are two networks.
@@ -211,19 +220,7 @@ class SearchSpace:
 
     def choices_of(self, architecture: Architecture) -> Choices | None:
         """The values that make this architecture, or None if it lies outside the space."""
-        known: Choices = {
-            "P1.downsample": architecture.stem.downsample,
-            "P1.width": architecture.stem.width,
-            "attention": architecture.attention,
-            "neck.downsample": architecture.neck.downsample,
-        }
-        for name, stage in zip(STAGES, architecture.stages, strict=True):
-            known |= {f"{name}.{key}": value for key, value in vars(stage).items()}
-        for name, level in zip(LEVELS, architecture.neck.levels, strict=True):
-            known |= {f"neck.{name}.{key}": value for key, value in vars(level).items()}
-        if architecture.imgsz is not None:
-            known["imgsz"] = architecture.imgsz
-        known["activation"] = architecture.activation or DEFAULT
+        known = values_of(architecture)
         if any(name not in known or known[name] not in values for name, values in self.choices.items()):
             return None
         choices = {name: known[name] for name in self.choices}
@@ -231,9 +228,24 @@ class SearchSpace:
 
     def document(self) -> dict[str, Any]:
         """Plain data for `from_document`."""
-        return {"name": self.name, "family": self.family, "choices": {k: list(v) for k, v in self.choices.items()}}
+        document = {"name": self.name, "family": self.family, "choices": {k: list(v) for k, v in self.choices.items()}}
+        return document if self.model is None else document | {"model": json.loads(self.model.document)}
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> SearchSpace:
         """Read back what `document` wrote."""
-        return cls(document["name"], document["family"], {k: tuple(v) for k, v in document["choices"].items()})
+        model = Architecture.from_document(document["model"]) if "model" in document else None
+        choices = {name: tuple(values) for name, values in document["choices"].items()}
+        return cls(document["name"], document["family"], choices, model)
+
+
+def values_of(architecture: Architecture) -> Choices:
+    """The value of every choice that a space may have, at an architecture."""
+    known: Choices = {"P1.downsample": architecture.stem.downsample, "P1.width": architecture.stem.width}
+    for name, stage in zip(STAGES, architecture.stages, strict=True):
+        known |= {f"{name}.{key}": value for key, value in vars(stage).items()}
+    known |= {"attention": architecture.attention, "neck.downsample": architecture.neck.downsample}
+    for name, level in zip(LEVELS, architecture.neck.levels, strict=True):
+        known |= {f"neck.{name}.{key}": value for key, value in vars(level).items()}
+    known["activation"] = architecture.activation or DEFAULT
+    return known if architecture.imgsz is None else known | {"imgsz": architecture.imgsz}

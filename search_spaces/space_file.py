@@ -27,17 +27,25 @@ log = logging.getLogger(__name__)
 
 
 def load_space(name_or_path: str) -> SearchSpace:
-    """Read a space of the library by name, or any file.
+    """Read a space of the library by name, or any file: of a space, or of a model (YAML, .pt) to make one around.
 
     Raises:
         SpaceError: If there is none, or it holds an unknown key or an impossible value.
+        ModelError: If it is a model that no space can be made around.
     """
     library = list_spaces()
     if name_or_path in library:
         return read_space(name_or_path, LIBRARY / "spaces" / f"{name_or_path}.yaml")
     path = Path(name_or_path)
     if not path.is_file():
-        raise SpaceError(f"{unknown('space', name_or_path, library)}; or give a YAML file (copy one: nas-yolo spaces)")
+        raise SpaceError(
+            f"{unknown('space', name_or_path, library)}; or give a YAML file (copy one: nas-yolo spaces), or your model"
+        )
+    if path.suffix.lower() == ".pt" or _Reader(path).is_model:
+        from search_spaces.model_file import read_model
+        from search_spaces.model_space import space_around
+
+        return space_around(read_model(name_or_path))
     return read_space(name_or_path, path)
 
 
@@ -82,19 +90,21 @@ def load_preset(name: str) -> Architecture:
 def known_designs(space: SearchSpace, baseline: str, imgsz: ImageSize) -> dict[str, Architecture]:
     """What a search of this space should try first.
 
-    The stock model to beat; then the other stock models that lie in the space; then the swaps of the first that do.
+    The model to beat, the user's own or a stock model; then the other stock models that lie in the space; then the
+    swaps of the family's that do.
     What would, but for its activation, is taken with the first that the space names, under a name that says so.
 
     Args:
         space: What is searched.
-        baseline: Preset of the stock model; it is among them in any case.
+        baseline: Preset of the stock model, or `space.baseline`; it is among them in any case.
         imgsz: The image size of the stock models, if the space chooses it.
     """
+    swapped = get_family(space.family).baseline if space.model else baseline
     size = imgsz.width if imgsz.plain in space.choices.get("imgsz", ()) else None  # those of a space are square
     others = {
         name: replace(preset.architecture, imgsz=size)
         for name, preset in sorted(presets().items(), key=lambda item: "-" in item[0])  # stock models have no dash
-        if "-" not in name or name.startswith(f"{baseline}-")
+        if "-" not in name or name.startswith(f"{swapped}-")
     }
     inside = {}
     for name, design in others.items():
@@ -103,7 +113,7 @@ def known_designs(space: SearchSpace, baseline: str, imgsz: ImageSize) -> dict[s
             name, design = f"{name}-{first.lower()}", replace(design, activation=first)
         if space.choices_of(design) is not None:
             inside[name] = design
-    return {baseline: replace(load_preset(baseline), imgsz=size)} | inside
+    return {baseline: replace(space.model or load_preset(baseline), imgsz=size)} | inside
 
 
 def read_space(name: str, path: Path) -> SearchSpace:
@@ -151,6 +161,12 @@ class _Reader:
             problem = " ".join(str(getattr(error, "problem", None) or error).split())
             raise SpaceError(f"{path}:{line}: not valid YAML: {problem}") from error
 
+    @property
+    def is_model(self) -> bool:
+        """Whether it is a model file rather than a space."""
+        pairs = self.root.value if isinstance(self.root, yaml.MappingNode) else []
+        return {"backbone", "head"} <= {key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)}
+
     def sections(self, required: Iterable[str], optional: Iterable[str]) -> tuple[str, dict[str, yaml.Node]]:
         """The family, and the parts of the file."""
         if isinstance(self.root, yaml.MappingNode):
@@ -162,8 +178,6 @@ class _Reader:
                     f"this space has format version {version!r}, and this nas-yolo reads version {VERSION}; "
                     "install a newer nas-yolo",
                 )
-            if {"backbone", "head"} <= keys.keys():
-                raise self.fail(self.root, "this is a model file, not a search space; measure it with nas-yolo profile")
         sections = self.mapping(self.root, "a space", tuple(required), tuple(optional))
         family = self.one(sections["family"], "family")
         if family not in list_families():

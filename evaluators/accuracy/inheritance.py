@@ -31,10 +31,10 @@ from evaluators.evaluation import FirstWeights
 from search_spaces import hook
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.model_architecture import architecture_of
 from search_spaces.model_file import read_model
 from search_spaces.model_rows import ModelError
 from search_spaces.registry import get_family
-from search_spaces.space_file import presets
 
 if TYPE_CHECKING:
     from evaluators.location import Location
@@ -119,29 +119,12 @@ def read_parent(file: Location, version: str) -> Donor:
 
 def _read_ultralytics(file: Location) -> Donor:
     try:
-        network = read_model(str(file)).build()
+        model = read_model(str(file))
+        architecture = architecture_of(model)
+        network = model.build()
     except ModelError as error:
         raise WeightsError(str(error)) from error
-    architecture = _recognised(network)
-    if architecture is None:
-        raise WeightsError(
-            f"{file} is none of the models that nas-yolo knows (nas-yolo models): which of its layers does what is "
-            "not known"
-        )
     return _by_role(network, get_family(architecture.family).roles(architecture))
-
-
-def _recognised(network: DetectionModel) -> Architecture | None:
-    """The preset with these very weights' shapes, the number of classes aside."""
-    shapes = [tuple(value.shape) for value in network.state_dict().values()]
-    classes = int(network.model[-1].nc)
-    for preset in presets().values():
-        file = hook.model_file(preset.architecture, classes)
-        if len(file["backbone"]) + len(file["head"]) == len(network.model):
-            known = hook.build(file).state_dict()
-            if [tuple(value.shape) for value in known.values()] == shapes:
-                return preset.architecture
-    return None
 
 
 def _by_role(network: DetectionModel, roles: Sequence[str]) -> Donor:

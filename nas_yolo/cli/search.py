@@ -64,7 +64,12 @@ EXAMPLES = """
     metavar="AMOUNT",
     help="What the search may spend: 50gpu-h, 2cpu-h, 8h, 30min, 200trials. Repeatable; the first to run out ends it.",
 )
-@click.option("--space", default="yolov8n", show_default=True, help="Search space: a name (nas-yolo spaces) or a YAML.")
+@click.option(
+    "--space",
+    default="yolov8n",
+    show_default=True,
+    help="Search space: a name (nas-yolo spaces), a YAML, or your own model (model.yaml, best.pt) to search around.",
+)
 @click.option(
     "--blocks",
     type=click.Choice(["all", "stock"]),

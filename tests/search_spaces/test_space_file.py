@@ -383,13 +383,6 @@ def test_a_newer_version_is_refused_by_name_whatever_else_it_has(tmp_path: Path)
         load_text("family: yolo30\nbody: {}\nversion: 2\n", tmp_path)
 
 
-@pytest.mark.parametrize("first", ["nc: 80\n", "# a comment\nnc: 80\n"])
-def test_a_model_file_is_no_space(first: str, tmp_path: Path) -> None:
-    text = f"{first}backbone:\n  - [-1, 1, Conv, [16, 3, 2]]\nhead:\n  - [-1, 1, Detect, [nc]]\n"
-    with pytest.raises(SpaceError, match=r"space\.yaml:\d: this is a model file, not a search space; .*profile"):
-        load_text(text, tmp_path)
-
-
 @pytest.mark.parametrize(
     "content",
     [b"", b"# nothing but a comment\n", b"yolov8n", b"- family\n", b"\xff\xfe\x00", b"family: \x00", b"1: 2\n"],
