@@ -70,7 +70,7 @@ def run(run: Run, repository: Repository) -> Run:
 def test_a_search_measures_trains_and_completes(
     repository: Repository, config: SearchConfig, run: Run, tmp_path: Path
 ) -> None:
-    from search_spaces import hook
+    from search_spaces.model_file import read_model
 
     search = repository.create_search("one", config.document())
     seen: list[Snapshot] = []
@@ -87,7 +87,7 @@ def test_a_search_measures_trains_and_completes(
         assert (trial.state == "complete") == (len(trial.epochs) == 4)
         file = tmp_path / f"{trial.number}.yaml"
         write_yaml(design_of("one", config, trial), file)
-        model = hook.build(file)
+        model = read_model(str(file)).build()
         assert sum(parameter.numel() for parameter in model.parameters()) == trial.complexity.params
     assert trials[0].state == "complete"  # the stock model, to compare with
     assert sum(trial.state == "complete" for trial in trials) >= 2

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import C2f, C3x, Conv, Detect
+from ultralytics.nn.modules import C2f, C3x, Conv, Detect, GhostBottleneck
 
 from search_spaces import hook
 from search_spaces.families import ModelFile
@@ -256,6 +256,22 @@ def test_install_allows_our_classes_in_checkpoints(tmp_path: Path) -> None:
     assert {get_block(name).module for name in OURS} <= set(torch.serialization.get_safe_globals())
     # A whole network also holds Ultralytics' and torch's classes, which Ultralytics' restricted loading allows.
     network = hook.build(small_model("C2fGhost"))
+    torch.save({"model": network}, tmp_path / "network.pt")
+    checkpoint, _ = tasks.torch_safe_load(str(tmp_path / "network.pt"), safe_only=True)
+    assert layer_types(checkpoint["model"]) == layer_types(network)
+
+
+class UnitElsewhere(GhostBottleneck):  # type: ignore[misc]  # Ultralytics has no types
+    """A unit in another file than the block that it is part of."""
+
+
+@pytest.mark.usefixtures("nothing_is_safe")
+def test_units_from_other_files_than_the_block_s_may_be_in_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_spaces.blocks.ghostnet.GhostBottleneck", UnitElsewhere)
+    network = hook.build(small_model("C2fGhost"))
+    assert UnitElsewhere in map(type, network.modules())
     torch.save({"model": network}, tmp_path / "network.pt")
     checkpoint, _ = tasks.torch_safe_load(str(tmp_path / "network.pt"), safe_only=True)
     assert layer_types(checkpoint["model"]) == layer_types(network)
