@@ -136,6 +136,12 @@ def _our_classes() -> list[Any]:
     ]
 
 
+def _units_of_others(layers: nn.Module) -> list[Any]:
+    """Classes in a network that a block from outside takes from other files than its own."""
+    kinds = {type(layer) for layer in layers.modules()}
+    return [kind for kind in kinds if not kind.__module__.startswith(("torch.", "ultralytics."))]
+
+
 class _Ours(nn.Module):
     """Stands in Ultralytics' slot for every block of ours; the row's second argument says which."""
 
@@ -170,6 +176,7 @@ def _wrap(original: FunctionType) -> Callable[..., Any]:
         clone = FunctionType(original.__code__, private, original.__name__, original.__defaults__, original.__closure__)
         with _parsing():
             layers, save = clone({**d, **{part: [_row(row, ours) for row in d[part]] for part in PARTS}}, ch, verbose)
+        torch.serialization.add_safe_globals(_units_of_others(layers))
         for layer, name in zip(layers, named, strict=True):
             if name in ours:
                 layer.type = f"{ours[name].module.__module__}.{name}"

@@ -8,6 +8,7 @@ of its attributes. A file that names anything else is refused.
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -180,20 +181,25 @@ def _names_in(path: Path) -> list[str]:
 
 
 def _known(name: str) -> bool:
-    return bool(LAYERS.fullmatch(name) or PARTS.fullmatch(name) or name.rpartition(".")[0] in _our_files())
+    return bool(LAYERS.fullmatch(name) or PARTS.fullmatch(name) or _is_loaded_layer(name))
 
 
-@cache
-def _our_files() -> frozenset[str]:
+def _is_loaded_layer(name: str) -> bool:
+    """Whether a layer of that name is in this process already, as those of all blocks are, wherever they come from."""
+    import torch
+
     from search_spaces.registry import our_modules
 
-    return frozenset(block.module.__module__ for block in our_modules().values())
+    our_modules()  # loads them
+    module, _, word = name.rpartition(".")
+    value = vars(sys.modules[module]).get(word) if module in sys.modules else None
+    return isinstance(value, type) and issubclass(value, torch.nn.Module)
 
 
 @cache
 def _stand_in(name: str) -> type[Pickled]:
     module, _, word = name.rpartition(".")
-    layer = LAYERS.fullmatch(name) or module in _our_files() or module == "ultralytics.nn.tasks"
+    layer = LAYERS.fullmatch(name) or module == "ultralytics.nn.tasks" or _is_loaded_layer(name)
     return type(word, (PickledLayer if layer else PickledValue,), {"__module__": module})
 
 

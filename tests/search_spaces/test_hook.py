@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import C2f, C3x, Conv, Detect
+from ultralytics.nn.modules import C2f, C3x, Conv, Detect, GhostBottleneck
 
 from search_spaces import hook
 from search_spaces.families import ModelFile
@@ -285,6 +285,22 @@ def test_ultralytics_alone_refuses_the_activation_of_our_files(name: str, not_in
     document = hook.model_file(replace(load_preset(name), activation="ReLU"), nc=3)
     with pytest.raises(NameError, match="name 'ReLU' is not defined"):
         tasks.DetectionModel(document, verbose=False)
+
+
+class UnitElsewhere(GhostBottleneck):  # type: ignore[misc]  # Ultralytics has no types
+    """A unit in another file than the block that it is part of."""
+
+
+@pytest.mark.usefixtures("nothing_is_safe")
+def test_units_from_other_files_than_the_block_s_may_be_in_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search_spaces.blocks.ghostnet.GhostBottleneck", UnitElsewhere)
+    network = hook.build(small_model("C2fGhost"))
+    assert UnitElsewhere in map(type, network.modules())
+    torch.save({"model": network}, tmp_path / "network.pt")
+    checkpoint, _ = tasks.torch_safe_load(str(tmp_path / "network.pt"), safe_only=True)
+    assert layer_types(checkpoint["model"]) == layer_types(network)
 
 
 def test_build_leaves_ultralytics_own_models_alone() -> None:

@@ -20,7 +20,7 @@ from search_spaces import hook
 from search_spaces.contract import randomise
 from search_spaces.model_file import read_model
 from search_spaces.model_rows import ModelError
-from search_spaces.pt_file import plain, read_checkpoint
+from search_spaces.pt_file import network_of, plain, read_checkpoint
 from search_spaces.space_file import load_preset
 
 NAMES = {0: "cat", 1: "dog", 2: "hen"}
@@ -130,15 +130,24 @@ def test_a_checkpoint_of_yolov5_is_refused_as_one(yolov5: type[nn.Module], saved
 
 
 class Own(nn.SiLU):
-    """A layer of somebody else's."""
+    """A unit that is no block, in a file of its own."""
 
 
-def test_layers_of_others_are_refused_with_their_names(saved: Callable[..., str]) -> None:
+def test_layers_of_others_are_refused_with_their_names(
+    saved: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = trained("yolov8n.yaml")
     network.model[3].act = Own()
-    refused(
-        saved({"model": network}), f"it needs {__name__}.Own, which neither Ultralytics' layers nor", "add-a-block.md"
-    )
+    path = saved({"model": network})
+    monkeypatch.delattr(sys.modules[__name__], "Own")  # as where the file of that class was never imported
+    refused(path, f"it needs {__name__}.Own, which neither Ultralytics' layers nor", "add-a-block.md")
+
+
+def test_units_of_blocks_may_be_in_other_files_than_the_block(saved: Callable[..., str]) -> None:
+    network = trained("yolov8n.yaml")
+    network.model[3].act = Own()
+    path = Path(saved({"model": network}))
+    assert network_of(read_checkpoint(path), path).leaves["model.3.act"] == "Own"
 
 
 def test_what_holds_no_network_is_refused_as_what_it_is(
