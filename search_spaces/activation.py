@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -75,8 +76,6 @@ def ultralytics_gives(block: str, activation: str) -> bool:
 
 def canonical(architecture: Architecture) -> Architecture:
     """The same network with no activation named, if the one that is named is what its blocks have by themselves."""
-    from dataclasses import replace
-
     own = architecture.activation == DEFAULT and all(
         own_activations(block) <= {DEFAULT} for block in architecture.blocks
     )

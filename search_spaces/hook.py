@@ -189,7 +189,7 @@ def _wrap(original: FunctionType) -> Callable[..., Any]:
 
 @contextmanager
 def _parsing() -> Iterator[None]:
-    """One thread at a time; the default activation is put back also where Ultralytics fails or, before 8.4, forgets."""
+    """One thread at a time; the default activation is put back, also where Ultralytics fails on the way."""
     with parsing:
         default = Conv.default_act
         try:

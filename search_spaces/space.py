@@ -176,8 +176,9 @@ class SearchSpace:
         for name, values in self.choices.items():
             kept[name] = values if name == "activation" else tuple(filter(loads, values))
             if not kept[name]:
+                knows = "knows, with every activation of the space" if activations else "knows"
                 raise SpaceError(
-                    f"space {self.name}: {name} has no block that stock Ultralytics knows; add one, e.g. Conv or C2f"
+                    f"space {self.name}: {name} has no block that stock Ultralytics {knows}; add one, e.g. Conv or C2f"
                 )
         return replace(self, choices=kept)
 

@@ -283,6 +283,9 @@ def test_a_block_that_ultralytics_cannot_give_the_activation_is_not_stock_with_i
     assert stock.choices["activation"] == activations
     reached = activations == ("SiLU",)  # RepConv has it by itself
     assert stock.choices["P4.block"] == (("C2f", "RepNCSPELAN4") if reached else ("C2f",))
+    if not reached:
+        with pytest.raises(SpaceError, match=r"P4\.block has no block .* with every activation of the space; add one"):
+            tiny_space(P4_block=("RepNCSPELAN4",), activation=activations).restricted_to_stock()
 
 
 @over_library
