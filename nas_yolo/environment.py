@@ -10,8 +10,9 @@ import platformdirs
 
 from evaluators.data_file import USERS_CONFIG, users_settings
 
-# For Ultralytics. Autoinstall would install a package named like a missing module of a checkpoint.
-NO_DOWNLOADS = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+# For Ultralytics. Autoinstall would install a package named like a missing module of a checkpoint; and a checkpoint may
+# run code unless it is loaded safely.
+NO_DOWNLOADS = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "ULTRALYTICS_SAFE_LOAD": "true"}
 
 
 def count_cores() -> int:

@@ -14,8 +14,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.families import ModelFile
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import get_block, get_family
-from search_spaces.stock import stock_file
+from search_spaces.registry import get_family
+from search_spaces.stock import needs_nas_yolo, stock_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,8 +45,8 @@ class Design:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Its blocks that Ultralytics cannot load; empty if it can load the whole (the YAML is stock)."""
-        return tuple(name for name in self.architecture.blocks if not get_block(name).loads_in_stock)
+        """What of it Ultralytics cannot load; empty if it can load the whole (the YAML is stock)."""
+        return needs_nas_yolo(self.architecture)
 
     @property
     def model_file(self) -> ModelFile:

@@ -80,13 +80,14 @@ def _name(trial: Trial) -> str:
 
 
 def likeness(one: Architecture, other: Architecture) -> int:
-    """In how many places two designs have the same block, width or depth."""
+    """In how many places two designs have the same block, width or depth; one more for the same activation."""
     mine, theirs = _parts(one), _parts(other)
     return sum(theirs.get(name) == value for name, value in mine.items())
 
 
 def _parts(architecture: Architecture) -> dict[str, Any]:
     parts: dict[str, Any] = {**architecture.places, "P1.width": architecture.stem.width}
+    parts["activation"] = architecture.activation
     for name, stage in zip(("P2", "P3", "P4", "P5"), architecture.stages, strict=True):
         parts |= {f"{name}.width": stage.width, f"{name}.depth": stage.depth}
     for name, level in zip(("P3", "P4", "P5"), architecture.neck.levels, strict=True):

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from search_spaces.activation import ACTIVATIONS
+from search_spaces.registry import unknown
+
 WIDTH_STEP = 8  # Ultralytics rounds channels up to a multiple of it while it builds; here they must be one before
 MAX_WIDTH = 2048
 MAX_DEPTH = 12
@@ -80,9 +83,11 @@ class Architecture:
         attention: Block between backbone and neck, or `none`.
         neck: The feature pyramid.
         imgsz: Height and width of the image in pixels, if the space chooses it; None: the search's.
+        activation: Of all layers, one of `search_spaces.activation.ACTIVATIONS`; None: what each block has by itself.
 
     Raises:
-        ValueError: If a width is no multiple of 8, or a depth or the image size is out of range.
+        ValueError: If a width is no multiple of 8, a depth or the image size is out of range, or the activation
+            unknown.
     """
 
     family: str
@@ -91,8 +96,11 @@ class Architecture:
     neck: Neck
     attention: str = "none"
     imgsz: int | None = None
+    activation: str | None = None
 
     def __post_init__(self) -> None:
+        if self.activation is not None and self.activation not in ACTIVATIONS:
+            raise ValueError(unknown("activation", self.activation, ACTIVATIONS))
         if self.imgsz is None:
             return
         if type(self.imgsz) is not int or self.imgsz < IMGSZ_STEP or self.imgsz % IMGSZ_STEP:
@@ -101,7 +109,10 @@ class Architecture:
     @cached_property
     def document(self) -> str:
         """The canonical JSON text: sorted keys, no spaces."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        parts = asdict(self)
+        if self.activation is None:
+            del parts["activation"]  # keys in databases are older than the choice
+        return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def key(self) -> str:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from search_spaces.activation import replace_activations
 from search_spaces.registry import Block, BlockError, Place
 
+# PyTorch's operators for what a chosen activation replaces, without the mark of those that work in place.
+ACTIVATION_OPERATORS = frozenset(
+    {
+        *("silu", "relu", "hardtanh", "leaky_relu", "hardswish", "gelu", "mish"),
+        *("elu", "celu", "_prelu_kernel", "rrelu_with_noise"),
+    }
+)
 SIZES = ((12, 8), (13, 9), (7, 7), (2, 5))
 
 
@@ -177,6 +187,33 @@ def check_flops(block: Block) -> None:
         expect(counted == run, f"thop counts {counted:,.0f} multiply-adds, {run:,.0f} run: hold weights in nn modules")
 
 
+def check_activation(block: Block) -> None:
+    """An activation that a space chooses takes the place of all that it has: no other is computed any more."""
+    for in_chs, out_chs, depth, stride in cases(block):
+        for name, operator in (("ReLU", "relu"), ("SiLU", "silu")):
+            module = block.build(in_chs, out_chs, depth, stride).eval()
+            replace_activations([module], name)
+            with torch.no_grad(), Operators() as seen:
+                module(torch.randn(1, in_chs, 12, 8))
+            left = sorted(seen.names & ACTIVATION_OPERATORS - {operator})
+            expect(
+                not left,
+                f"with {name} it still computes {', '.join(left)}: hold each activation as a module of torch.nn",
+            )
+
+
+class Operators(TorchDispatchMode):
+    """Notes which of PyTorch's operators run, however they are called."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func._schema.name.removeprefix("aten::").removesuffix("_"))
+        return func(*args, **(kwargs or {}))
+
+
 def fuse(module: nn.Module) -> nn.Module:
     """A fused copy, by Ultralytics' own code."""
     from ultralytics.nn.tasks import BaseModel
@@ -197,4 +234,5 @@ CHECKS: dict[str, Callable[[Block], None]] = {
     "half precision": check_half,
     "fuse": check_fuse,
     "operations": check_flops,
+    "activation": check_activation,
 }

@@ -5,34 +5,39 @@ and decides by identity which classes take channels and a depth. So `install` pu
 `parse_model`. For a model file that names our blocks, the wrapper runs Ultralytics' own code with private globals, in
 which one class of ours stands in for one of Ultralytics' own that the file does not use (a *slot*) and builds whatever
 block the row names. A lock keeps threads apart: while it runs, Ultralytics itself changes shared state (which detection
-head is built). A model file without our names takes the original path.
+head is built, the default activation). A model file without our names takes the original path.
+
+A model file of ours also says `activation: ReLU`, which Ultralytics alone refuses: all activations are then replaced.
+Its own `activation: torch.nn.ReLU()` means what it means there.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
 import torch
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import Detect
+from ultralytics.nn.modules import Conv, Detect
 
+from search_spaces.activation import ACTIVATIONS, parsing, replace_activations
 from search_spaces.architecture import Architecture
 from search_spaces.families import ModelFile
-from search_spaces.registry import Block, Place, Row, UnknownNameError, get_family, our_modules, unknown
+from search_spaces.registry import Block, Place, Row, UnknownNameError, get_family, nearest, our_modules
 
 PARTS = ("backbone", "head")
+LAYERS = "ultralytics.nn.modules."
 # Classes that `parse_model` gives (in_chs, out_chs, depth, ...) with no special case of their own, in every Ultralytics
 # from 8.0.200 to 8.4.190.
 SLOTS = ("C3x", "BottleneckCSP", "C1", "C2", "C3TR", "RepC3")
 
 _lock = threading.Lock()
-_parsing = threading.Lock()
 
 
 def install() -> None:
@@ -50,17 +55,18 @@ def install() -> None:
         tasks.parse_model = wrapper
 
 
-def build(model: ModelFile | str | Path, nc: int | None = None) -> tasks.DetectionModel:
-    """Build a detector with random weights from a model file's content or path; NMS-free if it has such a head.
+def build(model: ModelFile) -> tasks.DetectionModel:
+    """Build a detector with random weights from a model file's content; NMS-free if it has such a head.
+
+    A file of the user's own is read by `search_spaces.model_file`, which checks what Ultralytics would execute.
 
     Raises:
-        FileNotFoundError: If there is no such file.
         ValueError: If the file is not that of a detector.
     """
     install()
-    if isinstance(model, dict) and not {"nc", "backbone", "head"} <= model.keys():
+    if not {"nc", "backbone", "head"} <= model.keys():
         raise ValueError("a model file has nc, backbone and head")
-    network = tasks.DetectionModel(model if isinstance(model, dict) else str(model), nc=nc, verbose=False)
+    network = tasks.DetectionModel(model, verbose=False)
     head = network.model[-1]
     if getattr(head, "one2one_cv2", None) is not None:
         head.end2end = True  # from 8.4.190 on, Ultralytics itself leaves the NMS-free half unused unless it is told
@@ -72,6 +78,40 @@ def build(model: ModelFile | str | Path, nc: int | None = None) -> tasks.Detecti
 def model_file(architecture: Architecture, nc: int) -> ModelFile:
     """The Ultralytics model file of an architecture for `nc` classes."""
     return get_family(architecture.family).model_file(architecture, nc)
+
+
+def row_modules() -> frozenset[str]:
+    """What a row may name without a dot: Ultralytics' layers that `parse_model` knows, and our blocks' classes."""
+    layers = (name for name, value in vars(tasks).items() if _is_layer(value))
+    return frozenset(layers) | our_modules().keys()
+
+
+def row_variables() -> tuple[str, ...]:
+    """Words among a row's arguments in whose place `parse_model` puts a variable of its own."""
+    names: tuple[str, ...] = inspect.unwrap(tasks.parse_model).__code__.co_varnames
+    return names
+
+
+def unknown_module(name: str) -> str:
+    """One line on a name that no row can have."""
+    import ultralytics
+
+    version, how = ultralytics.__version__, "see docs/add-a-block.md"
+    if _is_layer(getattr(ultralytics.nn.modules, name, None)):
+        return (
+            f"module {name!r}: Ultralytics {version} has that class, but its parse_model takes no row of it, and "
+            f"nas-yolo has no such block; to add it as one, {how}"
+        )
+    near = nearest(name, row_modules())
+    hint = f"did you mean {near!r}? To add a block" if near else "to add it as a block"
+    return (
+        f"unknown module {name!r}: no layer that Ultralytics {version} takes in a row, and no block of nas-yolo; "
+        f"{hint}, {how}"
+    )
+
+
+def _is_layer(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module) and value.__module__.startswith(LAYERS)
 
 
 def _our_classes() -> list[Any]:
@@ -103,17 +143,21 @@ def _wrap(original: FunctionType) -> Callable[..., Any]:
         ours = our_modules()
         for name in named:
             if name not in ours and name not in vars(tasks) and "." not in name:
-                classes = [word for word, value in vars(tasks).items() if isinstance(value, type)]
-                raise UnknownNameError(unknown("module", name, [*classes, *ours]))
+                raise UnknownNameError(unknown_module(name))
+        activation = d.get("activation")
+        if isinstance(activation, str) and activation in ACTIVATIONS:
+            layers, save = parse_model({key: d[key] for key in d if key != "activation"}, ch, verbose)
+            replace_activations(layers, activation)
+            return layers, save
         if not any(name in ours for name in named):
-            with _parsing:
+            with _parsing():
                 return original(d, ch, verbose)
         slot = next((slot for slot in SLOTS if slot not in named), None)
         if slot is None:
             raise ValueError(f"a model file may not name {', '.join(SLOTS)} all together with nas-yolo blocks")
         private = {**vars(tasks), slot: _Ours, **dict.fromkeys(ours, _Ours)}
         clone = FunctionType(original.__code__, private, original.__name__, original.__defaults__, original.__closure__)
-        with _parsing:
+        with _parsing():
             layers, save = clone({**d, **{part: [_row(row, ours) for row in d[part]] for part in PARTS}}, ch, verbose)
         for layer, name in zip(layers, named, strict=True):
             if name in ours:
@@ -121,7 +165,19 @@ def _wrap(original: FunctionType) -> Callable[..., Any]:
         return layers, save
 
     parse_model.knows_nas_yolo_blocks = True  # type: ignore[attr-defined]
+    parse_model.__wrapped__ = original  # type: ignore[attr-defined]
     return parse_model
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """One thread at a time; the default activation is put back also where Ultralytics fails or, before 8.4, forgets."""
+    with parsing:
+        default = Conv.default_act
+        try:
+            yield
+        finally:
+            Conv.default_act = default
 
 
 def _row(row: Row, ours: Mapping[str, Block]) -> Row:

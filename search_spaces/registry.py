@@ -260,7 +260,13 @@ def get_family(name: str) -> Family:
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """One line that says that `name` is not one of `known`, with the nearest word or else all of them."""
     known = sorted(known)
-    by_lower = {word.lower(): word for word in known}
-    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
-    hint = f"did you mean {by_lower[near[0]]!r}?" if near else f"known: {', '.join(known)}"
+    near = nearest(name, known)
+    hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
     return f"unknown {kind} {name!r}; {hint}"
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The one of `known` that is most like `name`, whatever the case; None if none is."""
+    by_lower = {word.lower(): word for word in sorted(known)}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[near[0]] if near else None

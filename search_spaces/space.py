@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from search_spaces.activation import DEFAULT, canonical, ultralytics_gives
 from search_spaces.architecture import Architecture, Level, Neck, Stage, Stem
 from search_spaces.errors import UserError
 from search_spaces.registry import get_block, unknown
@@ -36,7 +37,7 @@ class SearchSpace:
         choices: Allowed values by choice: `P1.downsample`, `P1.width`; `downsample`, `block`, `width`, `depth` and
             `widen` of `P2` to `P5`; `attention`; `neck.downsample`; `block` and `depth` of `neck.P3` to `neck.P5`, and
             their `width`, without which the neck is as wide as the backbone's downsampling at each level, as in the
-            stock models; `imgsz`, if the space chooses it.
+            stock models; `imgsz` and `activation`, if the space chooses them.
     """
 
     name: str
@@ -68,7 +69,7 @@ class SearchSpace:
         return {name: values[i] for (name, values), i in zip(self.choices.items(), drawn.tolist(), strict=True)}
 
     def mutate(self, choices: Choices, rng: np.random.Generator) -> Choices:
-        """Another architecture that differs in one part: a stage, a level of the neck, the stem, the image size.
+        """Another architecture that differs in one part, e.g. a stage, a level of the neck, the image size.
 
         The part is drawn uniformly among those with a choice, its new values uniformly among all its others.
 
@@ -155,13 +156,16 @@ class SearchSpace:
         Raises:
             SpaceError: If nothing is left to choose from somewhere.
         """
+        activations = [str(value) for value in self.choices.get("activation", ())]
+
+        def loads(value: Value) -> bool:
+            if not isinstance(value, str) or value == "none":
+                return True
+            return get_block(value).loads_in_stock and all(ultralytics_gives(value, name) for name in activations)
+
         kept: dict[str, tuple[Value, ...]] = {}
         for name, values in self.choices.items():
-            kept[name] = tuple(
-                value
-                for value in values
-                if not isinstance(value, str) or value == "none" or get_block(value).loads_in_stock
-            )
+            kept[name] = values if name == "activation" else tuple(filter(loads, values))
             if not kept[name]:
                 raise SpaceError(
                     f"space {self.name}: {name} has no block that stock Ultralytics knows; add one, e.g. Conv or C2f"
@@ -169,7 +173,7 @@ class SearchSpace:
         return SearchSpace(self.name, self.family, kept)
 
     def architecture(self, choices: Mapping[str, Value]) -> Architecture:
-        """The architecture with these values.
+        """The architecture with these values; two that differ are two networks.
 
         Raises:
             KeyError: If a choice is missing.
@@ -194,14 +198,16 @@ class SearchSpace:
             for level, stage in zip(LEVELS, (p3, p4, p5), strict=True)
         ]
         n3, n4, n5 = levels
-        return Architecture(
+        architecture = Architecture(
             family=self.family,
             stem=Stem(str(choices["P1.downsample"]), int(choices["P1.width"])),
             stages=(p2, p3, p4, p5),
             neck=Neck(str(choices["neck.downsample"]), (n3, n4, n5)),
             attention=str(choices["attention"]),
             imgsz=int(choices["imgsz"]) if "imgsz" in choices else None,
+            activation=str(choices["activation"]) if "activation" in choices else None,
         )
+        return canonical(architecture)
 
     def choices_of(self, architecture: Architecture) -> Choices | None:
         """The values that make this architecture, or None if it lies outside the space."""
@@ -217,6 +223,7 @@ class SearchSpace:
             known |= {f"neck.{name}.{key}": value for key, value in vars(level).items()}
         if architecture.imgsz is not None:
             known["imgsz"] = architecture.imgsz
+        known["activation"] = architecture.activation or DEFAULT
         if any(name not in known or known[name] not in values for name, values in self.choices.items()):
             return None
         choices = {name: known[name] for name in self.choices}

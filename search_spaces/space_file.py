@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from search_spaces.activation import ACTIVATIONS
 from search_spaces.architecture import IMGSZ_STEP, MAX_DEPTH, MAX_WIDTH, WIDTH_STEP, Architecture
 from search_spaces.image_size import ImageSize
 from search_spaces.registry import get_family, list_blocks, list_families, unknown
@@ -19,7 +20,7 @@ from search_spaces.space import LEVELS, STAGES, Choices, SearchSpace, SpaceError
 LIBRARY = Path(__file__).parent / "library"
 VERSION = 1  # of the file format
 REQUIRED_SECTIONS = ("family", "stem", "stages", "neck")
-OPTIONAL_SECTIONS = ("version", "attention", "imgsz")
+OPTIONAL_SECTIONS = ("version", "attention", "imgsz", "activation")
 MAX_IMGSZ = 4096
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def known_designs(space: SearchSpace, baseline: str, imgsz: ImageSize) -> dict[s
     """What a search of this space should try first.
 
     The stock model to beat; then the other stock models that lie in the space; then the swaps of the first that do.
+    What would, but for its activation, is taken with the first that the space names, under a name that says so.
 
     Args:
         space: What is searched.
@@ -94,7 +96,13 @@ def known_designs(space: SearchSpace, baseline: str, imgsz: ImageSize) -> dict[s
         for name, preset in sorted(presets().items(), key=lambda item: "-" in item[0])  # stock models have no dash
         if "-" not in name or name.startswith(f"{baseline}-")
     }
-    inside = {name: design for name, design in others.items() if space.choices_of(design) is not None}
+    inside = {}
+    for name, design in others.items():
+        if space.choices_of(design) is None and "activation" in space.choices:
+            first = str(space.choices["activation"][0])
+            name, design = f"{name}-{first.lower()}", replace(design, activation=first)
+        if space.choices_of(design) is not None:
+            inside[name] = design
     return {baseline: replace(load_preset(baseline), imgsz=size)} | inside
 
 
@@ -200,6 +208,8 @@ class _Reader:
                 found[f"neck.{level}.width"] = self.widths(part["width"])
         if "imgsz" in sections:
             found["imgsz"] = self.integers(sections["imgsz"], "imgsz", IMGSZ_STEP, MAX_IMGSZ, IMGSZ_STEP)
+        if "activation" in sections:
+            found["activation"] = self.words(sections["activation"], "activation", tuple(ACTIVATIONS))
         return found
 
     def fail(self, node: yaml.Node | None, message: str) -> SpaceError:

@@ -5,13 +5,24 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
+from search_spaces.activation import ACTIVATIONS, ultralytics_gives, ultralytics_text
+from search_spaces.architecture import Architecture
 from search_spaces.families import ModelFile
-from search_spaces.registry import Row, our_modules
+from search_spaces.registry import Row, get_block, list_blocks, our_modules
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
 
 PARTS = ("backbone", "head")
+
+
+def needs_nas_yolo(architecture: Architecture) -> tuple[str, ...]:
+    """What Ultralytics alone cannot build of a design: its blocks, or that it cannot give them the activation."""
+    found = [name for name in architecture.blocks if not get_block(name).loads_in_stock]
+    if (activation := architecture.activation) is not None:
+        others = [name for name in architecture.blocks if name not in found]
+        found += [f"{name} with {activation}" for name in others if not ultralytics_gives(name, activation)]
+    return tuple(found)
 
 
 def stock_file(model: ModelFile) -> ModelFile | None:
@@ -32,7 +43,10 @@ def stock_file(model: ModelFile) -> ModelFile | None:
             first[0] = _moved(row[0], last) if len(new) == 1 else first[0]
             parts[part] += [first, *deepcopy(new[1:])]
             last.append(last[-1] + len(new))
-    return {**model, **parts}
+    stock = {**model, **parts}
+    if model.get("activation") in ACTIVATIONS:
+        stock["activation"] = ultralytics_text(model["activation"])
+    return stock
 
 
 def stock_network(network: DetectionModel, model: ModelFile) -> DetectionModel:
@@ -57,9 +71,14 @@ def stock_network(network: DetectionModel, model: ModelFile) -> DetectionModel:
 
 
 def _spans(model: ModelFile) -> list[list[Row]] | None:
-    """The rows that replace each row."""
+    """The rows that replace each row; None if there are none for one of them, or not with the file's activation."""
     spans = []
     ours = our_modules()
+    if (activation := model.get("activation")) in ACTIVATIONS:
+        named = {row[2] for row in model["backbone"] + model["head"]}
+        blocks = [name for name in list_blocks() if get_block(name).module.__name__ in named]
+        if not all(ultralytics_gives(name, activation) for name in blocks):
+            return None
     for row in model["backbone"] + model["head"]:
         if row[2] not in ours:
             spans.append([row])

@@ -16,6 +16,7 @@ HEAVY = ("torch", "ultralytics", "ray", "optuna", "onnxruntime", "sklearn")
 MAY_IMPORT = {
     "ultralytics": (
         "search_spaces/hook.py",
+        "search_spaces/model_file.py",
         "search_spaces/registry.py",
         "search_spaces/contract.py",
         "search_spaces/stock.py",

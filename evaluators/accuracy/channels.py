@@ -34,7 +34,12 @@ MOVES = frozenset(
     }
 )
 # Of one value each, with f(0) = 0: what is 0 before is 0 behind.
-KEEPS_ZERO = frozenset({"silu", "silu_", "relu", "relu_", "gelu", "hardswish", "hardswish_", "leaky_relu", "dropout"})
+KEEPS_ZERO = frozenset(
+    {
+        *("silu", "silu_", "relu", "relu_", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_", "hardswish"),
+        *("hardswish_", "gelu", "mish", "mish_", "dropout"),
+    }
+)
 NORMALISATIONS = frozenset({"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"})
 
 

@@ -6,6 +6,7 @@ and its arguments. So all that they need follows from importing this module and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import RANK, SETTINGS, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -25,6 +26,7 @@ from evaluators.location import locate
 from search_spaces import hook
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
+from search_spaces.pt_file import network_of, plain, read_checkpoint
 from search_spaces.stock import stock_file, stock_network
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ class WeightsFile:
     """A file of weights in the folder of an Ultralytics training.
 
     Attributes:
-        rows: The network, as the file has it.
+        layers: The network, as the file has it; see `layers_of`.
         names: Its classes.
         arguments: Of its training.
         epochs: Trained when it was written; when the training ended, of the whole.
@@ -119,7 +121,7 @@ class WeightsFile:
         resumable: Whether the training has not ended.
     """
 
-    rows: list[Any]
+    layers: list[Any]
     names: tuple[str, ...]
     arguments: dict[str, Any]
     epochs: int
@@ -142,10 +144,9 @@ def first_network(architecture: Architecture, nc: int, checkpoint: Location | No
     return stock_network(network, file) if stock_file(file) else network
 
 
-def rows_of(network: DetectionModel) -> list[Any]:
-    """The rows of the model file that a network was built from."""
-    rows: list[Any] = network.yaml["backbone"] + network.yaml["head"]
-    return rows
+def layers_of(file: Mapping[str, Any]) -> list[Any]:
+    """What decides a network's layers in the model file that it was built from: its activation and its rows."""
+    return [file.get("activation"), *file["backbone"], *file["head"]]
 
 
 def run_folder(arguments: dict[str, Any]) -> Path:
@@ -160,14 +161,15 @@ def read_weights(path: Path) -> WeightsFile:
         ValueError: If it is not the file of an Ultralytics detection training.
     """
     try:
-        network, saved = load_checkpoint(path)
+        saved = read_checkpoint(path)
+        network = network_of(saved, path)
         return WeightsFile(
-            rows=rows_of(network),
-            names=tuple(network.names.values()),
+            layers=layers_of(network.rows),
+            names=network.names,
             arguments=saved["train_args"],
             epochs=int(max(saved["train_results"]["epoch"])),
-            map50_95=float(saved["train_metrics"]["metrics/mAP50-95(B)"]),
+            map50_95=float(plain(saved["train_metrics"]["metrics/mAP50-95(B)"])),
             resumable=saved["optimizer"] is not None,
         )
-    except Exception as error:  # whatever unpickling a foreign file comes to
+    except Exception as error:  # whatever a foreign file comes to
         raise ValueError(f"{path} is not the file of an Ultralytics training") from error

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+from ultralytics.nn.tasks import DetectionModel
 
 from evaluators.accuracy.channels import Channels, Dimension, Numbers, find_channels
 from evaluators.accuracy.checkpoints import load_checkpoint, version
@@ -31,6 +31,8 @@ from evaluators.evaluation import FirstWeights
 from search_spaces import hook
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.model_file import read_model
+from search_spaces.model_rows import ModelError
 from search_spaces.registry import get_family
 from search_spaces.space_file import presets
 
@@ -116,18 +118,10 @@ def read_parent(file: Location, version: str) -> Donor:
 
 
 def _read_ultralytics(file: Location) -> Donor:
-    hook.install()
     try:
-        saved, _ = torch_safe_load(file, safe_only=True)  # builds nothing but classes of Ultralytics and ours
-    except Exception as error:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
-        raise WeightsError(
-            f"{file} cannot be read as an Ultralytics checkpoint; give one, e.g. yolov8n.pt ({text})"
-        ) from error
-    network = (saved.get("ema") or saved.get("model")) if isinstance(saved, dict) else None
-    if not isinstance(network, DetectionModel):
-        raise WeightsError(f"{file} holds no detector")
-    network = network.float()
+        network = read_model(str(file)).build()
+    except ModelError as error:
+        raise WeightsError(str(error)) from error
     architecture = _recognised(network)
     if architecture is None:
         raise WeightsError(

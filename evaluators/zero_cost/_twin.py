@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search_spaces.activation import activation_classes
 from search_spaces.blocks.convnext import ChannelLayerNorm
 
-ACTIVATIONS = (nn.SiLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.Hardswish, nn.Mish)
+ACTIVATIONS = activation_classes()
 NORMALISATIONS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, ChannelLayerNorm)
 
 

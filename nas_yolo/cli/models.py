@@ -45,12 +45,14 @@ def profile_command(
 ) -> None:
     """Measure a model: parameters, GFLOPs (as Ultralytics counts, and fused) and latency.
 
-    MODEL is a known design (nas-yolo models), a model YAML, or one that Ultralytics knows, e.g. yolov8n.yaml.
+    MODEL is a known design (nas-yolo models), a model YAML of yours or Ultralytics' own (yolov8n.yaml), or a checkpoint
+    (.pt) of a detector. Nothing in a file is executed, and nothing is downloaded.
 
     \b
     Examples:
       nas-yolo profile yolov8n-ghost
       nas-yolo profile best.yaml --target cpu --imgsz 320
+      nas-yolo profile runs/detect/train/weights/best.pt
     """
     import tempfile
 
@@ -63,10 +65,12 @@ def profile_command(
     from evaluators.target import get_target, timed_text
     from nas_yolo.report.tables import latency_text
     from search_spaces import UserError
+    from search_spaces.model_file import read_model
 
     named = [get_target(name, targets_file) for name in dict.fromkeys(targets)]
     chosen = [replace(target, postprocess=with_postprocess) for target in named]
-    network, architecture, classes = _build(model)
+    found = read_model(model)
+    network, architecture, classes = found.build(), found.architecture, found.classes
     complexity = measure_complexity(network, imgsz)
     latencies: dict[str, Any] = {}
     for target in chosen:
@@ -97,6 +101,12 @@ def profile_command(
         return print_json(
             {
                 "model": model,
+                "origin": found.origin,
+                "file": None if found.path is None else str(found.path),
+                "scale": found.scale,
+                "scale_from": found.scale_from,
+                "names": found.names,
+                "namesakes": found.namesakes,
                 "imgsz": imgsz.plain,
                 "classes": classes,
                 "params": complexity.params,
@@ -121,6 +131,7 @@ def profile_command(
             }
         )
     screen = console()
+    screen.print(f"{model}: {found.text}", soft_wrap=True)
     table = Table(
         "", "as Ultralytics counts", "fused", title=f"{model}, {imgsz} px, {classes} classes", title_justify="left"
     )
@@ -136,33 +147,6 @@ def profile_command(
             soft_wrap=True,
         )
     return None
-
-
-def _build(model: str) -> tuple[Any, Any, int]:
-    """The network; its architecture if it is a known design; its number of classes."""
-    from search_spaces import UserError
-    from search_spaces.space_file import load_preset, presets
-
-    if model in presets():
-        from search_spaces import hook
-
-        architecture = load_preset(model)
-        return hook.build(hook.model_file(architecture, 80)), architecture, 80
-    if not model.endswith((".yaml", ".yml")):
-        from search_spaces.registry import unknown
-
-        raise UserError(f"{unknown('model', model, presets())}; or give a model YAML")
-    from search_spaces import hook
-
-    try:
-        network = hook.build(model)
-    except FileNotFoundError as error:
-        raise UserError(f"model file {model} does not exist, and Ultralytics has none of that name") from error
-    except Exception as error:
-        raise UserError(
-            f"{model} does not build: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        ) from error
-    return network, None, int(network.yaml["nc"])
 
 
 @click.command("models")

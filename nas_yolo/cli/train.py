@@ -146,7 +146,7 @@ def _resumed(chosen: Chosen, arguments: dict[str, Any], resume: Any) -> dict[str
     Raises:
         UserError: If there is no such run, it has ended, or it is not one of the trial.
     """
-    from evaluators.accuracy.full import first_network, read_weights, rows_of
+    from evaluators.accuracy.full import first_network, layers_of, read_weights
     from search_spaces import UserError
 
     last = _last_run(chosen, arguments) if resume is True else Path(str(resume)).absolute()
@@ -157,7 +157,7 @@ def _resumed(chosen: Chosen, arguments: dict[str, Any], resume: Any) -> dict[str
     except ValueError as error:
         raise UserError(f"{error}; give the weights/last.pt of a run") from error
     network = first_network(chosen.trial.architecture, len(chosen.config.dataset.names))
-    if saved.rows != rows_of(network):
+    if saved.layers != layers_of(network.yaml):
         raise UserError(f"{last} is no training of trial {chosen.trial.number}; choose its trial with --trial")
     if not saved.resumable:
         raise UserError(f"the training of {last} has ended, nothing is left to resume; leave resume out for another")

@@ -39,7 +39,8 @@ def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> T
         table.add_column(heading, justify="right", no_wrap=True)
     if config.weights == "inherited":
         table.add_column("inherited", justify="right", no_wrap=True)
-    table.add_column("from; blocks P2 to P5: name-width×depth")
+    activation = ", activation" if "activation" in config.space.choices else ""
+    table.add_column(f"from; blocks P2 to P5: name-width×depth{activation}")
     members = front_trials(trials, target)
     captions = []
     for faster, trial in zip([None, *members], members, strict=False):
@@ -106,8 +107,9 @@ def batch_text(trial: Trial) -> str:
 
 
 def blocks_text(trial: Trial) -> str:
-    """The stages in short: block, width and depth."""
-    return " ".join(f"{stage.block}-{stage.width}×{stage.depth}" for stage in trial.architecture.stages)
+    """The stages in short: block, width and depth; and the activation, if it is not what its blocks have anyway."""
+    stages = [f"{stage.block}-{stage.width}×{stage.depth}" for stage in trial.architecture.stages]
+    return " ".join([*stages, *filter(None, [trial.architecture.activation])])
 
 
 def duration(seconds: float) -> str:

@@ -4,10 +4,10 @@ With the paper's two ways to lower the resolution: `ConvNeXtStem` cuts the image
 between stages.
 Paper: A ConvNet for the 2020s, arXiv:2201.03545. Reference: timm's ConvNeXtBlock, and the stem and downsampling of its
 ConvNeXt (Apache-2.0; original code MIT).
-Normalisation (LayerNorm) and activation (GELU) are the paper's, also in a search. The paper starts the layer scale
-at 1e-6, for stages of up to 27 units trained for 300 epochs; a search stacks a few and trains them briefly, where that
-start leaves a stage at the identity, so it starts at 1. The paper's patches are 4×4; a search takes 2×2, because a
-detector's second map (P1) is at half the image's resolution.
+Normalisation (LayerNorm) and activation (GELU) are the paper's, also in a search that chooses no activation. The paper
+starts the layer scale at 1e-6, for stages of up to 27 units trained for 300 epochs; a search stacks a few and trains
+them briefly, where that start leaves a stage at the identity, so it starts at 1. The paper's patches are 4×4; a search
+takes 2×2, because a detector's second map (P1) is at half the image's resolution.
 The perceptron is written as 1×1 convolutions: the same function as the reference's Linear layers.
 """
 

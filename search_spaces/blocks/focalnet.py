@@ -1,7 +1,7 @@
 """FocalModulation: each pixel is multiplied by a modulator gathered from ever larger surroundings.
 
 Paper: Focal Modulation Networks, arXiv:2203.11926. Reference: timm's FocalModulation (Apache-2.0; original MIT).
-The activation is the paper's GELU, also in a search.
+The activation is the paper's GELU, also in a search that chooses none.
 The paper's block puts LayerNorm before the module, a residual around both, and a perceptron after them. A search
 leaves the perceptron out. It keeps LayerNorm, without which a chain of units diverges, because the module multiplies
 features by features. The module's last projection is also followed by batch normalisation, which is folded into it

@@ -58,6 +58,8 @@ class Family:
                 raise ValueError(f"{architecture.family}, {place}: {refusal}")
         file = self.rows(architecture, nc)
         del file["roles"]
+        if architecture.activation is not None:
+            file["activation"] = architecture.activation
         if self.light_head:
             # Ultralytics asks for the scale where a row is C3k2: without one, 8.3 fails or builds another net.
             return {"nc": nc, "scales": {"n": [1.0, 1.0, MAX_WIDTH]}, "scale": "n", **file}

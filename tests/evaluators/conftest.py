@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from evaluators import latency, probe
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
+
+    from evaluators.accuracy.deployed import DeployedRequest
+    from evaluators.dataset import Dataset
 
 SCRIPTED = """
 import json, os, sys, time
@@ -203,3 +207,78 @@ def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshS
         server.start()
         yield server
         server.stop()  # the client's master process ends with its connection
+
+
+SQUARES_EPOCHS = 6
+SQUARES_ARGUMENTS = {
+    **{"batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.01, "mosaic": 0.0, "hsv_h": 0.0, "warmup_epochs": 0},
+}
+
+
+@pytest.fixture(scope="session")
+def squares() -> Dataset:
+    """Red and blue squares on grey, higher or wider images among them: learned in seconds, by their colour."""
+    import fcntl
+
+    import numpy as np
+    import yaml
+    from PIL import Image
+
+    from evaluators.dataset import load_dataset
+
+    folder = Path(os.environ["NAS_YOLO_TEST_HOME"]) / "squares"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:  # several test processes may come here at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "data.yaml").exists():
+            rng = np.random.default_rng(0)
+            for split, count in (("train", 96), ("val", 40)):
+                for kind in ("images", "labels"):
+                    (folder / kind / split).mkdir(parents=True)
+                for number in range(count):
+                    height, width = ((64, 64), (64, 48), (40, 64))[number % 3]
+                    canvas = rng.integers(90, 110, (height, width, 3)).astype(np.uint8)
+                    side, color = int(rng.integers(14, 30)), int(rng.integers(2))
+                    top, left = int(rng.integers(height - side)), int(rng.integers(width - side))
+                    canvas[top : top + side, left : left + side] = ((220, 30, 30), (30, 30, 220))[color]
+                    Image.fromarray(canvas).save(folder / "images" / split / f"{number:03d}.png")
+                    box = ((left + side / 2) / width, (top + side / 2) / height, side / width, side / height)
+                    line = f"{color} {' '.join(f'{value:.6f}' for value in box)}\n"
+                    (folder / "labels" / split / f"{number:03d}.txt").write_text(line)
+            document = {"train": "images/train", "val": "images/val", "names": ["red", "blue"]}
+            (folder / "data.yaml").write_text(yaml.safe_dump(document))
+    return load_dataset(folder / "data.yaml")
+
+
+@pytest.fixture(scope="session")
+def trained_on_squares(squares: Dataset) -> Callable[[str], DeployedRequest]:
+    """A small `yolov8`, also `yolov8 at 96x64`, or an NMS-free `yolo26`, after a short training, for the target `cpu`."""
+    from evaluators.accuracy.deployed import DeployedRequest
+    from evaluators.accuracy.training import TrainingRequest, train
+    from evaluators.evaluation import Epoch
+    from evaluators.target import Target
+    from search_spaces import Architecture, Level, Neck, Stage, Stem
+    from search_spaces.image_size import ImageSize
+
+    @cache
+    def make(name: str) -> DeployedRequest:
+        family, _, wide = name.partition(" at ")
+        size = ImageSize.parse(wide or 64)
+        block = {"yolov8": "C2f", "yolo26": "C3k2"}[family]
+        p2, p3, p4, p5 = (Stage("Conv", block, width, 1) for width in (16, 24, 32, 48))
+        levels = (Level(block, 24, 1), Level(block, 32, 1), Level(block, 48, 1))
+        architecture = Architecture(family, Stem("Conv", 16), (p2, p3, p4, p5), Neck("Conv", levels))
+        folder = Path(os.environ["NAS_YOLO_TEST_HOME"]) / f"squares-{family}-{size}"
+        checkpoint, scratch = folder / "checkpoint.pt", folder / "scratch"
+        folder.mkdir(exist_ok=True)
+        asked = TrainingRequest(
+            *(architecture, squares, size, SQUARES_EPOCHS, SQUARES_EPOCHS, 0, checkpoint, scratch),
+            arguments=SQUARES_ARGUMENTS,
+        )
+        reports = list(train(asked))  # another process waits, and finds it done
+        assert isinstance(reports[-1], Epoch), reports[-1]
+        return DeployedRequest(
+            architecture, checkpoint, SQUARES_EPOCHS, squares, size, Target("cpu"), 1, SQUARES_ARGUMENTS
+        )
+
+    return make

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import onnxslim
+import openvino
 import pytest
 import torch
 from torch import nn
@@ -15,7 +18,11 @@ from torch import nn
 from evaluators import export_ncnn
 from evaluators.errors import LatencyError
 from evaluators.export import FORMATS, check_onnx, export, export_onnx
+from search_spaces import hook
+from search_spaces.activation import ACTIVATIONS
+from search_spaces.contract import randomise
 from search_spaces.image_size import ImageSize
+from search_spaces.space_file import load_preset
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
@@ -119,6 +126,46 @@ def test_every_format_takes_every_head_without_a_word(
         (image,), (output,) = session.get_inputs(), session.get_outputs()
         assert (image.name, image.type, output.type) == ("images", "tensor(float)", "tensor(float)")
         assert output.shape == ([1, 84, 6] if head == "yolo26" else [1, 6, 84])
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_onnx_runtime_openvino_and_ncnn_compute_every_activation(
+    name: str, small_detector: DetectionModel, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = randomise(hook.build({**small_detector.yaml, "activation": name})).eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(image)[0].numpy()
+    (tmp_path / "ncnn").mkdir()
+    export(network, ImageSize(64, 64), "ncnn", tmp_path / "ncnn")  # which compares what ncnn computes
+    export_onnx(network, ImageSize(64, 64), tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
+    other = openvino.Core().compile_model(str(tmp_path / "model.onnx"), "CPU", hints)
+    for output in (session.run(None, {"images": image.numpy()})[0], other(image.numpy())[0]):
+        np.testing.assert_allclose(output, expected, rtol=1e-3, atol=1e-3)
+
+
+# A gate (GhostNetV2), GELU (ConvNeXt), SiLU that Ultralytics' key does not reach (YOLOv9).
+@pytest.mark.parametrize("preset", ["yolov8n-ghostv2", "yolov8n-convnext", "yolov9t"])
+def test_with_relu_no_other_activation_is_in_the_file(preset: str, tmp_path: Path) -> None:
+    def operators(activation: str | None) -> Counter[str]:
+        network = hook.build(hook.model_file(replace(load_preset(preset), activation=activation), nc=2))
+        export_onnx(network, ImageSize(64, 64), tmp_path / "model.onnx")
+        graph = onnx.load(tmp_path / "model.onnx").graph
+        made = {name: node for node in graph.node for name in node.output}
+        found = Counter(node.op_type for node in graph.node)
+        for node in graph.node:
+            factors = [made[name] for name in node.input if name in made] if node.op_type == "Mul" else []
+            found["SiLU"] += any(one.op_type == "Sigmoid" and one.input[0] in node.input for one in factors)
+        return found
+
+    own, relu = operators(None), operators("ReLU")
+    assert own["SiLU"] > 0 == own["Relu"]
+    assert relu["Relu"] == own["SiLU"] + own["Erf"]
+    assert relu["SiLU"] == relu["Erf"] == 0
+    assert relu["Sigmoid"] == own["Sigmoid"] - own["SiLU"] > 0  # gates and the classes' scores
 
 
 def test_half_precision_is_in_the_weights_and_between_all_operators(

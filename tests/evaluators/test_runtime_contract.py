@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from ultralytics.cfg import get_cfg
 
 import evaluators.runtimes
 from evaluators import probe
@@ -22,12 +23,17 @@ from evaluators.target import list_runtimes
 from search_spaces.image_size import ImageSize
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ultralytics.nn.tasks import DetectionModel
+
+    from evaluators.accuracy.deployed import DeployedRequest
 
 FOLDER = Path(evaluators.runtimes.__file__).parent
 SQUARE = ImageSize(64, 64)
+ARGUMENTS = get_cfg(overrides={"imgsz": SQUARE.width})
 # Mean error of boxes, as a share of the image, and of scores. Half precision has 11 bits, bf16 has 8.
-TOLERANCE = {"fp32": (1e-4, 1e-5), "fp16": (6e-3, 3e-3), "bf16": (5e-2, 2e-2), "int8": (0.2, 0.1)}
+TOLERANCE = {"fp32": (1e-4, 1e-5), "fp16": (6e-3, 3e-3), "bf16": (5e-2, 2e-2)}
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 
 
@@ -47,6 +53,8 @@ CLAIMED = [
     if installed(name)
     for precision in runtime_file(name).PRECISIONS
 ]
+EXACT = [case for case in CLAIMED if case.values[1] in TOLERANCE]
+COARSE = [name for name, precision in (case.values for case in CLAIMED) if precision == "int8"]
 EVERY = [name for name in list_runtimes() if installed(name)]
 
 
@@ -126,7 +134,7 @@ def test_identity_can_be_printed(name: str, tmp_path: Path) -> None:
     assert json.loads(json.dumps(identity)) == identity
 
 
-@pytest.mark.parametrize(("name", "precision"), CLAIMED)
+@pytest.mark.parametrize(("name", "precision"), EXACT)
 def test_computes_the_same_detections_as_torch(
     name: str, precision: str, files: Any, lively_detector: DetectionModel, tmp_path: Path
 ) -> None:
@@ -160,9 +168,58 @@ def test_the_detector_of_these_tests_tells_images_and_places_apart(lively_detect
     with torch.no_grad():
         first, second = (lively_detector(torch.from_numpy(image(seed)))[0] for seed in (0, 1))
     boxes, scores = errors(first.numpy(), second.numpy())
-    assert boxes > TOLERANCE["int8"][0]
-    assert scores > TOLERANCE["int8"][1]
+    assert boxes > 4 * TOLERANCE["bf16"][0]
+    assert scores > 4 * TOLERANCE["bf16"][1]
     assert first[0, 4:].std() > 0.05
+
+
+@pytest.mark.parametrize("name", COARSE)
+def test_int8_finds_what_a_trained_network_finds(
+    name: str, trained_on_squares: Callable[[str], DeployedRequest], tmp_path: Path
+) -> None:
+    """Only training makes a network that eight bits can hold; a made-up one is lost on some processors."""
+    from evaluators.accuracy.training import trained_weights
+    from evaluators.accuracy.validation import LetterboxedImages
+    from search_spaces import hook
+
+    request = trained_on_squares("yolov8")
+    weights = trained_weights(request.checkpoint)
+    assert weights is not None
+    detector = hook.build(hook.model_file(request.architecture, 2))
+    detector.load_state_dict(weights)
+    detector.eval()
+    train, val = (
+        [
+            one["img"][None].float().div(255).numpy()
+            for one in LetterboxedImages(request.dataset, split, SQUARE, ARGUMENTS)
+        ]
+        for split in ("train", "val")
+    )
+
+    def write(format: str) -> str:
+        (tmp_path / format).mkdir()
+        return model_of(export(detector, SQUARE, format, tmp_path / format, train[:48]))
+
+    network = load(name, write, settings(tmp_path, "int8"))
+
+    def agreement(of: Callable[[Any], Any]) -> float:
+        """Share of the images in which both find most surely the same object."""
+        with torch.no_grad():
+            return np.mean([same(detector(torch.from_numpy(x))[0].numpy()[0], network.infer(of(x))[0][0]) for x in val])
+
+    assert agreement(lambda x: x) > 0.85
+    assert agreement(lambda x: x / 255) < 0.3  # a wrong scale
+    assert agreement(lambda x: np.ascontiguousarray(x[:, ::-1])) < 0.3  # wrong colours
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether the surest detections overlap by half and are of one class; of (4 + classes, anchors)."""
+    tops = [output[:, output[4:].max(0).argmax()] for output in (one, other)]
+    low = np.max([top[:2] - top[2:4] / 2 for top in tops], axis=0)
+    high = np.min([top[:2] + top[2:4] / 2 for top in tops], axis=0)
+    shared = np.clip(high - low, 0, None).prod()
+    overlap = shared / (sum(top[2:4].prod() for top in tops) - shared)
+    return bool(overlap > 0.5 and tops[0][4:].argmax() == tops[1][4:].argmax())
 
 
 @pytest.mark.parametrize(("name", "precision"), CLAIMED)

@@ -22,6 +22,7 @@ from nas_yolo.cli.search import check_pretrained, make_config
 from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize
+from search_spaces.model_file import read_model
 from search_spaces.space_file import list_spaces, load_preset, load_space, presets
 from storage import Repository, Search, default_url
 
@@ -266,7 +267,7 @@ def test_where_first_weights_come_from(
     repository = Repository(default_url())
     started = repository.create_search("gone", config.document())
     check_pretrained(started)
-    refused(search(pretrained=other), "other.pt cannot be read as an Ultralytics checkpoint")
+    refused(search(pretrained=other), "other.pt is no PyTorch checkpoint; give a checkpoint as Ultralytics' training")
     file.rename(tmp_path / "elsewhere")
     file.write_text("another")
     refused(invoke("resume", "gone"), "mine.pt, with which the trainings of 'gone' begin, is another file now")
@@ -367,7 +368,7 @@ def test_export_of_a_design_that_needs_nas_yolo(finished: tuple[Repository, Sear
     assert (result["kind"], result["files"]) == ("needs nas-yolo", [str(output)])  # it was never trained
     assert result["needs_nas_yolo"] == ["ConvNeXtStem", "ConvNeXtDown", "ConvNeXt"]
     assert "nas-yolo yolo train model=best.yaml" in output.read_text()
-    model, expected = hook.build(output), hook.build(hook.model_file(load_preset("yolov8n-convnext"), 10))
+    model, expected = read_model(str(output)).build(), hook.build(hook.model_file(load_preset("yolov8n-convnext"), 10))
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in expected.state_dict().items()}
 
 
@@ -501,6 +502,26 @@ def test_profile_shows_what_ultralytics_counts(database: str) -> None:
     assert (stock["params"], round(stock["gflops"], 1)) == (3_157_200, 8.9)
 
 
+def test_profile_says_which_model_and_scale_it_took(database: str, tmp_path: Path) -> None:
+    ghost = json.loads(invoke("profile", "yolov8n-ghost.yaml", "--imgsz", 64, "--json").stdout)
+    assert (ghost["params"], ghost["origin"]) == (1_865_316, "Ultralytics")
+    assert (ghost["scale"], ghost["scale_from"]) == ("n", "file name")
+    assert ghost["namesakes"] == ["nas-yolo's known design yolov8n-ghost"]
+    said = invoke("profile", "yolov8n-ghost", "--imgsz", 64).stdout.splitlines()[0]
+    assert said == "yolov8n-ghost: known design of nas-yolo; another model than Ultralytics' own yolov8n-ghost.yaml"
+
+
+def test_profile_takes_a_checkpoint(database: str, tmp_path: Path) -> None:
+    from ultralytics.nn.tasks import DetectionModel
+
+    network = DetectionModel("yolo11n.yaml", nc=2, verbose=False)
+    network.names = {0: "cat", 1: "dog"}
+    torch.save({"ema": network.half()}, tmp_path / "best.pt")
+    document = json.loads(invoke("profile", tmp_path / "best.pt", "--imgsz", 64, "--json").stdout)
+    assert (document["classes"], document["names"], document["scale"]) == (2, ["cat", "dog"], "n")
+    assert document["params"] == sum(parameter.numel() for parameter in network.parameters())
+
+
 @pytest.mark.usefixtures("quick_probe")
 def test_profile_measures_once_and_again_when_asked(database: str) -> None:
     def measured(*more: str) -> dict[str, Any]:
@@ -535,7 +556,8 @@ def test_profile_of_what_is_not_there(database: str, tmp_path: Path) -> None:
     refused(invoke("profile", "yolov8n", "--imgsz", 33), "multiple of 32")
     bad = tmp_path / "bad.yaml"
     bad.write_text("nc: 1\nbackbone: [[-1, 1, NoSuchBlock, [8]]]\nhead: []\n")
-    refused(invoke("profile", bad), "does not build")
+    refused(invoke("profile", bad), "head has no rows")
+    refused(invoke("profile", "yolov8n.pt"), "yolov8n.pt does not exist, and nothing is downloaded")
 
 
 def test_models_and_spaces_list_the_whole_library() -> None:

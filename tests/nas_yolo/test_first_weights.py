@@ -118,6 +118,7 @@ def test_likeness_counts_equal_blocks_widths_and_depths(trials: list[Trial]) -> 
     assert likeness(stock, stock) > likeness(stock, ghost) == likeness(ghost, stock)
     wider = replace(stock, stem=replace(stock.stem, width=stock.stem.width + 8))
     assert likeness(stock, wider) == likeness(stock, stock) - 1
+    assert likeness(stock, replace(stock, activation="ReLU")) == likeness(stock, stock) - 1
 
 
 def test_a_parent_is_no_design_of_the_search(trials: list[Trial], config: SearchConfig) -> None:

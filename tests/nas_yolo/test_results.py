@@ -68,6 +68,17 @@ def test_without_repeats_the_sentences_say_that_the_noise_is_not_known(
     assert "~" not in shown(trials, config)
 
 
+def test_the_front_shows_the_activation_that_was_chosen(trials: list[Trial], config: SearchConfig) -> None:
+    assert "activation" not in shown(trials, config)
+    space = replace(config.space, choices={**config.space.choices, "activation": ("SiLU", "ReLU")})
+    chosen = [replace(trial, origin="sampler:frontier") for trial in trials]
+    chosen[1] = replace(chosen[1], architecture=replace(chosen[1].architecture, activation="ReLU"))
+    text = shown(chosen, replace(config, space=space))
+    assert "activation" in text
+    assert text.count("ReLU") == 1
+    assert text.index("C2fGhost") < text.index("ReLU") < text.index("ConvNeXt")
+
+
 def test_a_repeat_is_never_compared_as_a_design_of_its_own(trials: list[Trial], config: SearchConfig) -> None:
     more = repeated(trials, (1, 0.9), (0, 0.9))
     assert complete(more, "cpu") == complete(trials, "cpu")

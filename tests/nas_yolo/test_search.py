@@ -30,8 +30,9 @@ from nas_yolo.runners.local import LocalRunner
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.search import SearchError, SearchLoop, Snapshot
-from search_spaces import Architecture
+from search_spaces import Architecture, hook
 from search_spaces.image_size import ImageSize, chosen_size
+from search_spaces.model_file import read_model
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, Spent, Trial
 
@@ -75,7 +76,6 @@ def run(run: Run, repository: Repository) -> Run:
 def test_a_search_measures_trains_and_completes(
     repository: Repository, config: SearchConfig, run: Run, tmp_path: Path
 ) -> None:
-    from search_spaces import hook
 
     search = repository.create_search("one", config.document())
     seen: list[Snapshot] = []
@@ -92,7 +92,7 @@ def test_a_search_measures_trains_and_completes(
         assert (trial.state == "complete") == (len(trial.epochs) == 4)
         file = tmp_path / f"{trial.number}.yaml"
         write_yaml(design_of("one", config, trial), file)
-        model = hook.build(file)
+        model = read_model(str(file)).build()
         assert sum(parameter.numel() for parameter in model.parameters()) == trial.complexity.params
     assert trials[0].state == "complete"  # the stock model, to compare with
     assert sum(trial.state == "complete" for trial in trials) >= 2
@@ -295,7 +295,7 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
     monkeypatch.setattr(ProxyTrainer, "setup_model", note)
     mark = fingerprint(get_target("cpu"))
     assert repository.calibration(mark, ImageSize(64, 64)) is None
-    (tmp_path / "space.yaml").write_text(SPACE.read_text() + "imgsz: [32, 64]\n")
+    (tmp_path / "space.yaml").write_text(SPACE.read_text() + "imgsz: [32, 64]\nactivation: [ReLU, SiLU]\n")
     config = make_config(
         data=str(few_digits),
         targets=("cpu",),
@@ -316,6 +316,7 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
     )  # the search times the reference where that was not done
     assert trials[0].architecture == replace(load_preset("yolov8n"), imgsz=64)
     assert {trial.architecture.imgsz for trial in trials} == {32, 64}
+    assert {None, "ReLU"} <= {trial.architecture.activation for trial in trials}
     for trial in trials:
         imgsz = chosen_size(trial.architecture, ImageSize(96, 96))
         assert trial.state == "complete"
@@ -324,7 +325,12 @@ def test_a_space_that_chooses_the_image_size_is_trained_and_measured_at_it(
         assert trial.complexity.params == size.params
         assert trial.complexity.gflops == pytest.approx(size.gflops, abs=1e-9)
         assert trial.latencies["cpu"].imgsz == imgsz
-        assert design_of("one", config, trial).imgsz == imgsz
+        design = design_of("one", config, trial)
+        assert design.imgsz == imgsz
+        write_yaml(design, tmp_path / "best.yaml")
+        network = hook.build(tmp_path / "best.yaml")
+        kinds = {type(module).__name__ for module in network.modules()}
+        assert {"ReLU", "SiLU"} & kinds == {trial.architecture.activation or "SiLU"}
     assert dict(trained) == {f"{trial.number:05}": trial.architecture.imgsz for trial in trials}
     document = json.loads(json.dumps(front_document(search, config, trials, repository.spent(search))))
     assert document["front"]

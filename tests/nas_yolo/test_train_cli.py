@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
+from ultralytics.nn.tasks import load_checkpoint
 
 from evaluators.accuracy.full import FinalTrainer, first_network, read_weights
 from evaluators.accuracy.training import TrainingRequest, train, trained_weights
@@ -29,6 +31,7 @@ from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
 from search_spaces import Architecture, Level, Neck, Stage, Stem
 from search_spaces.image_size import ImageSize
+from search_spaces.model_file import read_model
 from search_spaces.space_file import load_preset
 from storage import Repository
 
@@ -115,7 +118,8 @@ def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
             repository.add_epoch(trial, report)
         repository.set_trial_state(trial, "complete")
         checkpoints.append(checkpoint)
-    repository.add_trial(search, 2, load_preset("yolov8n"), "preset:yolov8n")  # which was not trained
+    repository.add_trial(search, 2, load_preset("yolov8n"), "preset:yolov8n")  # which was not trained, nor this:
+    repository.add_trial(search, 3, replace(STOCK, activation="ReLU"), "sampler:random")
     return Trained(data=data, folder=folder, url=url, checkpoints=checkpoints)
 
 
@@ -196,6 +200,11 @@ def test_the_run_folder_is_that_of_an_ultralytics_training(trained: Trained, run
     # A data file of the search's own, which means the same from any folder.
     assert load_dataset(best.arguments["data"]).fingerprint == load_dataset(trained.data).fingerprint
     assert Path(best.arguments["data"]).is_relative_to(trained.folder / "runs")
+    model = read_model(str(run.weights / "best.pt"))
+    assert (model.names, model.classes) == (best.names, len(best.names))
+    theirs, _ = load_checkpoint(run.weights / "best.pt")
+    built = model.build().state_dict()
+    assert all(torch.equal(value, built[name]) for name, value in theirs.state_dict().items())
 
 
 def test_the_last_lines_say_where_it_is_how_good_it_is_and_what_to_type_next(trained: Trained, short: Any) -> None:
@@ -332,6 +341,7 @@ def test_only_an_unfinished_run_of_the_same_trial_is_resumed(trained: Trained, r
     last = run.weights / "last.pt"
     assert "nothing is left to resume" in trained.refused("--trial", 0, f"resume={last}")
     assert "is no training of trial 1" in trained.refused("--trial", 1, f"resume={last}")
+    assert "is no training of trial 3" in trained.refused("--trial", 3, f"resume={last}")  # the same rows and weights
     (tmp_path / "last.pt").write_text("nothing")
     assert "is not the file of an Ultralytics training" in trained.refused(f"resume={tmp_path / 'last.pt'}")
 

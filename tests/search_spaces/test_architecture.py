@@ -9,6 +9,7 @@ import pytest
 
 from search_spaces import Architecture, Neck, Stage, Stem
 from search_spaces.architecture import MAX_DEPTH, MAX_WIDTH, Level
+from search_spaces.space_file import load_preset
 
 
 def some_architecture() -> Architecture:
@@ -41,12 +42,15 @@ def test_document_is_canonical() -> None:
 def test_key_never_changes() -> None:
     # Databases hold keys: another value makes every recorded architecture a stranger.
     assert some_architecture().key == "aa9155f26ada3194"
+    assert load_preset("yolov8n").key == "9646ddf332e9c45a"
+    assert load_preset("yolov8n-convnext").key == "51fdb2391734227e"
+    assert '"activation"' not in some_architecture().document
 
 
 @pytest.mark.parametrize("as_text", [True, False])
-@pytest.mark.parametrize("imgsz", [None, 320])
-def test_document_round_trip(as_text: bool, imgsz: int | None) -> None:
-    architecture = replace(some_architecture(), imgsz=imgsz)
+@pytest.mark.parametrize(("imgsz", "activation"), [(None, None), (320, None), (None, "ReLU"), (320, "LeakyReLU")])
+def test_document_round_trip(as_text: bool, imgsz: int | None, activation: str | None) -> None:
+    architecture = replace(some_architecture(), imgsz=imgsz, activation=activation)
     document = architecture.document
     other = Architecture.from_document(document if as_text else json.loads(document))
     assert other == architecture
@@ -78,6 +82,8 @@ def test_every_part_counts() -> None:
         replace(one, attention="none"),
         replace(one, imgsz=640),
         replace(one, imgsz=320),
+        replace(one, activation="SiLU"),
+        replace(one, activation="ReLU"),
     ]
     everything = [one, *different]
     assert len({architecture.key for architecture in everything}) == len(everything)
@@ -158,6 +164,22 @@ def test_an_image_size_is_a_multiple_of_32(imgsz: int) -> None:
 @pytest.mark.parametrize("imgsz", [None, 32, 96, 640, 1280])
 def test_image_sizes_that_are_taken(imgsz: int | None) -> None:
     assert replace(some_architecture(), imgsz=imgsz).imgsz == imgsz
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        ("relu", "unknown activation 'relu'; did you mean 'ReLU'?"),
+        ("torch.nn.ReLU()", "unknown activation 'torch.nn.ReLU()'; "),
+        ("", "unknown activation ''; known: GELU, "),
+    ],
+)
+def test_an_unknown_activation_is_refused_with_the_nearest(activation: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        replace(some_architecture(), activation=activation)
+    document = json.loads(some_architecture().document) | {"activation": activation}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Architecture.from_document(document)
 
 
 @pytest.mark.parametrize("text", ["", "yolov8n", "{", "[]", "{}", "5", "null", '"text"', '{"family":"yolov8"}'])

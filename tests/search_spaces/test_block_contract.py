@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
-from search_spaces.contract import CHECKS, ContractError, cases, check_block, fuse, randomise
+from search_spaces.activation import REPLACED
+from search_spaces.contract import (
+    ACTIVATION_OPERATORS,
+    CHECKS,
+    ContractError,
+    Operators,
+    cases,
+    check_block,
+    fuse,
+    randomise,
+)
 from search_spaces.registry import Place, Role, UnknownNameError, get_block, list_blocks, register_block
 
 over_blocks = pytest.mark.parametrize("name", list_blocks())
@@ -135,6 +145,30 @@ class WeightsOfItsOwn(nn.Module):
         return F.conv2d(x, self.weight, stride=self.stride)
 
 
+class CalledActivation(Intact):
+    """Which no one can replace; SiLU, so that it shows with ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(super().forward(x))
+
+    def forward_fuse(self, x: Tensor) -> Tensor:
+        return F.silu(super().forward_fuse(x))
+
+
+class HiddenActivation(Intact):
+    """A module that the block does not know as its own; ReLU, so that it shows with SiLU."""
+
+    def __init__(self, in_chs: int, out_chs: int, depth: int = 1, stride: int = 1):
+        super().__init__(in_chs, out_chs, depth, stride)
+        self.hidden = [nn.ReLU()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.hidden[0](super().forward(x) + 1)
+
+    def forward_fuse(self, x: Tensor) -> Tensor:
+        return self.hidden[0](super().forward_fuse(x) + 1)
+
+
 class lowercase(Intact):
     pass
 
@@ -161,6 +195,8 @@ BOTH: tuple[Role, ...] = ("stage", "downsample")
         (LoneNormalisation, BOTH, "fuse", "'norm'.* cannot be fused"),
         (OtherOnceFused, BOTH, "fuse", "Tensor-likes are not close"),
         (WeightsOfItsOwn, BOTH, "operations", "thop counts 0 multiply-adds"),
+        (CalledActivation, BOTH, "activation", "with ReLU it still computes silu: hold each activation as a module"),
+        (HiddenActivation, BOTH, "activation", "with SiLU it still computes relu: hold each activation as a module"),
     ],
 )
 def test_a_broken_module_is_refused_by_the_right_check(
@@ -174,6 +210,14 @@ def test_a_broken_module_is_refused_by_the_right_check(
     assert list_blocks() == before
     with pytest.raises(UnknownNameError):
         get_block("Broken")
+
+
+@pytest.mark.parametrize("name", REPLACED)
+@pytest.mark.parametrize("training", [False, True])
+def test_the_contract_sees_every_activation_that_is_replaced(name: str, training: bool) -> None:
+    with torch.no_grad(), Operators() as seen:
+        getattr(nn, name)().train(training)(torch.randn(2, 3))
+    assert seen.names & ACTIVATION_OPERATORS
 
 
 def test_what_the_broken_modules_are_made_from_is_whole() -> None:

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import C2f, C3x, Conv, Detect
@@ -113,6 +113,22 @@ def test_threads_that_build_ours_and_stock_models_get_exactly_theirs() -> None:
     assert not any(hasattr(tasks, name) for name in OURS)
 
 
+@pytest.mark.usefixtures("busy_switching")
+def test_threads_that_build_with_and_without_an_activation_get_exactly_theirs() -> None:
+    hook.install()
+    start = threading.Barrier(3)
+
+    def build(activation: str | None) -> list[set[str]]:
+        start.wait()
+        document = {**small_model("C2f", "C2fGhost"), "activation": activation}
+        networks = [hook.build(document) for _ in range(10)]
+        return [{type(m).__name__ for m in network.modules()} & {"SiLU", "ReLU", "Mish"} for network in networks]
+
+    with ThreadPoolExecutor(3) as pool:
+        built = list(pool.map(build, [None, "torch.nn.ReLU()", "Mish"]))
+    assert built == [[{"SiLU"}] * 10, [{"ReLU"}] * 10, [{"Mish"}] * 10]
+
+
 def test_all_our_blocks_fit_into_one_model() -> None:
     assert len(OURS) > len(hook.SLOTS)
     network = hook.build(small_model(*OURS))
@@ -163,7 +179,8 @@ def test_a_model_that_names_all_slots_has_no_room_for_ours() -> None:
 def test_an_unknown_module_is_refused_with_the_nearest(name: str, nearest: str, beside: tuple[str, ...]) -> None:
     with pytest.raises(UnknownNameError) as caught:
         hook.build(small_model(*beside, name))
-    assert str(caught.value) == f"unknown module {name!r}; did you mean {nearest!r}?"
+    assert str(caught.value).startswith(f"unknown module {name!r}: no layer that Ultralytics ")
+    assert f"; did you mean {nearest!r}? To add a block, see docs/add-a-block.md" in str(caught.value)
 
 
 def test_a_block_that_is_no_class_s_name_is_refused_in_a_model_file() -> None:
@@ -172,7 +189,7 @@ def test_a_block_that_is_no_class_s_name_is_refused_in_a_model_file() -> None:
     assert row[2] == "C3k2"
     document = small_model("C2f")
     document["backbone"][2][2] = "C3k2-C3k"
-    with pytest.raises(UnknownNameError, match="unknown module 'C3k2-C3k'; did you mean"):
+    with pytest.raises(UnknownNameError, match=r"unknown module 'C3k2-C3k': .* did you mean 'C3k2'"):
         hook.build(document)
 
 
@@ -183,19 +200,15 @@ def test_modules_of_torch_may_be_named() -> None:
     assert layer_types(hook.build(document))[1] is nn.Identity
 
 
-def test_a_model_file_on_disk_may_name_our_blocks(tmp_path: Path) -> None:
-    document = hook.model_file(load_preset("yolov8n-ghostv2"), nc=3)
-    path = tmp_path / "detector.yaml"
-    path.write_text(yaml.safe_dump(document))
-    network = hook.build(path)
-    assert layer_types(network) == layer_types(hook.build(document))
-    assert network.model[-1].nc == 3
-    assert hook.build(str(path), nc=5).model[-1].nc == 5
-
-
-def test_a_missing_model_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        hook.build(tmp_path / "missing.yaml")
+def test_suggested_names_are_layers_that_a_row_can_name() -> None:
+    """Neither functions and classes that Ultralytics' code imports, nor layers that it takes in no row."""
+    with pytest.raises(UnknownNameError) as caught:
+        hook.build(small_model("CBAM"))
+    assert "has that class, but its parse_model takes no row of it, and nas-yolo has no such block" in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+    named = hook.row_modules()
+    assert {"Conv", "C2f", "Detect", *(get_block(name).module.__name__ for name in OURS)} <= named
+    assert not named & {"YAML", "CBAM", "DetectionModel", "Path", "IterableSimpleNamespace"}
 
 
 def test_a_classifier_is_refused() -> None:
@@ -266,9 +279,17 @@ def test_install_allows_our_classes_in_checkpoints(tmp_path: Path) -> None:
     assert layer_types(checkpoint["model"]) == layer_types(network)
 
 
+@pytest.mark.parametrize("name", ["yolov8n", "yolov9t", "yolov8n-convnext"])
+def test_ultralytics_alone_refuses_the_activation_of_our_files(name: str, not_installed: FunctionType) -> None:
+    """It would build another yolov9t from one, since it leaves RepConv its SiLU, and say nothing."""
+    document = hook.model_file(replace(load_preset(name), activation="ReLU"), nc=3)
+    with pytest.raises(NameError, match="name 'ReLU' is not defined"):
+        tasks.DetectionModel(document, verbose=False)
+
+
 def test_build_leaves_ultralytics_own_models_alone() -> None:
     torch.manual_seed(0)
-    ours = hook.build("yolov8n.yaml", nc=2)
+    ours = hook.build(tasks.yaml_model_load("yolov8n.yaml") | {"nc": 2})
     torch.manual_seed(0)
     stock = tasks.DetectionModel("yolov8n.yaml", nc=2, verbose=False)
     assert layer_types(ours) == layer_types(stock)

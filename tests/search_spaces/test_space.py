@@ -276,6 +276,15 @@ def test_a_space_without_a_stock_block_somewhere_is_refused() -> None:
         tiny_space(P4_block=("ConvNeXt", "UIB")).restricted_to_stock()
 
 
+@pytest.mark.parametrize("activations", [("SiLU",), ("SiLU", "ReLU"), ("ReLU",)])
+def test_a_block_that_ultralytics_cannot_give_the_activation_is_not_stock_with_it(activations: tuple[str, ...]) -> None:
+    space = tiny_space(P4_block=("C2f", "RepNCSPELAN4", "ConvNeXt"), activation=activations)
+    stock = space.restricted_to_stock()
+    assert stock.choices["activation"] == activations
+    reached = activations == ("SiLU",)  # RepConv has it by itself
+    assert stock.choices["P4.block"] == (("C2f", "RepNCSPELAN4") if reached else ("C2f",))
+
+
 @over_library
 def test_choices_round_trip(name: str) -> None:
     space, rng = load_space(name), np.random.default_rng(0)
@@ -329,6 +338,40 @@ def test_the_image_size_may_be_a_choice() -> None:
         assert tiny_space().choices_of(architecture) is None
         assert tiny_space().choices_of(replace(architecture, imgsz=None)) is not None
     assert "imgsz" in space.feature_names
+
+
+def test_the_activation_may_be_a_choice() -> None:
+    space, rng = tiny_space(P4_block=("C2f", "ConvNeXt"), activation=("SiLU", "ReLU", "Mish")), np.random.default_rng(0)
+    everything = [
+        dict(zip(space.choices, values, strict=True)) for values in itertools.product(*space.choices.values())
+    ]
+    assert len({space.architecture(choices).key for choices in everything}) == space.size == 48 * 6
+    for choices in everything:
+        architecture = space.architecture(choices)
+        assert space.choices_of(architecture) == choices
+        # SiLU is what all blocks but ConvNeXt have by themselves: that is the design of spaces without the choice.
+        own = choices["activation"] == "SiLU" and choices["P4.block"] == "C2f"
+        assert architecture.activation == (None if own else choices["activation"])
+    assert {space.sample(rng)["activation"] for _ in range(50)} == {"SiLU", "ReLU", "Mish"}
+    mutated = [space.mutate(everything[0], rng)["activation"] for _ in range(200)]
+    assert {"ReLU", "Mish"} < set(mutated)
+    crossed = [space.crossover(everything[0], everything[1], rng)["activation"] for _ in range(50)]
+    assert set(crossed) == {"SiLU", "ReLU"}
+    assert sum(one["activation"] != "SiLU" for one in space.neighbours(everything[0])) == 2
+    columns = [space.feature_names.index(f"activation={name}") for name in ("SiLU", "ReLU", "Mish")]
+    assert (space.encode(everything[:3])[:, columns] == np.eye(3)).all()
+
+
+def test_designs_of_spaces_without_the_activation_lie_in_one_with_it_where_they_are_the_same_network() -> None:
+    space = tiny_space(P4_block=("C2f", "ConvNeXt"), activation=("SiLU", "ReLU"))
+    plain = tiny_space(P4_block=("C2f", "ConvNeXt"))
+    for values in itertools.product(*plain.choices.values()):
+        choices = dict(zip(plain.choices, values, strict=True))
+        design = plain.architecture(choices)
+        known = None if choices["P4.block"] == "ConvNeXt" else {**choices, "activation": "SiLU"}
+        assert space.choices_of(design) == known
+        assert plain.choices_of(replace(design, activation="ReLU")) is None
+        assert tiny_space(P4_block=("C2f", "ConvNeXt"), activation=("ReLU",)).choices_of(design) is None
 
 
 def test_an_architecture_outside_has_no_choices() -> None:

@@ -177,6 +177,32 @@ def test_known_designs_have_the_image_size_where_the_space_chooses_it(
     assert len(designs) == (1 + len(SWAPS) if expected else 1)  # without a size of the space, no swap lies inside
 
 
+@pytest.mark.parametrize(
+    ("activations", "expected"),
+    [
+        (("SiLU", "ReLU"), {"ghost": None, "ghostv2": None, "shufflev2": None, "convnext": "SiLU", "focal": "SiLU"}),
+        (("ReLU", "SiLU"), {"ghost": None, "ghostv2": None, "shufflev2": None, "convnext": "ReLU", "focal": "ReLU"}),
+        (("ReLU",), {"": "ReLU", **dict.fromkeys(SWAPS, "ReLU")}),
+    ],
+)
+def test_known_designs_have_an_activation_of_the_space(
+    activations: tuple[str, ...], expected: dict[str, str | None]
+) -> None:
+    plain = load_space("yolov8n")
+    space = replace(plain, choices={**plain.choices, "activation": activations})
+    designs = known_designs(space, "yolov8n", ImageSize(640, 640))
+    named = {}
+    for swap, activation in expected.items():
+        preset = f"yolov8n-{swap}".rstrip("-")
+        design = replace(load_preset(preset), activation=activation)
+        named[preset if activation is None else f"{preset}-{activation.lower()}"] = design
+    # The stock model to beat is the first and as it is, whether or not the space has it.
+    assert next(iter(designs)) == "yolov8n"
+    assert designs == {"yolov8n": load_preset("yolov8n")} | named
+    assert all(space.choices_of(design) for name, design in designs.items() if name != "yolov8n")
+    assert len({design.key for design in designs.values()}) == len(designs)
+
+
 # Reading
 
 
@@ -193,19 +219,21 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
     space = load_text(SMALL.replace("version: 1\n", ""), tmp_path)
     assert space.choices["attention"] == ("none",)
     assert {space.choices[f"{level}.widen"] for level in ("P2", "P3", "P4", "P5")} == {(1,)}
-    assert not {"imgsz", "neck.P3.width", "neck.P4.width", "neck.P5.width"} & space.choices.keys()
+    assert not {"imgsz", "activation", "neck.P3.width", "neck.P4.width", "neck.P5.width"} & space.choices.keys()
     assert space == load_text(SMALL, tmp_path)
 
 
 def test_what_may_be_added(tmp_path: Path) -> None:
     text = SMALL.replace("width: 64, depth: [1, 2, 3]", "width: 64, depth: 1, widen: [2, 1]")
     text = text.replace("P5: {block: C2f, depth: 1}", "P5: {block: C2f, depth: 1, width: [64, 32]}")
-    space = load_text(f"{text}attention: [none, FocalModulation]\nimgsz: [640, 320]\n", tmp_path)
+    more = "attention: [none, FocalModulation]\nimgsz: [640, 320]\nactivation: [SiLU, ReLU]\n"
+    space = load_text(text + more, tmp_path)
     assert space.choices["P3.widen"] == (1, 2)
     assert space.choices["neck.P5.width"] == (32, 64)
     assert space.choices["attention"] == ("none", "FocalModulation")
     assert space.choices["imgsz"] == (320, 640)
-    assert space.size == 2 * 2 * 2 * 2 * 2 * 2 * 2 * 2
+    assert space.choices["activation"] == ("SiLU", "ReLU")
+    assert space.size == 2 * 2 * 2 * 2 * 2 * 2 * 2 * 2 * 2
 
 
 def test_a_yaml_anchor_names_a_list(tmp_path: Path) -> None:
@@ -289,6 +317,23 @@ REFUSALS = {
         9,
         "imgsz '500' must be a multiple of 32 from 32 to 4096",
     ),
+    "misspelt activation": (
+        SMALL,
+        "neck:",
+        "activation: [SiLU, Relu]\nneck:",
+        9,
+        "unknown activation 'Relu'; did you mean 'ReLU'?",
+    ),
+    "gate": (SMALL, "neck:", "activation: Softmax\nneck:", 9, "unknown activation 'Softmax'; "),
+    "activation as Ultralytics has it": (
+        SMALL,
+        "neck:",
+        "activation: torch.nn.ReLU()\nneck:",
+        9,
+        "unknown activation 'torch.nn.ReLU()'; ",
+    ),
+    "activation twice": (SMALL, "neck:", "activation: [ReLU, ReLU]\nneck:", 9, "activation 'ReLU' is given twice"),
+    "no activation": (SMALL, "neck:", "activation: []\nneck:", 9, "activation has no values to choose from"),
     "empty list": (SMALL, "[8, 16]", "[]", 3, "width has no values to choose from"),
     "empty value": (SMALL, "[8, 16]", "", 3, "width '' must be"),
     "duplicate number": (SMALL, "[8, 16]", "[8, 16, 8]", 3, "width '8' is given twice"),

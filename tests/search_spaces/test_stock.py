@@ -25,9 +25,10 @@ from search_spaces import Architecture, Neck, Stage, Stem, hook
 from search_spaces.architecture import MAX_WIDTH, Level
 from search_spaces.contract import randomise
 from search_spaces.errors import UserError
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import list_blocks, our_modules
 from search_spaces.space_file import load_preset, presets
-from search_spaces.stock import stock_file, stock_network
+from search_spaces.stock import needs_nas_yolo, stock_file, stock_network
 
 IMAGE = (1, 3, 96, 64)
 
@@ -69,6 +70,9 @@ NETS = {
     "backbone only": load_preset("yolov8n-ghost"),
     "yolov8 by 32": by_32(ghost_net("yolov8")),
     "neck only": replace(load_preset("yolov9t"), neck=ghost_net("yolov9").neck),
+    "yolov8 ReLU": replace(ghost_net("yolov8"), activation="ReLU"),
+    "yolo11 with attention, Hardswish": replace(ghost_net("yolo11"), attention="C2PSA", activation="Hardswish"),
+    "yolo26 LeakyReLU": replace(ghost_net("yolo26"), activation="LeakyReLU"),
 }
 
 
@@ -138,14 +142,22 @@ def test_in_single_precision_it_differs_by_rounding_at_most(name: str) -> None:
         assert torch.equal(found, expected)
 
 
+SPELLED = {
+    **{"ReLU": "torch.nn.ReLU()", "LeakyReLU": "torch.nn.LeakyReLU(0.1)", "Hardswish": "torch.nn.Hardswish()"},
+    None: None,
+}
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_the_stock_file_names_no_block_of_ours(name: str) -> None:
     model = hook.model_file(NETS[name], nc=3)
     stock = stock_file(model)
     assert stock is not None
     assert not {row[2] for part in ("backbone", "head") for row in stock[part]} & our_modules().keys()
-    assert {key: value for key, value in stock.items() if key not in ("backbone", "head")} == {
-        key: value for key, value in model.items() if key not in ("backbone", "head")
+    assert stock.get("activation") == SPELLED.get(model.get("activation"))
+    rest = ("backbone", "head", "activation")
+    assert {key: value for key, value in stock.items() if key not in rest} == {
+        key: value for key, value in model.items() if key not in rest
     }
     assert hook.model_file(NETS[name], nc=3) == model  # which was left as it was
 
@@ -205,17 +217,38 @@ def test_a_net_with_a_block_of_no_stock_form_has_none(block: str) -> None:
         stock_network(hook.build(model), model)
 
 
+@pytest.mark.parametrize(
+    ("name", "activation", "needs"),
+    [
+        ("yolov8n-ghost", "ReLU", ()),
+        ("yolo26n", "Mish", ()),
+        ("yolov9t", "SiLU", ()),
+        ("yolov9t", "ReLU", ("RepNCSPELAN4 with ReLU",)),
+        ("yolov9t-focal", "ReLU", ("FocalModulation", "RepNCSPELAN4 with ReLU")),
+        ("yolov8n-convnext", "GELU", ("ConvNeXtStem", "ConvNeXtDown", "ConvNeXt")),
+    ],
+)
+def test_which_designs_are_stock_with_an_activation(name: str, activation: str, needs: tuple[str, ...]) -> None:
+    architecture = replace(load_preset(name), activation=activation)
+    model = hook.model_file(architecture, nc=3)
+    assert needs_nas_yolo(architecture) == needs
+    assert (stock_file(model) is None) == bool(needs)
+    if not needs:
+        image, network = torch.rand(IMAGE), trained(model)
+        assert torch.equal(output(stock_network(network, model), image), output(network, image))
+
+
 def test_which_designs_are_stock() -> None:
     stock = {name for name in presets() if stock_file(hook.model_file(load_preset(name), nc=80)) is not None}
     plain = {name for name in presets() if "-" not in name}
     assert stock == plain | {f"yolov8{scale}-ghost" for scale in "nsmlx"}
     for name in presets():
-        assert (Design(load_preset(name), ("a",), 640, "").needs == ()) == (name in stock)
+        assert (Design(load_preset(name), ("a",), ImageSize(640, 640), "").needs == ()) == (name in stock)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_the_written_file_builds_the_same_net_without_our_hook(name: str, tmp_path: Path) -> None:
-    write_yaml(Design(NETS[name], ("one", "two", "three"), 96, "a test"), tmp_path / "best.yaml")
+    write_yaml(Design(NETS[name], ("one", "two", "three"), ImageSize(96, 96), "a test"), tmp_path / "best.yaml")
     _, network, stock = trained_net(name)
     loaded = DetectionModel(str(tmp_path / "best.yaml"), verbose=False)
     loaded.load_state_dict(stock.state_dict())
@@ -235,7 +268,7 @@ WITHOUT_SCALE = ("best.yaml", "yolo11.yaml", "yolov8-best.yaml", "mine.yaml", "y
 @pytest.mark.parametrize("name", WITH_SCALE)
 def test_a_name_with_a_scale_is_refused_where_it_would_change_the_net(preset: str, name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"scale from the name {re.escape(name)} and build another net; choose"):
-        write_yaml(Design(load_preset(preset), ("one",), 96, "a test"), tmp_path / name)
+        write_yaml(Design(load_preset(preset), ("one",), ImageSize(96, 96), "a test"), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -253,7 +286,7 @@ def test_the_names_with_a_scale_are_those_that_ultralytics_reads_one_from(name: 
     ],
 )
 def test_the_name_of_the_file_does_not_change_the_net(preset: str, name: str, tmp_path: Path) -> None:
-    write_yaml(Design(load_preset(preset), ("one",), 96, "a test"), tmp_path / name)
+    write_yaml(Design(load_preset(preset), ("one",), ImageSize(96, 96), "a test"), tmp_path / name)
     expected = hook.build(hook.model_file(load_preset(preset), nc=1))
     built = DetectionModel(str(tmp_path / name), verbose=False)
     assert [(key, value.shape) for key, value in built.state_dict().items()] == [
@@ -396,13 +429,21 @@ class Exported:
         return output(self.network, self.image, nms_free)
 
 
+def library(name: str) -> Architecture:
+    """A preset, and its activation if one is named behind it."""
+    preset, _, activation = name.partition(" ")
+    return replace(load_preset(preset), activation=activation or None)
+
+
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
     """One of `NETS` or of the library, each made once and not to be changed."""
 
     @cache
     def make(name: str) -> Exported:
-        design = Design(NETS[name] if name in NETS else load_preset(name), ("one", "two", "three"), 96, "a test")
+        design = Design(
+            NETS[name] if name in NETS else library(name), ("one", "two", "three"), ImageSize(96, 96), "a test"
+        )
         network = trained_net(name)[1] if name in NETS else trained(hook.model_file(design.architecture, nc=3))
         folder = tmp_path_factory.mktemp("export")
         write_folder(design, network.state_dict(), folder)
@@ -437,10 +478,10 @@ def result_of(exported: Exported, copy: Path) -> dict[str, Any]:
     return result
 
 
-STOCK_NETS = ("yolov8", "yolov9", "yolo11", "yolo26", "backbone only")
+STOCK_NETS = ("yolov8", "yolov9", "yolo11", "yolo26", "backbone only", "yolov8 ReLU", "yolo26 LeakyReLU")
 OLDER = ("8.3.40", "8.3.200")
-OLDER_NETS = ("yolov9", "yolov8", "yolo11", "yolo11n")  # YOLO26's head needs 8.4
-OUR_NETS = ("yolov9t-focal", "yolov8n-convnext")
+OLDER_NETS = ("yolov9", "yolov8", "yolo11", "yolo11n", "yolov8 ReLU")  # YOLO26's head needs 8.4
+OUR_NETS = ("yolov9t-focal", "yolov8n-convnext", "yolov9t ReLU")
 HERE = str(Path(__file__).parents[2])
 
 
@@ -472,7 +513,7 @@ def test_a_stock_export_runs_where_nas_yolo_is_not_installed(
     exported, result = export(name), ran(name, STOCK_NETS, "plain")
     assert result["ours"] == []
     assert torch.equal(result["output"], exported.expected())
-    if name == "yolo26":
+    if name.startswith("yolo26"):
         assert torch.equal(result["nms_free"], exported.expected(nms_free=True))
     else:
         assert result["nms_free"] is None
@@ -480,11 +521,17 @@ def test_a_stock_export_runs_where_nas_yolo_is_not_installed(
         assert torch.equal(result["single"], output(exported.network, exported.image.float()))
 
 
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("yolov8n-convnext", ("ConvNeXtStem", "ConvNeXtDown", "ConvNeXt")),
+        ("yolov9t ReLU", ("RepNCSPELAN4 with ReLU",)),
+    ],
+)
 def test_an_export_that_needs_nas_yolo_does_not_load_without_it(
-    ran: Callable[..., dict[str, Any]], export: Callable[[str], Exported]
+    name: str, needs: tuple[str, ...], ran: Callable[..., dict[str, Any]], export: Callable[[str], Exported]
 ) -> None:
-    name = "yolov8n-convnext"
-    assert export(name).design.needs == ("ConvNeXtStem", "ConvNeXtDown", "ConvNeXt")
+    assert export(name).design.needs == needs
     with pytest.raises(AssertionError, match="No module named 'search_spaces'"):
         ran(name, (name,), "plain")
     assert torch.equal(ran(name, (name,), "plain", PYTHONPATH=HERE)["output"], export(name).expected())

@@ -8,84 +8,25 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from evaluators.accuracy import validation
 from evaluators.accuracy.checkpoints import load_checkpoint
 from evaluators.accuracy.deployed import DeployedRequest, validate_deployed
-from evaluators.accuracy.training import TrainingRequest, train
 from evaluators.accuracy.validation import validate_both
-from evaluators.dataset import Dataset, load_dataset
 from evaluators.errors import LatencyError
-from evaluators.evaluation import Epoch
 from evaluators.export import export
 from evaluators.host_lock import training
 from evaluators.latency import fingerprint, identify
 from evaluators.probe import measuring
 from evaluators.target import Target, get_runtime
-from search_spaces import Architecture, Level, Neck, Stage, Stem
 from search_spaces.image_size import ImageSize
-
-EPOCHS = 6
-ARGUMENTS = {"batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.01, "mosaic": 0.0, "hsv_h": 0.0, "warmup_epochs": 0}
-
-
-def small(family: str, block: str) -> Architecture:
-    p2, p3, p4, p5 = (Stage("Conv", block, width, 1) for width in (16, 24, 32, 48))
-    levels = (Level(block, 24, 1), Level(block, 32, 1), Level(block, 48, 1))
-    return Architecture(family, Stem("Conv", 16), (p2, p3, p4, p5), Neck("Conv", levels))
-
-
-NETS = {name: small("yolov8", "C2f") for name in ("yolov8", "yolov8 at 96x64")}
-NETS["nms-free yolo26"] = small("yolo26", "C3k2")
-SIZES = {name: ImageSize(96, 64) if name.endswith("96x64") else ImageSize(64, 64) for name in NETS}
-
-
-@pytest.fixture(scope="module")
-def squares(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Red and blue squares on grey, higher or wider images among them: learned in seconds, by their colour."""
-    folder = tmp_path_factory.mktemp("squares")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 96), ("val", 40)):
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-        for number in range(count):
-            height, width = ((64, 64), (64, 48), (40, 64))[number % 3]
-            canvas = rng.integers(90, 110, (height, width, 3)).astype(np.uint8)
-            side, kind = int(rng.integers(14, 30)), int(rng.integers(2))
-            top, left = int(rng.integers(height - side)), int(rng.integers(width - side))
-            canvas[top : top + side, left : left + side] = ((220, 30, 30), (30, 30, 220))[kind]
-            Image.fromarray(canvas).save(folder / "images" / split / f"{number:03d}.png")
-            box = ((left + side / 2) / width, (top + side / 2) / height, side / width, side / height)
-            line = f"{kind} {' '.join(f'{value:.6f}' for value in box)}\n"
-            (folder / "labels" / split / f"{number:03d}.txt").write_text(line)
-    document = {"train": "images/train", "val": "images/val", "names": ["red", "blue"]}
-    (folder / "data.yaml").write_text(yaml.safe_dump(document))
-    return load_dataset(folder / "data.yaml")
-
-
-@pytest.fixture(scope="module")
-def request_of(squares: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], DeployedRequest]:
-    """One of `NETS` after some seconds of training, for the target `cpu`."""
-
-    @cache
-    def make(name: str) -> DeployedRequest:
-        folder = tmp_path_factory.mktemp("training")
-        checkpoint, scratch = folder / "checkpoint.pt", folder / "scratch"
-        asked = TrainingRequest(NETS[name], squares, SIZES[name], EPOCHS, EPOCHS, 0, checkpoint, scratch)
-        reports = list(train(replace(asked, arguments=ARGUMENTS)))
-        assert isinstance(reports[-1], Epoch), reports[-1]
-        return DeployedRequest(NETS[name], checkpoint, EPOCHS, squares, SIZES[name], Target("cpu"), 1, ARGUMENTS)
-
-    return make
 
 
 def scores(request: DeployedRequest, scratch: Path, progress: Callable[[int], None] = lambda images: None) -> Any:
@@ -95,11 +36,11 @@ def scores(request: DeployedRequest, scratch: Path, progress: Callable[[int], No
         return SimpleNamespace(**validate_both(request, file_format, slot, scratch, progress))
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", ["yolov8", "yolov8 at 96x64", "yolo26"])
 def test_an_exact_export_is_as_accurate_as_its_network(
-    name: str, request_of: Callable[[str], DeployedRequest], tmp_path: Path
+    name: str, trained_on_squares: Callable[[str], DeployedRequest], tmp_path: Path
 ) -> None:
-    request = request_of(name)
+    request = trained_on_squares(name)
     found = scores(request, tmp_path)
     assert found.images == 40
     assert found.torch_map50_95 > 0.1
@@ -117,7 +58,7 @@ def test_an_exact_export_is_as_accurate_as_its_network(
         ("yolov8", "openvino", "fp32", 0.002),
         ("yolov8 at 96x64", "openvino", "int8", 0.08),
         ("yolov8 at 96x64", "ncnn", "fp32", 0.002),
-        ("nms-free yolo26", "ncnn", "fp32", 0.002),  # which cannot choose the best detections
+        ("yolo26", "ncnn", "fp32", 0.002),  # which cannot choose the best detections
     ],
 )
 def test_every_runtime_computes_what_was_trained(
@@ -125,16 +66,16 @@ def test_every_runtime_computes_what_was_trained(
     runtime: str,
     precision: str,
     tolerance: float,
-    request_of: Callable[[str], DeployedRequest],
+    trained_on_squares: Callable[[str], DeployedRequest],
     tmp_path: Path,
 ) -> None:
     target = Target(runtime, runtime, precision=precision)
-    found = scores(replace(request_of(name), target=target), tmp_path)
+    found = scores(replace(trained_on_squares(name), target=target), tmp_path)
     assert found.map50_95 == pytest.approx(found.torch_map50_95, abs=tolerance)
 
 
 def test_a_file_that_mixes_the_colours_up_is_found_out(
-    request_of: Callable[[str], DeployedRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_on_squares: Callable[[str], DeployedRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def export_bgr(network: Any, *rest: Any) -> Any:
         broken = deepcopy(network)
@@ -142,14 +83,16 @@ def test_a_file_that_mixes_the_colours_up_is_found_out(
         return export(broken, *rest)
 
     monkeypatch.setattr(validation, "export", export_bgr)
-    found = scores(request_of("yolov8"), tmp_path)
+    found = scores(trained_on_squares("yolov8"), tmp_path)
     assert found.map50_95 < found.torch_map50_95 - 0.2  # int8 may differ by 0.08
 
 
 def test_the_file_of_another_device_is_validated_by_the_runtime_here(
-    request_of: Callable[[str], DeployedRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_on_squares: Callable[[str], DeployedRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = replace(request_of("yolov8"), target=Target("nano", ssh="me@nowhere.invalid", python="/no/python"))
+    request = replace(
+        trained_on_squares("yolov8"), target=Target("nano", ssh="me@nowhere.invalid", python="/no/python")
+    )
     data, empty = Path(request.dataset.file).parent, tmp_path / "empty"
     for cache_file in data.rglob("*.cache"):
         cache_file.unlink()
@@ -161,49 +104,53 @@ def test_the_file_of_another_device_is_validated_by_the_runtime_here(
     found = validate_deployed(request, seen.append)
 
     assert found.map50_95 == pytest.approx(found.torch_map50_95, abs=0.002)
-    assert (found.target, found.precision, found.epochs, found.images) == ("nano", "fp32", EPOCHS, 40)
+    assert (found.target, found.precision, found.epochs, found.images) == ("nano", "fp32", 6, 40)
     assert found.fingerprint == fingerprint(Target("nano"))
     assert seen == [16, 32, 40]
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
     assert list(empty.iterdir()) == []
 
 
-def test_a_runtime_that_is_not_here_is_named_in_one_line(request_of: Callable[[str], DeployedRequest]) -> None:
-    request = replace(request_of("yolov8"), target=Target("gpu", device="tensorrt"))
+def test_a_runtime_that_is_not_here_is_named_in_one_line(trained_on_squares: Callable[[str], DeployedRequest]) -> None:
+    request = replace(trained_on_squares("yolov8"), target=Target("gpu", device="tensorrt"))
     with pytest.raises(LatencyError, match=r"^onnxruntime cannot be used here: .*TensorrtExecutionProvider$") as caught:
         validate_deployed(request)
     assert caught.value.cause == "unsupported"
 
 
 def test_a_runtime_that_only_times_networks_has_no_accuracy(
-    request_of: Callable[[str], DeployedRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_on_squares: Callable[[str], DeployedRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_times = SimpleNamespace(load=lambda model, settings: SimpleNamespace(samples=lambda: ([1.0], [])))
     monkeypatch.setattr(validation, "get_runtime", lambda name: only_times)
     with pytest.raises(LatencyError, match="its outputs cannot be had") as caught:
-        scores(request_of("yolov8"), tmp_path)
+        scores(trained_on_squares("yolov8"), tmp_path)
     assert caught.value.cause == "unsupported"
 
 
-def test_a_runtime_that_crashes_is_an_error_like_any_other(request_of: Callable[[str], DeployedRequest]) -> None:
+def test_a_runtime_that_crashes_is_an_error_like_any_other(
+    trained_on_squares: Callable[[str], DeployedRequest],
+) -> None:
     def crash(images: int) -> None:
         (child,) = multiprocessing.active_children()
         os.kill(child.pid or 0, signal.SIGSEGV)
 
     with pytest.raises(LatencyError, match="ended by SIGSEGV") as caught:
-        validate_deployed(request_of("yolov8"), crash)
+        validate_deployed(trained_on_squares("yolov8"), crash)
     assert caught.value.cause == "crash"
 
 
-def test_what_goes_wrong_in_the_process_is_told_in_one_line(request_of: Callable[[str], DeployedRequest]) -> None:
-    request = request_of("yolov8")
+def test_what_goes_wrong_in_the_process_is_told_in_one_line(
+    trained_on_squares: Callable[[str], DeployedRequest],
+) -> None:
+    request = trained_on_squares("yolov8")
     with pytest.raises(LatencyError, match=r"^FileNotFoundError: .* is gone$") as caught:
         validate_deployed(replace(request, checkpoint=request.checkpoint.with_name("none.pt")))
     assert "validate_both" in caught.value.detail
 
 
 def test_it_gives_way_to_a_measurement_between_two_images(
-    request_of: Callable[[str], DeployedRequest], tmp_path: Path
+    trained_on_squares: Callable[[str], DeployedRequest], tmp_path: Path
 ) -> None:
     measured_after: list[int] = []
     done: list[int] = []
@@ -219,14 +166,14 @@ def test_it_gives_way_to_a_measurement_between_two_images(
             time.sleep(0.3)  # until it waits for the machine
 
     other = threading.Thread(target=measure)
-    scores(request_of("yolov8"), tmp_path, progress)
+    scores(trained_on_squares("yolov8"), tmp_path, progress)
     other.join()
     assert measured_after == [16]
     assert done[-1] == 40
 
 
 def test_int8_is_calibrated_on_training_images_as_validation_has_them(
-    request_of: Callable[[str], DeployedRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_on_squares: Callable[[str], DeployedRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
 
@@ -237,10 +184,10 @@ def test_int8_is_calibrated_on_training_images_as_validation_has_them(
     monkeypatch.setattr(validation, "export", take)
     monkeypatch.setattr(validation, "CALIBRATION_IMAGES", 12)
     with pytest.raises(InterruptedError):
-        scores(request_of("yolov8"), tmp_path)
+        scores(trained_on_squares("yolov8"), tmp_path)
 
     def original(number: int) -> Any:
-        path = Path(request_of("yolov8").dataset.train[0]) / f"{number:03d}.png"
+        path = Path(trained_on_squares("yolov8").dataset.train[0]) / f"{number:03d}.png"
         return np.asarray(Image.open(path), np.float32).transpose(2, 0, 1) / 255
 
     assert [(image.shape, image.dtype) for image in given] == [((1, 3, 64, 64), np.float32)] * 12

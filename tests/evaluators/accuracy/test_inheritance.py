@@ -12,11 +12,13 @@ import torch
 from torch.utils._pytree import tree_leaves
 from ultralytics.nn.tasks import DetectionModel
 
+from evaluators.accuracy.channels import find_channels
 from evaluators.accuracy.inheritance import WeightsError, inherit
 from evaluators.accuracy.training import Parent, TrainingRequest, train
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, FirstWeights
 from search_spaces import Architecture, hook
+from search_spaces.activation import ACTIVATIONS
 from search_spaces.contract import randomise
 from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset, load_space
@@ -117,6 +119,27 @@ def test_a_deeper_network_computes_what_its_parent_does(parent: tuple[Architectu
     child = build(deeper)
     assert 0.5 < inherit(child, deeper, [source], 0).share < 1
     assert same_outputs(child, network)
+
+
+def test_the_channels_and_what_is_residual_do_not_depend_on_the_activation() -> None:
+    design = load_preset("yolov8n")
+    own = find_channels(build(design))
+    assert "model.2.m.0.cv2.bn.weight" in own.residual  # an activation follows it
+    for activation in ACTIVATIONS:
+        found = find_channels(build(replace(design, activation=activation)))
+        assert found.residual == own.residual, activation
+        assert found.fixed == own.fixed
+        assert all((found.of[place] == numbers).all() for place, numbers in own.of.items())
+
+
+def test_a_network_takes_every_weight_of_one_with_another_activation(tmp_path: Path) -> None:
+    network = save(load_preset("yolov8n-convnext"), tmp_path / "p.pt")
+    architecture = replace(load_preset("yolov8n-convnext"), activation="ReLU")
+    child = build(architecture)
+    assert inherit(child, architecture, [Parent("p", tmp_path / "p.pt")], 0) == FirstWeights(("p",), 1.0)
+    expected = network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in child.state_dict().items())
+    assert not same_outputs(child, network)
 
 
 def test_a_narrower_stage_keeps_the_channels_whose_weights_are_largest(tmp_path: Path) -> None:
