@@ -127,8 +127,8 @@ def test_the_size_of_known_designs_is_predicted(name: str) -> None:
 def test_an_activation_changes_no_size() -> None:
     design = load_preset("yolov9t-focal")
     chosen = replace(design, activation="LeakyReLU")  # thop has a rule for it
-    assert_predicted(chosen, 80, 96)
-    assert predict_size(chosen, 80, 96) == predict_size(design, 80, 96)
+    assert_predicted(chosen, 80, ImageSize(96, 96))
+    assert predict_size(chosen, 80, ImageSize(96, 96)) == predict_size(design, 80, ImageSize(96, 96))
 
 
 def test_published_sizes_are_predicted() -> None:

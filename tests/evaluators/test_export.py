@@ -138,8 +138,8 @@ def test_onnx_runtime_openvino_and_ncnn_compute_every_activation(
     with torch.no_grad():
         expected = network(image)[0].numpy()
     (tmp_path / "ncnn").mkdir()
-    export(network, 64, "ncnn", tmp_path / "ncnn")  # which compares what ncnn computes
-    export_onnx(network, 64, tmp_path / "model.onnx")
+    export(network, ImageSize(64, 64), "ncnn", tmp_path / "ncnn")  # which compares what ncnn computes
+    export_onnx(network, ImageSize(64, 64), tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
     other = openvino.Core().compile_model(str(tmp_path / "model.onnx"), "CPU", hints)
@@ -152,7 +152,7 @@ def test_onnx_runtime_openvino_and_ncnn_compute_every_activation(
 def test_with_relu_no_other_activation_is_in_the_file(preset: str, tmp_path: Path) -> None:
     def operators(activation: str | None) -> Counter[str]:
         network = hook.build(hook.model_file(replace(load_preset(preset), activation=activation), nc=2))
-        export_onnx(network, 64, tmp_path / "model.onnx")
+        export_onnx(network, ImageSize(64, 64), tmp_path / "model.onnx")
         graph = onnx.load(tmp_path / "model.onnx").graph
         made = {name: node for node in graph.node for name in node.output}
         found = Counter(node.op_type for node in graph.node)

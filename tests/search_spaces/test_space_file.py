@@ -190,7 +190,7 @@ def test_known_designs_have_an_activation_of_the_space(
 ) -> None:
     plain = load_space("yolov8n")
     space = replace(plain, choices={**plain.choices, "activation": activations})
-    designs = known_designs(space, "yolov8n", 640)
+    designs = known_designs(space, "yolov8n", ImageSize(640, 640))
     named = {}
     for swap, activation in expected.items():
         preset = f"yolov8n-{swap}".rstrip("-")

@@ -25,6 +25,7 @@ from search_spaces import Architecture, Neck, Stage, Stem, hook
 from search_spaces.architecture import MAX_WIDTH, Level
 from search_spaces.contract import randomise
 from search_spaces.errors import UserError
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import list_blocks, our_modules
 from search_spaces.space_file import load_preset, presets
 from search_spaces.stock import needs_nas_yolo, stock_file, stock_network
@@ -242,12 +243,12 @@ def test_which_designs_are_stock() -> None:
     plain = {name for name in presets() if "-" not in name}
     assert stock == plain | {f"yolov8{scale}-ghost" for scale in "nsmlx"}
     for name in presets():
-        assert (Design(load_preset(name), ("a",), 640, "").needs == ()) == (name in stock)
+        assert (Design(load_preset(name), ("a",), ImageSize(640, 640), "").needs == ()) == (name in stock)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_the_written_file_builds_the_same_net_without_our_hook(name: str, tmp_path: Path) -> None:
-    write_yaml(Design(NETS[name], ("one", "two", "three"), 96, "a test"), tmp_path / "best.yaml")
+    write_yaml(Design(NETS[name], ("one", "two", "three"), ImageSize(96, 96), "a test"), tmp_path / "best.yaml")
     _, network, stock = trained_net(name)
     loaded = DetectionModel(str(tmp_path / "best.yaml"), verbose=False)
     loaded.load_state_dict(stock.state_dict())
@@ -267,7 +268,7 @@ WITHOUT_SCALE = ("best.yaml", "yolo11.yaml", "yolov8-best.yaml", "mine.yaml", "y
 @pytest.mark.parametrize("name", WITH_SCALE)
 def test_a_name_with_a_scale_is_refused_where_it_would_change_the_net(preset: str, name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"scale from the name {re.escape(name)} and build another net; choose"):
-        write_yaml(Design(load_preset(preset), ("one",), 96, "a test"), tmp_path / name)
+        write_yaml(Design(load_preset(preset), ("one",), ImageSize(96, 96), "a test"), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -285,7 +286,7 @@ def test_the_names_with_a_scale_are_those_that_ultralytics_reads_one_from(name: 
     ],
 )
 def test_the_name_of_the_file_does_not_change_the_net(preset: str, name: str, tmp_path: Path) -> None:
-    write_yaml(Design(load_preset(preset), ("one",), 96, "a test"), tmp_path / name)
+    write_yaml(Design(load_preset(preset), ("one",), ImageSize(96, 96), "a test"), tmp_path / name)
     expected = hook.build(hook.model_file(load_preset(preset), nc=1))
     built = DetectionModel(str(tmp_path / name), verbose=False)
     assert [(key, value.shape) for key, value in built.state_dict().items()] == [
@@ -440,7 +441,9 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported
 
     @cache
     def make(name: str) -> Exported:
-        design = Design(NETS[name] if name in NETS else library(name), ("one", "two", "three"), 96, "a test")
+        design = Design(
+            NETS[name] if name in NETS else library(name), ("one", "two", "three"), ImageSize(96, 96), "a test"
+        )
         network = trained_net(name)[1] if name in NETS else trained(hook.model_file(design.architecture, nc=3))
         folder = tmp_path_factory.mktemp("export")
         write_folder(design, network.state_dict(), folder)
