@@ -35,7 +35,7 @@ def export(
     Args:
         network: A detector as Ultralytics builds it; left unchanged.
         imgsz: Size of the image.
-        format: One of `FORMATS`. `onnx-int8` is for TensorRT and OpenVINO, `onnx-uint8` for ONNX Runtime on a CPU.
+        format: One of `FORMATS`. `onnx-int8` is for GPUs, `onnx-uint8` for runtimes on a CPU.
         folder: An existing folder, for `model` with the format's suffixes.
         images: What int8 is calibrated on: arrays (1, 3, height, width) in [0, 1]. By default random ones: right for
             timing, useless for accuracy.

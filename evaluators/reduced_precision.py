@@ -38,8 +38,9 @@ def to_int8(path: Path, images: Images | None, signed: bool) -> None:
     Args:
         path: The file.
         images: Arrays of the input's shape, in [0, 1]; None: random ones.
-        signed: Whether zero stays zero, and the outputs of convolutions are left alone, as TensorRT and OpenVINO have
-            it. ONNX Runtime on x86 computes in 8 bits only with activations that are unsigned, in and out.
+        signed: Whether zero stays zero, and the outputs of convolutions are left alone, as TensorRT has it. On x86,
+            ONNX Runtime computes in 8 bits only with activations that are unsigned, in and out, and OpenVINO only so
+            computes the same on all processors.
     """
     import numpy as np
     import onnx

@@ -82,8 +82,8 @@ class Network:
         import ncnn
         import numpy as np
 
-        output = self._extract(self.mat if image is None else ncnn.Mat(np.ascontiguousarray(image[0])))
-        return [np.array(output)[None]]  # ncnn has no batches
+        given = self.image if image is None else np.ascontiguousarray(image[0])
+        return [np.array(self._extract(ncnn.Mat(given)))[None]]  # ncnn has no batches
 
     def _extract(self, image: Any) -> Any:
         with self.net.create_extractor() as extractor:

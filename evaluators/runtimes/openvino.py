@@ -11,15 +11,19 @@ COMPUTED = {"fp32": ("f32",), "fp16": ("f16",), "bf16": ("bf16",), "int8": ("i8"
 
 
 def identity(settings: dict[str, Any]) -> dict[str, Any]:
-    """Runtime and version."""
+    """Runtime and version, and what int8 means: in earlier releases of nas-yolo activations were signed."""
     import openvino
 
-    return {"runtime": "openvino", "version": openvino.__version__}
+    found = {"runtime": "openvino", "version": openvino.__version__}
+    return {**found, "activations": "unsigned"} if settings["precision"] == "int8" else found
 
 
 def model_format(precision: str, identity: dict[str, Any]) -> str:
-    """ONNX; other floating-point precisions are a setting, not another file."""
-    return "onnx-int8" if precision == "int8" else "onnx"
+    """ONNX; other floating-point precisions are a setting, not another file.
+
+    On processors without AMX, OpenVINO computes something else where signed activations are concatenated.
+    """
+    return "onnx-uint8" if precision == "int8" else "onnx"
 
 
 def load(model: str, settings: dict[str, Any]) -> Network:
