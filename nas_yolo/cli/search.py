@@ -625,8 +625,8 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
         write_yaml(design_of(search.name, config, best), path)
         screen.print(f"Best{on} (trial {best.number}): {path}", soft_wrap=True)
         resolved = write_data_file(config.dataset, folder)
-        asked_for = "".join(f" {key}={config.training[key]}" for key in MEANING if key in config.training)
-        command = f"yolo train model={path} data={resolved}{asked_for}".replace(", ", ",")
+        meant = {key: str(config.training[key]).replace(" ", "") for key in MEANING if key in config.training}
+        command = " ".join(["yolo train", f"model={path}", f"data={resolved}", *map("=".join, meant.items())])
         if not config.imgsz.is_square:  # Ultralytics would train it on squares
             command = f"train {search.name} --trial {best.number}"
         screen.print(f"Train it:   nas-yolo {command}", soft_wrap=True)

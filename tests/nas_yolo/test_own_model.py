@@ -46,7 +46,7 @@ def config_of(model: Path, data: Path, budget: str, *limits: str) -> SearchConfi
 
 
 def test_a_search_resumes_without_the_file_and_compares_with_the_model(
-    model: Path, few_digits: Path, database: str, run: Run, trainings_only: None
+    model: Path, few_digits: Path, database: str, run: Run, quick_probe: None, trainings_only: None
 ) -> None:
     repository = Repository(database)
     search = repository.create_search("own", config_of(model, few_digits, "1trials").document())

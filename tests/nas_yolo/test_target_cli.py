@@ -173,7 +173,7 @@ def test_this_machine_is_checked_and_calibrated_once(database: str) -> None:
     assert document["identity"]["runtime"] == "onnxruntime"
     assert len(document["sessions"]) == latency.CALIBRATION_SESSIONS
     assert document["calibration"] == {"stored_ms": None, "off": None, "written": True}
-    kept = Repository(database).calibration(document["fingerprint"], 64)
+    kept = Repository(database).calibration(document["fingerprint"], ImageSize(64, 64))
     assert kept == Calibration(
         document["fingerprint"], ImageSize(64, 64), document["reference_ms"], document["reference_spread"]
     )
@@ -182,7 +182,7 @@ def test_this_machine_is_checked_and_calibrated_once(database: str) -> None:
     assert people.exit_code == 0, people.output
     assert people.stdout.startswith("cpu: onnxruntime fp32, 1 thread, here\n")
     assert f"calibration: {kept.reference_ms:.3g} ms, now " in people.stdout
-    assert Repository(database).calibration(document["fingerprint"], 64) == kept
+    assert Repository(database).calibration(document["fingerprint"], ImageSize(64, 64)) == kept
 
 
 def test_how_well_measurements_repeat_and_how_far_off_the_calibration_is(device: Any, database: str) -> None:

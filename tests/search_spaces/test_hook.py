@@ -283,7 +283,7 @@ def test_install_allows_our_classes_in_checkpoints(tmp_path: Path) -> None:
 def test_ultralytics_alone_refuses_the_activation_of_our_files(name: str, not_installed: FunctionType) -> None:
     """It would build another yolov9t from one, since it leaves RepConv its SiLU, and say nothing."""
     document = hook.model_file(replace(load_preset(name), activation="ReLU"), nc=3)
-    with pytest.raises(NameError, match="name 'ReLU' is not defined"):
+    with pytest.raises((NameError, TypeError), match="'ReLU'"):  # the second where it loads nothing unknown
         tasks.DetectionModel(document, verbose=False)
 
 

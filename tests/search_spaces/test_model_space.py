@@ -9,6 +9,7 @@ import yaml
 
 from search_spaces import Architecture, SearchSpace, hook
 from search_spaces.architecture import MAX_DEPTH
+from search_spaces.image_size import ImageSize
 from search_spaces.registry import get_family
 from search_spaces.space import values_of
 from search_spaces.space_file import LIBRARY, known_designs, load_preset, load_space
@@ -27,7 +28,7 @@ def test_the_model_is_in_its_space_and_first(name: str, tmp_path: Path) -> None:
     assert space.model == own
     assert space.choices_of(own) is not None
     assert space.baseline == "model:mine.yaml"
-    assert next(iter(known_designs(space, space.baseline, 640).items())) == ("model:mine.yaml", own)
+    assert next(iter(known_designs(space, space.baseline, ImageSize(640, 640)).items())) == ("model:mine.yaml", own)
     assert SearchSpace.from_document(space.document()) == space
 
 
@@ -39,7 +40,7 @@ def test_the_choices_are_around_the_model(name: str, tmp_path: Path) -> None:
     for choice, value in values_of(own).items():
         kind = choice.rpartition(".")[2]
         if choice not in space.choices:
-            assert kind == "width"  # of a neck as wide as its backbone
+            assert kind in ("width", "activation")  # of a neck as wide as its backbone; that of the blocks
             continue
         values = space.choices[choice]
         assert value in values
