@@ -29,7 +29,7 @@ REFUSED = {
     "pretrained": "cannot be given: the first weights are the trial's; choose another with --trial",
     "epochs": "is an option: --epochs 300",
     "cfg": "cannot be given: write its arguments one by one, e.g. batch=32",
-    "single_cls": "cannot be given: the trial was trained with all classes",
+    "single_cls": "cannot be given: whether boxes count as one class is as in the search",
     "task": "cannot be given: a trial is a detector",
     "save": "cannot be given: the weights are what a training is for",
     "mode": "cannot be given: this command trains; see nas-yolo yolo for the rest",

@@ -26,7 +26,8 @@ def show_reading(screen: Console, reading: Reading) -> None:
             screen.print(f"  and {len(reading.names) - CLASSES} more classes (--json has all)")
     for name, split in reading.splits.items():
         if split.unusable:
-            screen.print(f"{len(split.unusable)} {name} images cannot be used:")
+            count = len(split.unusable)
+            screen.print(f"{count} {name} image{'s' * (count > 1)} cannot be used:")
             for image, why in list(split.unusable.items())[:FIRST]:
                 _item(screen, f"{_short(image, reading.file)}: {_short(why, reading.file)}")
             _more(screen, len(split.unusable))
