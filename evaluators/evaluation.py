@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ Cause = Literal[
     "disk_full",
     "data_changed",
     "storage",
+    "environment",
 ]
 TIE = 0.03
 """Relative difference of two latencies under which neither is called faster: what sessions differ by, at most."""
@@ -209,6 +211,11 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class HandedOver:
+    """The checkpoint of one training is now that of another, too."""
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why an evaluation has no value.
 
@@ -225,6 +232,10 @@ class Failure:
     target: str = ""
 
 
+MACHINES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO})
+"""Errors of the system that every other trial would meet as well: disk full, too many open files ..."""
+
+
 def failure_from(error: BaseException, cause: Cause = "error") -> Failure:
     """Turn an exception into data; memory exhaustion is recognised whatever the library calls it."""
     message = " ".join(str(error).split()) or type(error).__name__
@@ -236,5 +247,7 @@ def failure_from(error: BaseException, cause: Cause = "error") -> Failure:
     )  # CUDA's, torch's on a CPU, the kernel's; and as Ultralytics knows, those of CUDA's libraries
     if isinstance(error, MemoryError) or any(word in message.lower() for word in words):
         cause = "oom"
+    if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno in MACHINES):
+        cause = "environment"
     detail = "".join(traceback.format_exception(error))
     return Failure(cause, f"{type(error).__name__}: {message}"[:300], detail[-4000:])

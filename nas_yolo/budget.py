@@ -80,7 +80,7 @@ def parse_budget(text: str) -> Budget:
 
 
 @dataclass(frozen=True)
-class Purse:
+class Spending:
     """All limits of a search, what it has spent and what its running work may still cost.
 
     Attributes:

@@ -8,10 +8,10 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from nas_yolo.budget import Purse
+from nas_yolo.budget import Spending
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import due_repeats
-from nas_yolo.schedulers import rungs
+from nas_yolo.schedulers import rungs as schedule_rungs
 from storage import Trial
 
 SAFETY = 1.1  # trainings are planned as that much longer than measured
@@ -28,7 +28,7 @@ def _efforts(epochs: int, subset: float, shrunk: float) -> tuple[float, ...]:
         subset: Share of the images that the first rung sees.
         shrunk: Share of the pixels that rungs below the last see.
     """
-    levels = rungs(epochs)
+    levels = schedule_rungs(epochs)
     total = [0.0]
     for epoch in range(1, epochs + 1):
         level = sum(epoch > rung for rung in levels[:-1])
@@ -41,7 +41,7 @@ def _efforts(epochs: int, subset: float, shrunk: float) -> tuple[float, ...]:
 def rung_efforts(config: SearchConfig) -> tuple[float, ...]:
     """What training from nothing to each rung takes, in full epochs."""
     costs = Costs((), config)
-    return tuple(costs.effort(1, level) for level in costs.levels)
+    return tuple(costs.effort(1, rung) for rung in costs.rungs)
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Costs:
         return efforts[last] - efforts[first - 1]
 
     @cached_property
-    def levels(self) -> tuple[int, ...]:
+    def rungs(self) -> tuple[int, ...]:
         """The rungs, in epochs."""
-        return rungs(self.config.epochs)
+        return schedule_rungs(self.config.epochs)
 
     def per_epoch(self, trial: Trial | None = None) -> float:
         """Of a full epoch of this trial, or else typical of those trained so far (upper quartile); 0 before any."""
@@ -91,7 +91,7 @@ class Costs:
 
     def of_first_rung(self) -> float:
         """Of a typical first rung."""
-        return SAFETY * self.per_epoch() * self.effort(1, self.levels[0])
+        return SAFETY * self.per_epoch() * self.effort(1, self.rungs[0])
 
     def of_baseline(self) -> float:
         """Until the stock model is complete; 0 once it is being completed."""
@@ -101,13 +101,13 @@ class Costs:
                 return self.of(trial, self.config.epochs)
         return 0.0
 
-    def repeats(self, purse: Purse) -> int:
+    def repeats(self, spending: Spending) -> int:
         """How many trainings to repeat in all."""
-        return purse.repeats(self.of_another()) if self.config.repeats is None else self.config.repeats
+        return spending.repeats(self.of_another()) if self.config.repeats is None else self.config.repeats
 
-    def of_repeats(self, purse: Purse) -> float:
+    def of_repeats(self, spending: Spending) -> float:
         """Of the repeats that are still to do, those that run not counted."""
-        count = self.repeats(purse)
+        count = self.repeats(spending)
         begun = [trial for trial in self.trials if trial.repeat_of is not None]
         due = due_repeats(self.trials, self.config, count)
         unknown = max(count - len(begun) - len(due), 0)  # of what is not complete yet
@@ -117,18 +117,18 @@ class Costs:
             + unknown * self.of_another()
         )
 
-    def reserve(self, purse: Purse) -> float:
+    def reserve(self, spending: Spending) -> float:
         """Share of the budget to keep for the end."""
-        repeats = self.of_repeats(purse)
-        if len(self.levels) == 1:
-            return purse.share(repeats)  # every training is a full one
-        return purse.reserve(self.of_another() - self.of_first_rung(), repeats)
+        repeats = self.of_repeats(spending)
+        if len(self.rungs) == 1:
+            return spending.share(repeats)  # every training is a full one
+        return spending.reserve(self.of_another() - self.of_first_rung(), repeats)
 
-    def of_confirming(self, purse: Purse, finalists: Iterable[tuple[Trial, str]], sessions: int) -> float:
+    def of_confirming(self, spending: Spending, finalists: Iterable[tuple[Trial, str]], sessions: int) -> float:
         """Of timing finalists, each on a target, and validating them; 0 where that takes much of the budget.
 
         Args:
-            purse: The budget.
+            spending: The budget.
             finalists: Each with a target's name.
             sessions: Fresh processes in which each is timed in the end.
         """
@@ -139,4 +139,4 @@ class Costs:
             seconds += took * max(sessions - latency.sessions, 0)
             if target not in trial.deployed:  # about as long again in PyTorch
                 seconds += VALIDATION_S + 2 * self.config.dataset.val_images * latency.median_ms / 1e3
-        return seconds if purse.share(seconds) <= FINAL_SHARE else 0.0
+        return seconds if spending.share(seconds) <= FINAL_SHARE else 0.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluators.target import Target
-from nas_yolo.budget import RESERVE, Purse
+from nas_yolo.budget import RESERVE, Spending
 from nas_yolo.costs import Costs
 from nas_yolo.finalists import inside_first
 from nas_yolo.results import asked, baselines, complete, due_repeats, front_trials, is_design
@@ -43,7 +43,7 @@ def below_first_rung(trial: Trial, costs: Costs) -> bool:
     return waits and len(trial.epochs) < costs.levels[0]
 
 
-def may_explore(costs: Costs, purse: Purse, exhausted_space: bool) -> bool:
+def may_explore(costs: Costs, purse: Spending, exhausted_space: bool) -> bool:
     """Whether there is budget, and something new to find, beyond what is kept for the end."""
     waiting = [trial for trial in costs.trials if below_first_rung(trial, costs)]
     coming = any(trial.state in ("new", "measuring", "training") for trial in costs.trials)
@@ -53,7 +53,7 @@ def may_explore(costs: Costs, purse: Purse, exhausted_space: bool) -> bool:
     return bool(waiting) or coming or (purse.trials_left and not exhausted_space)
 
 
-def next_rung(costs: Costs, purse: Purse, seen: Mapping[int, Seen], order: Order) -> Training | None:
+def next_rung(costs: Costs, purse: Spending, seen: Mapping[int, Seen], order: Order) -> Training | None:
     """The trial to train to its next rung while designs are explored.
 
     Args:
@@ -77,7 +77,7 @@ def next_rung(costs: Costs, purse: Purse, seen: Mapping[int, Seen], order: Order
     return None
 
 
-def next_finalist(costs: Costs, purse: Purse, seen: Mapping[int, Seen], order: Order, sessions: int) -> Training | None:
+def next_finalist(costs: Costs, purse: Spending, seen: Mapping[int, Seen], order: Order, sessions: int) -> Training | None:
     """The trial to train to the end, or once more, once nothing new is begun; arguments as of `next_rung`.
 
     Args:
@@ -116,7 +116,7 @@ def next_finalist(costs: Costs, purse: Purse, seen: Mapping[int, Seen], order: O
     return None
 
 
-def _next_repeat(costs: Costs, purse: Purse) -> Training | None:
+def _next_repeat(costs: Costs, purse: Spending) -> Training | None:
     """A repeat that was begun, or a trial to repeat."""
     epochs = costs.config.epochs
     for trial in costs.trials:

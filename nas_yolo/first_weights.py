@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluators.accuracy.training import Parent
-from nas_yolo.budget import Purse
+from nas_yolo.budget import Spending
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs
 from nas_yolo.results import asked
@@ -30,7 +30,7 @@ def coming_parent(trials: Iterable[Trial]) -> Trial | None:
     return next((trial for trial in trials if trial.is_parent and trial.alive), None)
 
 
-def too_dear(parent: Trial, costs: Costs, purse: Purse) -> str:
+def too_dear(parent: Trial, costs: Costs, purse: Spending) -> str:
     """Why the parent is not trained on; empty if it is. The first epoch includes set-up and tells too little."""
     share = purse.share(costs.of(parent, costs.config.epochs))
     if len(parent.epochs) < 2 or share <= PARENT_SHARE:

@@ -8,15 +8,20 @@ from storage.repository import (
     StorageError,
     default_url,
 )
-from storage.trial import Search, Spent, Trial, TrialState
+from storage.state import State
+from storage.trial import Device, Job, JobKind, Search, Spent, Trial, TrialState
 
 __all__ = [
+    "Device",
+    "Job",
+    "JobKind",
     "Repository",
     "Search",
     "SearchBusyError",
     "SearchExistsError",
     "SearchNotFoundError",
     "Spent",
+    "State",
     "StorageError",
     "Trial",
     "TrialState",

@@ -42,7 +42,7 @@ from storage.trial import Search, Spent, Trial, TrialState
 if TYPE_CHECKING:
     from evaluators.location import Location
 
-REVISION = "0006"  # of the tables: the newest file in migrations/versions
+REVISION = "0007"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
 LEASE = timedelta(seconds=60)  # after so long without a heartbeat another host's process counts as dead
 
@@ -176,11 +176,6 @@ class Repository:
         with self._transaction() as session:
             return [_search(row) for row in session.scalars(select(SearchRow).order_by(SearchRow.id))]
 
-    def set_state(self, search: Search, state: Literal["running", "stopped", "done"]) -> None:
-        """Record how a search stands."""
-        with self._transaction() as session:
-            session.execute(update(SearchRow).where(SearchRow.id == search.id).values(state=state))
-
     def set_config(self, search: Search, config: dict[str, Any]) -> Search:
         """Replace what a search was asked for: its budget, as a rule."""
         with self._transaction() as session:
@@ -232,138 +227,50 @@ class Repository:
         with self._transaction() as session:
             session.execute(update(SearchRow).where(SearchRow.id == search.id).values(heartbeat_at=_now()))
 
-    # Trials ---------------------------------------------------------------------------------------------------------
+    # What happened ---------------------------------------------------------------------------------------------------
 
-    def add_trial(self, search: Search, number: int, architecture: Architecture, origin: str) -> Trial:
-        """Add a trial in state `new`."""
-        now = _now()
-        row = TrialRow(
-            search_id=search.id,
-            number=number,
-            architecture_key=architecture.key,
-            origin=origin,
-            state="new",
-            reason="",
-            created_at=now,
-            updated_at=now,
-        )
-        with self._transaction() as session:
-            self._add_architecture(session, architecture)
-            session.add(row)
-        return Trial(row.id, number, architecture, origin, "new", "", None, {}, (), ())
+    def journal(self, search: Search, claim: Claim) -> Journal:
+        """Where its holder writes down what happens in a search."""
+        return Journal(search, partial(self._fenced, claim), _now)
 
-    def set_trial_state(self, trial: Trial, state: TrialState, reason: str = "") -> None:
-        """Move a trial on."""
+    def state(self, search: Search) -> State:
+        """How a search stands."""
         with self._transaction() as session:
-            values = {"state": state, "reason": reason[:500], "updated_at": _now()}
-            session.execute(update(TrialRow).where(TrialRow.id == trial.id).values(values))
-
-    def set_complexity(self, trial: Trial, complexity: Complexity) -> None:
-        """Record a trial's size."""
-        with self._transaction() as session:
-            session.execute(update(TrialRow).where(TrialRow.id == trial.id).values(asdict(complexity)))
-
-    def set_weights(self, trial: Trial, weights: FirstWeights) -> None:
-        """Record what a training began with."""
-        with self._transaction() as session:
-            values = {"parents": list(weights.parents), "inherited_share": weights.share}
-            session.execute(update(TrialRow).where(TrialRow.id == trial.id).values(values))
-
-    def set_batch(self, trial: Trial, batch: int) -> None:
-        """Record that a trial is trained with another batch size than the search's."""
-        with self._transaction() as session:
-            session.execute(update(TrialRow).where(TrialRow.id == trial.id).values(batch=batch))
-
-    def set_scores(self, trial: Trial, scores: dict[str, float]) -> None:
-        """Record a trial's zero-cost scores."""
-        with self._transaction() as session:
-            session.execute(update(TrialRow).where(TrialRow.id == trial.id).values(scores=scores))
-
-    def add_epoch(self, trial: Trial, epoch: Epoch) -> None:
-        """Record an epoch. An epoch that is there already stays: it cannot be paid twice."""
-        with self._transaction() as session:
-            if session.get(EpochRow, (trial.id, epoch.epoch)) is None:
-                session.add(EpochRow(trial_id=trial.id, recorded_at=_now(), **asdict(epoch)))
-
-    def add_failure(self, trial: Trial, failure: Failure) -> None:
-        """Record a failed attempt."""
-        with self._transaction() as session:
-            session.add(FailureRow(trial_id=trial.id, failed_at=_now(), **asdict(failure)))
+            return load_state(session, search)
 
     def trials(self, search: Search) -> list[Trial]:
         """All trials of a search, in order, with everything measured of them."""
-        targets: dict[str, list[str]] = {}  # one device, set up in one way, may have several names
-        for target in search.config["targets"]:
-            targets.setdefault(target["fingerprint"], []).append(target["name"])
-        classes = len(search.config["dataset"]["names"])
-        mine = select(TrialRow.id).where(TrialRow.search_id == search.id)
         with self._transaction() as session:
-            rows = session.execute(
-                select(TrialRow, ArchitectureRow.document)
-                .join(ArchitectureRow, TrialRow.architecture_key == ArchitectureRow.key)
-                .where(TrialRow.search_id == search.id)
-                .order_by(TrialRow.number)
-            ).all()
-            architectures = {row.id: Architecture.from_document(document) for row, document in rows}
-            sizes = {a.key: str(a.imgsz or search.config["imgsz"]) for a in architectures.values()}
-            epochs: dict[int, list[Epoch]] = {}
-            for e in session.scalars(select(EpochRow).where(EpochRow.trial_id.in_(mine)).order_by(EpochRow.epoch)):
-                epoch = Epoch(e.epoch, e.map50_95, e.map50, e.loss, e.seconds)
-                epochs.setdefault(e.trial_id, []).append(epoch)
-            failures: dict[int, list[Failure]] = {}
-            for f in session.scalars(select(FailureRow).where(FailureRow.trial_id.in_(mine)).order_by(FailureRow.id)):
-                failures.setdefault(f.trial_id, []).append(Failure(cast(Any, f.cause), f.message, f.detail, f.target))
-            deployed: dict[int, dict[str, DeployedAccuracy]] = {}
-            for d in session.scalars(
-                select(DeployedRow).where(DeployedRow.trial_id.in_(mine)).order_by(DeployedRow.id)
-            ):
-                deployed.setdefault(d.trial_id, {})[d.target] = _deployed(d)
-            sessions: dict[tuple[str, str], list[Latency]] = {}
-            keys = select(TrialRow.architecture_key).where(TrialRow.search_id == search.id)
-            measured = (
-                select(LatencyRow)
-                .where(LatencyRow.architecture_key.in_(keys), LatencyRow.classes == classes)
-                .where(LatencyRow.fingerprint.in_(targets))
-                .order_by(LatencyRow.id)
-            )
-            for lat in session.scalars(measured):
-                if lat.imgsz == sizes.get(lat.architecture_key):  # of a trial that was added since, there is none
-                    sessions.setdefault((lat.architecture_key, lat.fingerprint), []).append(_latency(lat))
-            latencies: dict[str, dict[str, Latency]] = {}
-            for (key, fingerprint), found in sessions.items():
-                if latency := combine(found):
-                    for name in targets[fingerprint]:
-                        latencies.setdefault(key, {})[name] = replace(latency, target=name)
+            return load_trials(session, search)
+
+    def events(self, search: Search, after: int = 0) -> list[Recorded]:
+        """What happened in a search since an event, oldest first; all by default."""
+        query = select(EventRow).where(EventRow.search_id == search.id, EventRow.id > after).order_by(EventRow.id)
+        with self._transaction() as session:
             return [
-                Trial(
-                    row.id,
-                    row.number,
-                    architectures[row.id],
-                    row.origin,
-                    cast(TrialState, row.state),
-                    row.reason,
-                    _complexity(row),
-                    latencies.get(row.architecture_key, {}),
-                    tuple(epochs.get(row.id, ())),
-                    tuple(failures.get(row.id, ())),
-                    deployed.get(row.id, {}),
-                    None if row.parents is None else FirstWeights(tuple(row.parents), row.inherited_share or 0.0),
-                    row.batch,
-                    row.scores or {},
-                )
-                for row, _ in rows
+                Recorded(row.id, row.at_s, row.recorded_at, from_document(row.kind, row.document))
+                for row in session.scalars(query)
             ]
 
-    # Latency --------------------------------------------------------------------------------------------------------
+    def spent(self, search: Search) -> Spent:
+        """The sum of the ledger."""
+        with self._transaction() as session:
+            return spent(session, search)
+
+    def add_deployed(self, search: Search, number: int, accuracy: DeployedAccuracy) -> None:
+        """Record the accuracy of a trial's exported file, which anyone may measure: no decision depends on it."""
+        with self._transaction() as session:
+            where = (TrialRow.search_id == search.id) & (TrialRow.number == number)
+            trial = session.scalars(select(TrialRow.id).where(where)).one()
+            session.add(DeployedRow(trial_id=trial, validated_at=_now(), **asdict(accuracy)))
+            session.add(event_row(search.id, Deployed(number, accuracy), spent(session, search).wall_seconds, _now()))
+
+    # Measurements, of all searches ------------------------------------------------------------------------------------
 
     def add_latency(self, architecture: Architecture, classes: int, latency: Latency) -> None:
         """Record a measurement, for this and every later search."""
-        values = asdict(latency) | {"imgsz": str(latency.imgsz), "flags": list(latency.flags)}
-        del values["sessions"]
         with self._transaction() as session:
-            self._add_architecture(session, architecture)
-            row = LatencyRow(architecture_key=architecture.key, classes=classes, measured_at=_now(), **values)
-            session.add(row)
+            add_latency(session, architecture, classes, latency, _now())
 
     def find_latency(
         self, architecture: Architecture, classes: int, imgsz: ImageSize, fingerprint: str
@@ -374,91 +281,18 @@ class Repository:
 
     def sessions(self, architecture: Architecture, classes: int, imgsz: ImageSize, fingerprint: str) -> list[Latency]:
         """All measurements of it under the same conditions, oldest first."""
-        query = (
-            select(LatencyRow)
-            .where(LatencyRow.architecture_key == architecture.key, LatencyRow.classes == classes)
-            .where(LatencyRow.imgsz == str(imgsz), LatencyRow.fingerprint == fingerprint)
-            .order_by(LatencyRow.id)
-        )
         with self._transaction() as session:
-            return [_latency(row) for row in session.scalars(query)]
-
-    def invalidate_latencies(self, fingerprint: str) -> None:
-        """Take back what was measured on a target since its reference was last as fast as it should be.
-
-        Those sessions say so themselves: they are flagged `drifted`.
-        """
-        with self._transaction() as session:
-            measured = select(LatencyRow).where(LatencyRow.fingerprint == fingerprint).order_by(LatencyRow.id.desc())
-            for row in session.scalars(measured):
-                if "off_calibration" not in row.flags and "drifted" not in row.flags:
-                    break
-                if "drifted" in row.flags:
-                    row.quality = "invalid"
+            return find_sessions(session, architecture, classes, imgsz, fingerprint)
 
     def calibration(self, fingerprint: str, imgsz: ImageSize) -> Calibration | None:
         """The reference's time on a target, if it was measured."""
         with self._transaction() as session:
-            row = session.get(CalibrationRow, (fingerprint, str(imgsz)))
-            return Calibration(row.fingerprint, imgsz, row.reference_ms, row.spread) if row else None
+            return find_calibration(session, fingerprint, imgsz)
 
     def add_calibration(self, calibration: Calibration) -> None:
         """Record the reference's time on a target. What was measured there is given anew, from its ratios."""
-        imgsz = str(calibration.imgsz)
-        where = (LatencyRow.fingerprint == calibration.fingerprint) & (LatencyRow.imgsz == imgsz)
-        now = calibration.reference_ms / LatencyRow.reference_ms
-        values = asdict(calibration)
-        del values["identity"]  # that of a search is in its configuration
         with self._transaction() as session:
-            session.merge(CalibrationRow(**values | {"imgsz": imgsz, "measured_at": _now()}))
-            session.execute(
-                update(LatencyRow)
-                .where(where)
-                .values(
-                    latency_ms=LatencyRow.latency_ms * now,
-                    ci_low_ms=LatencyRow.ci_low_ms * now,
-                    ci_high_ms=LatencyRow.ci_high_ms * now,
-                    reference_ms=calibration.reference_ms,
-                )
-            )
-
-    # Deployment -----------------------------------------------------------------------------------------------------
-
-    def add_deployed(self, trial: Trial, accuracy: DeployedAccuracy) -> None:
-        """Record the accuracy of a trial's exported file."""
-        with self._transaction() as session:
-            session.add(DeployedRow(trial_id=trial.id, validated_at=_now(), **asdict(accuracy)))
-
-    # Budget ---------------------------------------------------------------------------------------------------------
-
-    def open_entry(self, search: Search, trial: Trial | None, kind: str, gpus: float = 0.0, cpus: float = 0.0) -> int:
-        """Open a ledger entry of 0 seconds; its number."""
-        row = LedgerRow(
-            search_id=search.id,
-            trial_id=trial.id if trial else None,
-            kind=kind,
-            gpus=gpus,
-            cpus=cpus,
-            seconds=0.0,
-            started_at=_now(),
-        )
-        with self._transaction() as session:
-            session.add(row)
-        return row.id
-
-    def charge(self, seconds: Mapping[int, float]) -> None:
-        """Set what each of these entries has cost so far, seconds, all in one transaction."""
-        if seconds:
-            with self._transaction() as session:
-                session.execute(update(LedgerRow), [{"id": entry, "seconds": cost} for entry, cost in seconds.items()])
-
-    def spent(self, search: Search) -> Spent:
-        """The sum of the ledger."""
-        gpu, cpu = func.sum(LedgerRow.gpus * LedgerRow.seconds), func.sum(LedgerRow.cpus * LedgerRow.seconds)
-        wall = func.sum(LedgerRow.seconds).filter(LedgerRow.kind == "session")
-        with self._transaction() as session:
-            row = session.execute(select(wall, gpu, cpu).where(LedgerRow.search_id == search.id)).one()
-            return Spent(*(float(value or 0.0) for value in row))
+            add_calibration(session, calibration, _now())
 
     # Inside ---------------------------------------------------------------------------------------------------------
 
@@ -472,13 +306,6 @@ class Repository:
                 f"storage {self.shown_url} does not work any more ({error.orig}); nothing that it held is lost, "
                 "continue with nas-yolo resume"
             ) from error
-
-    @staticmethod
-    def _add_architecture(session: Session, architecture: Architecture) -> None:
-        if session.get(ArchitectureRow, architecture.key) is None:
-            document = json.loads(architecture.document)
-            session.add(ArchitectureRow(key=architecture.key, family=architecture.family, document=document))
-            session.flush()
 
     def _migrate(self) -> None:
         """Create the tables, or bring older ones up to date."""
@@ -548,45 +375,3 @@ def _lives(owner: str, heartbeat_at: datetime | None) -> bool:
 
 def _search(row: SearchRow) -> Search:
     return Search(row.id, row.name, row.created_at, cast(Any, row.state), row.config)
-
-
-def _complexity(row: TrialRow) -> Complexity | None:
-    values = (row.params, row.gflops, row.params_fused, row.gflops_fused, row.layers)
-    if row.params is None:
-        return None
-    return Complexity(*cast(tuple[int, float, int, float, int], values))
-
-
-def _latency(row: LatencyRow) -> Latency:
-    return Latency(
-        target=row.target,
-        fingerprint=row.fingerprint,
-        imgsz=ImageSize.parse(row.imgsz),
-        latency_ms=row.latency_ms,
-        ci_low_ms=row.ci_low_ms,
-        ci_high_ms=row.ci_high_ms,
-        ratio=row.ratio,
-        reference_ms=row.reference_ms,
-        median_ms=row.median_ms,
-        p90_ms=row.p90_ms,
-        samples=row.samples,
-        drift=row.drift,
-        load=row.load,
-        quality=cast(Any, row.quality),
-        flags=tuple(row.flags),
-        conditions=row.conditions,
-    )
-
-
-def _deployed(row: DeployedRow) -> DeployedAccuracy:
-    return DeployedAccuracy(
-        target=row.target,
-        fingerprint=row.fingerprint,
-        precision=row.precision,
-        epochs=row.epochs,
-        images=row.images,
-        map50_95=row.map50_95,
-        map50=row.map50,
-        torch_map50_95=row.torch_map50_95,
-        torch_map50=row.torch_map50,
-    )

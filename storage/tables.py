@@ -37,6 +37,7 @@ class SearchRow(Base):
     config: Mapped[dict[str, Any]] = mapped_column(JSON)
     owner: Mapped[str | None] = mapped_column(String(200))
     heartbeat_at: Mapped[datetime | None]
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
 class ArchitectureRow(Base):
@@ -182,3 +183,19 @@ class LedgerRow(Base):
     cpus: Mapped[float]
     seconds: Mapped[float]
     started_at: Mapped[datetime]
+    job: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    ended: Mapped[bool]
+
+
+class EventRow(Base):
+    """What happened, in order: written with the rows that it changes, in one transaction."""
+
+    __tablename__ = "nas_events"
+    __table_args__ = (Index(None, "search_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("nas_searches.id"))
+    at_s: Mapped[float]
+    kind: Mapped[str] = mapped_column(String(30))
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    recorded_at: Mapped[datetime]

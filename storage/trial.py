@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -16,6 +16,24 @@ TrialState = Literal["new", "measuring", "ready", "training", "paused", "complet
 `ready` is measured and waiting for its first epoch, `paused` waits at a rung. `rejected` (over a limit) and `failed`
 (its training or measurement died) are ends, as `complete` (all epochs) is.
 """
+TRANSITIONS: Mapping[TrialState, frozenset[TrialState]] = {
+    "new": frozenset({"measuring", "ready", "failed"}),  # `ready` at once: measured as the trial that it repeats was
+    "measuring": frozenset({"new", "ready", "rejected", "failed"}),
+    "ready": frozenset({"new", "training", "paused", "rejected", "failed"}),  # `new`: its latency was taken back
+    "training": frozenset({"ready", "paused", "complete", "rejected", "failed"}),
+    "paused": frozenset({"training", "complete", "rejected", "failed"}),
+    "complete": frozenset(),
+    "rejected": frozenset(),
+    "failed": frozenset(),
+}
+SearchState = Literal["running", "stopped", "done"]
+Phase = Literal["preparing", "exploring", "finishing", "done"]
+JobKind = Literal["train", "measure", "copy", "session"]
+Purpose = Literal["prepare", "calibrate", "check", "measure", "confirm", "validate", "train", "copy", "session"]
+
+
+class TransitionError(RuntimeError):
+    """A trial cannot go from one state to another: a fault of this program."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +41,6 @@ class Trial:
     """An architecture in a search, with everything measured of it.
 
     Attributes:
-        id: Of the row, unique in the database.
         number: Within its search, from 0, in order of proposal.
         origin: Who proposed it: `preset:NAME` or `sampler:NAME`; `repeat:NUMBER` trains the architecture of that trial
             once more, with another seed; `parent:NAME` trains a stock model from scratch, for others to begin with its
@@ -38,7 +55,6 @@ class Trial:
         scores: Zero-cost scores by name; empty before they are computed.
     """
 
-    id: int
     number: int
     architecture: Architecture
     origin: str
@@ -69,6 +85,11 @@ class Trial:
         return self.origin.startswith("parent:")
 
     @property
+    def is_design(self) -> bool:
+        """Whether it is neither a repeat nor trained for its weights only."""
+        return self.repeat_of is None and not self.is_parent
+
+    @property
     def map50_95(self) -> float | None:
         """After the last epoch that was validated, in [0, 1]."""
         return next((e.map50_95 for e in reversed(self.epochs) if e.map50_95 is not None), None)
@@ -90,6 +111,54 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A piece of work that runs, or a session of the search itself; its entry in the ledger is open.
+
+    Attributes:
+        key: Unique among those that run.
+        purpose: What it is for.
+        kind: How it counts: as a training, a measurement, neither, or time of the search.
+        started_s: Time of the search (`State.at_s`) at its start.
+        trial: Number of the trial; None: none.
+        target: Name of the target; empty: none, or several.
+        gpus: That it holds.
+        cpus: Threads that it holds.
+        expected_s: How long it should take; 0: nothing tells.
+        until: Of a training, the epoch at which it pauses.
+        sessions: Of a measurement, in how many processes.
+    """
+
+    key: str
+    purpose: Purpose
+    kind: JobKind
+    started_s: float
+    trial: int | None = None
+    target: str = ""
+    gpus: float = 0.0
+    cpus: float = 0.0
+    expected_s: float = 0.0
+    until: int = 0
+    sessions: int = 1
+
+
+@dataclass(frozen=True)
+class Device:
+    """How a target stands.
+
+    Attributes:
+        away_since_s: Time of the search when it first failed, if it has not answered since.
+        until_s: When to try it again.
+        reason: What it said last.
+        failures: Suspicious ones in a row, of networks that may be to blame themselves.
+    """
+
+    away_since_s: float | None = None
+    until_s: float = 0.0
+    reason: str = ""
+    failures: int = 0
+
+
+@dataclass(frozen=True)
 class Search:
     """A search as it was asked for.
 
@@ -104,7 +173,7 @@ class Search:
     id: int
     name: str
     created_at: datetime
-    state: Literal["running", "stopped", "done"]
+    state: SearchState
     config: dict[str, Any]
 
 

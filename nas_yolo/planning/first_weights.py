@@ -1,0 +1,71 @@
+"""Training the stock model first, for its weights; or giving that up, where it takes too much of the budget."""
+
+from __future__ import annotations
+
+from nas_yolo.budget import Spending
+from nas_yolo.config import SearchConfig
+from nas_yolo.costs import Costs
+from nas_yolo.planning.actions import Action, Begin, Cancel, Note, Wait
+from nas_yolo.planning.situation import Situation
+from nas_yolo.planning.trainings import train, train_new
+from nas_yolo.proposals import stock_design
+from storage import Job, Trial
+from storage.events import TrialAdded, TrialMoved
+
+PARENT_SHARE = 0.1  # of a budget in time: a parent that takes more leaves too little for what it is to help
+COPIES = 2  # tries to hand its training over
+
+
+def train_parent(situation: Situation) -> Action | None:
+    """Begin it, go on with it, or give it up; nothing else is trained before it is known where to begin."""
+    config = situation.config
+    if situation.running("copy"):
+        return Wait()
+    if copying := _hand_over(situation):
+        return copying
+    parent = coming_parent(situation.trials)
+    if parent is None:
+        if situation.free_slots > 0 and wants_parent(situation.trials, config):
+            number = len(situation.trials)
+            origin = f"parent:{config.space.baseline}"
+            added = TrialAdded(number, stock_design(config), origin), TrialMoved(number, "ready")
+            return train_new(situation, added)
+        return None
+    if reason := too_expensive(parent, situation.costs, situation.spending):
+        rejected = TrialMoved(parent.number, "rejected", reason)
+        if parent.state == "training":
+            return Cancel(f"train {parent.number}", (rejected,))
+        return Note((rejected,))
+    if parent.state != "training" and situation.free_slots > 0:
+        return train(situation, parent, config.epochs)
+    return None
+
+
+def wants_parent(trials: tuple[Trial, ...], config: SearchConfig) -> bool:
+    """Whether the stock model is to be trained first, for its weights: asked for, worth it, and nothing begun."""
+    return config.trains_parent and not any(trial.is_parent or trial.epochs or trial.weights for trial in trials)
+
+
+def coming_parent(trials: tuple[Trial, ...]) -> Trial | None:
+    """The parent, while there is still something to do with it: until then nothing else is trained."""
+    return next((trial for trial in trials if trial.is_parent and trial.alive), None)
+
+
+def too_expensive(parent: Trial, costs: Costs, spending: Spending) -> str:
+    """Why the parent is not trained on; empty if it is. The first epoch includes set-up and tells too little."""
+    share = spending.share(costs.of(parent, costs.config.epochs))
+    if len(parent.epochs) < 2 or share <= PARENT_SHARE:
+        return ""
+    return f"to train it takes {share:.0%} of the budget, over {PARENT_SHARE:.0%}; all trainings begin from scratch"
+
+
+def _hand_over(situation: Situation) -> Action | None:
+    """Let the stock trial go on where the training of a parent ended that gives no weights: they are the same."""
+    parent = next((t for t in situation.trials if t.is_parent and t.state in ("rejected", "failed")), None)
+    stock = next((t for t in situation.designs if t.preset == situation.config.space.baseline), None)
+    if parent is None or stock is None or not stock.alive or stock.state == "training":
+        return None
+    key = f"copy {parent.number} {stock.number}"
+    if len(stock.epochs) >= len(parent.epochs) or situation.state.attempts.get(key, 0) >= COPIES:
+        return None
+    return Begin(Job(key, "copy", "copy", situation.now_s, parent.number))

@@ -1,0 +1,149 @@
+"""What policies look at: the state of a search at a moment, and what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from evaluators.target import Target
+from nas_yolo.budget import Spending, parse_budget
+from nas_yolo.config import SearchConfig
+from nas_yolo.costs import Costs
+from nas_yolo.samplers import Seen, Strategy
+from nas_yolo.samplers._grid import Grid
+from nas_yolo.schedulers import rungs
+from search_spaces.architecture import Architecture
+from storage import Job, JobKind, State, Trial
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stays the same while a process works on a search.
+
+    Attributes:
+        name: Of the search.
+        config: What was asked for.
+        strategy: Of the sampler.
+        slots: Trainings at once.
+        threads: Of one training.
+        gpus: That one training holds; 0 on a CPU.
+    """
+
+    name: str
+    config: SearchConfig
+    strategy: Strategy
+    slots: int = 1
+    threads: int = 1
+    gpus: float = 0.0
+    _codes: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The space as arrays."""
+        return Grid(self.config.space.choices)
+
+    @cached_property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which trials pause."""
+        return rungs(self.config.epochs)
+
+    @cached_property
+    def devices(self) -> tuple[tuple[Target, str], ...]:
+        """Targets with their fingerprints; of several names of one device that is set up in one way, the first."""
+        first = {fingerprint: target for target, fingerprint in reversed(self.config.targets)}
+        return tuple((target, mark) for target, mark in self.config.targets if first[mark] is target)
+
+    def codes(self, architecture: Architecture) -> tuple[int, ...] | None:
+        """The point of the space that it is; None: it is none."""
+        if architecture.key not in self._codes:
+            choices = self.config.space.choices_of(architecture)
+            self._codes[architecture.key] = None if choices is None else self.grid.codes(choices)
+        return self._codes[architecture.key]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A state at a time, seconds of the search."""
+
+    context: Context
+    state: State
+    now_s: float
+
+    @property
+    def config(self) -> SearchConfig:
+        """What was asked for."""
+        return self.context.config
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All, by number."""
+        return self.state.trials
+
+    @cached_property
+    def designs(self) -> list[Trial]:
+        """Trials that are designs of their own: neither repeats nor trained for their weights."""
+        return [trial for trial in self.trials if trial.is_design]
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What trainings should take."""
+        return Costs(self.trials, self.config)
+
+    @cached_property
+    def spending(self) -> Spending:
+        """The budgets and what is left of them."""
+        return spending(self.context, self.state, self.now_s)
+
+    def running(self, kind: JobKind) -> list[Job]:
+        """Work of a kind that runs."""
+        return [job for job in self.state.work if job.kind == kind]
+
+    @property
+    def free_slots(self) -> int:
+        """Trainings that could be begun."""
+        return self.context.slots - len(self.running("train"))
+
+    @property
+    def may_train(self) -> bool:
+        """Whether a training can be begun that is not a parent's: before that ends, it is not known where to begin."""
+        return self.free_slots > 0 and not any(trial.is_parent and trial.alive for trial in self.trials)
+
+    @property
+    def free_probes(self) -> int:
+        """Measurements that could be begun: as many at once as there are devices."""
+        return len(self.context.devices) - len(self.running("measure"))
+
+    @cached_property
+    def seen(self) -> dict[int, Seen]:
+        """All trials that are points of the space, as strategies see them, by number."""
+        names = [target.name for target, _ in self.config.targets]
+        found = {}
+        for trial in self.designs:
+            if (codes := self.context.codes(trial.architecture)) is None:
+                continue
+            reached = trial.reached(self.context.rungs)
+            measured = trial.state not in ("new", "measuring") and all(name in trial.latencies for name in names)
+            found[trial.number] = Seen(
+                codes=codes,
+                latencies_ms=tuple(trial.latencies[name].latency_ms for name in names) if measured else (),
+                accuracies=reached,
+                heading=min(len(reached), len(self.context.rungs) - 1) if trial.state == "training" else None,
+                over=not trial.alive or len(reached) == len(self.context.rungs),
+                epoch_s=self.costs.per_epoch(trial) if trial.epochs else None,
+                scores=trial.scores,
+            )
+        return found
+
+
+def spending(context: Context, state: State, now_s: float) -> Spending:
+    """The budgets of a search and what is left of them."""
+    trainings = [job for job in state.work if job.kind == "train"]
+    return Spending(
+        budgets=tuple(map(parse_budget, state.budgets)),
+        spent=state.spent_at(now_s),
+        trials=sum(trial.is_design for trial in state.trials),
+        committed_seconds=tuple(max(job.expected_s - (now_s - job.started_s), 0.0) for job in trainings),
+        measuring=sum(job.kind == "measure" for job in state.work),
+        gpus=context.gpus,
+        cpus=float(context.threads),
+    )

@@ -1,0 +1,91 @@
+"""Latencies and calibrations: measured once, for every search in the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from evaluators.evaluation import Latency
+from evaluators.latency import Calibration
+from search_spaces.architecture import Architecture
+from search_spaces.image_size import ImageSize
+from storage.loading import read_latency
+from storage.tables import ArchitectureRow, CalibrationRow, LatencyRow
+
+
+def add_architecture(session: Session, architecture: Architecture) -> None:
+    """Keep an architecture, once for all searches."""
+    if session.get(ArchitectureRow, architecture.key) is None:
+        document = json.loads(architecture.document)
+        session.add(ArchitectureRow(key=architecture.key, family=architecture.family, document=document))
+        session.flush()
+
+
+def add_latency(session: Session, architecture: Architecture, classes: int, latency: Latency, now: datetime) -> bool:
+    """Keep a session on a target.
+
+    Returns:
+        Whether it says that the device is not as it should be: then what was measured there since its reference was
+        last as fast as it should be is taken back. Those sessions say so themselves: they are flagged `drifted`.
+    """
+    values = asdict(latency) | {"imgsz": str(latency.imgsz), "flags": list(latency.flags)}
+    del values["sessions"]
+    add_architecture(session, architecture)
+    session.add(LatencyRow(architecture_key=architecture.key, classes=classes, measured_at=now, **values))
+    session.flush()
+    if "off_calibration" not in latency.flags:
+        return False
+    measured = select(LatencyRow).where(LatencyRow.fingerprint == latency.fingerprint).order_by(LatencyRow.id.desc())
+    for row in session.scalars(measured):
+        if "off_calibration" not in row.flags and "drifted" not in row.flags:
+            break
+        if "drifted" in row.flags:
+            row.quality = "invalid"
+    session.flush()
+    return True
+
+
+def find_sessions(
+    session: Session, architecture: Architecture, classes: int, imgsz: ImageSize, fingerprint: str
+) -> list[Latency]:
+    """All measurements of it under the same conditions, oldest first."""
+    query = (
+        select(LatencyRow)
+        .where(LatencyRow.architecture_key == architecture.key, LatencyRow.classes == classes)
+        .where(LatencyRow.imgsz == str(imgsz), LatencyRow.fingerprint == fingerprint)
+        .order_by(LatencyRow.id)
+    )
+    return [read_latency(row) for row in session.scalars(query)]
+
+
+def find_calibration(session: Session, fingerprint: str, imgsz: ImageSize) -> Calibration | None:
+    """The reference's time on a target, if it was measured."""
+    row = session.get(CalibrationRow, (fingerprint, str(imgsz)))
+    return Calibration(row.fingerprint, imgsz, row.reference_ms, row.spread) if row else None
+
+
+def add_calibration(session: Session, calibration: Calibration, now: datetime) -> None:
+    """Record the reference's time on a target. What was measured there is given anew, from its ratios."""
+    imgsz = str(calibration.imgsz)
+    where = (LatencyRow.fingerprint == calibration.fingerprint) & (LatencyRow.imgsz == imgsz)
+    factor = calibration.reference_ms / LatencyRow.reference_ms
+    values = asdict(calibration)
+    del values["identity"]  # that of a search is in its configuration
+    session.merge(CalibrationRow(**values | {"imgsz": imgsz, "measured_at": now}))
+    session.execute(
+        update(LatencyRow)
+        .where(where)
+        .values(
+            latency_ms=LatencyRow.latency_ms * factor,
+            ci_low_ms=LatencyRow.ci_low_ms * factor,
+            ci_high_ms=LatencyRow.ci_high_ms * factor,
+            reference_ms=calibration.reference_ms,
+        )
+    )
+
+
