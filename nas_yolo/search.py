@@ -765,13 +765,12 @@ class SearchLoop:
             self._charge([self._session_job])
 
     def _tick(self) -> None:
-        """Keep the ledger, the lease and the view current, once a second."""
+        """Keep the ledger and the view current, once a second."""
         now = time.monotonic()
         if now - self._ticked < TICK_S:
             return
         self._ticked = now
         self._charge([self._session_job, *self._jobs.values()])
-        self.repository.heartbeat(self.search)
         self._show()
 
     def _charge(self, jobs: Sequence[_Job]) -> None:
