@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluators.accuracy.training import Parent
-from nas_yolo.budget import Spending
 from nas_yolo.config import SearchConfig
-from nas_yolo.costs import Costs
 from nas_yolo.results import asked
 from search_spaces.architecture import Architecture
 from storage import Trial
 
 if TYPE_CHECKING:
     from evaluators.location import Location
-
-PARENT_SHARE = 0.1  # of a budget in time: a parent that takes more leaves too little for what it is to help
-
-
-def wants_parent(trials: Iterable[Trial], config: SearchConfig) -> bool:
-    """Whether the stock model is to be trained first, for its weights: asked for, worth it, and nothing begun."""
-    return config.trains_parent and not any(trial.is_parent or trial.epochs or trial.weights for trial in trials)
-
-
-def coming_parent(trials: Iterable[Trial]) -> Trial | None:
-    """The parent, while there is still something to do with it: until then nothing else is trained."""
-    return next((trial for trial in trials if trial.is_parent and trial.alive), None)
-
-
-def too_dear(parent: Trial, costs: Costs, purse: Spending) -> str:
-    """Why the parent is not trained on; empty if it is. The first epoch includes set-up and tells too little."""
-    share = purse.share(costs.of(parent, costs.config.epochs))
-    if len(parent.epochs) < 2 or share <= PARENT_SHARE:
-        return ""
-    return f"to train it takes {share:.0%} of the budget, over {PARENT_SHARE:.0%}; all trainings begin from scratch"
 
 
 def parents_of(

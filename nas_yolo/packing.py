@@ -33,7 +33,7 @@ def with_packing(repository: Repository, search: Search, device: str, gpus: int,
     config = SearchConfig.from_document(search.config)
     if config.packing is None or config.packing.get("device") == device:
         return search
-    with repository.claimed(search):
+    with repository.claimed(search) as claim:
         # Time of a session, with a GPU: it counts against budgets in wall-clock time and in GPU time.
         entry, started = repository.open_entry(search, None, "session", gpus=1.0), time.monotonic()
         try:
@@ -41,7 +41,7 @@ def with_packing(repository: Repository, search: Search, device: str, gpus: int,
         finally:
             repository.charge({entry: time.monotonic() - started})
         found = {"packing": packing.document(), "gpus_per_trial": 1 / packing.trainings}
-        return repository.set_config(search, search.config | found)
+        return repository.set_config(search, search.config | found, claim)
 
 
 def fixed_batch(training: Mapping[str, Any]) -> int:

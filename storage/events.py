@@ -13,15 +13,12 @@ from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency
 from evaluators.latency import Calibration
 from search_spaces.architecture import Architecture
-from search_spaces.image_size import ImageSize
 from storage.trial import Device, Job, Phase, SearchState, TrialState
 
 Design = Annotated[
     Architecture,
     PlainSerializer(lambda architecture: json.loads(architecture.document)),
-    PlainValidator(
-        lambda given: given if isinstance(given, Architecture) else Architecture.from_document(given)
-    ),
+    PlainValidator(lambda given: given if isinstance(given, Architecture) else Architecture.from_document(given)),
 ]
 
 
@@ -217,7 +214,7 @@ Event = (
     | JobStarted
     | JobEnded
 )
-KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__args__}  # type: ignore[attr-defined]
+KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__args__}
 
 
 @dataclass(frozen=True)
@@ -237,17 +234,17 @@ class Recorded:
 
 
 @cache
-def _adapter(kind: type[Event]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(KINDS[kind])
 
 
 def document(event: Event) -> dict[str, Any]:
     """An event as JSON data, for `from_document`."""
-    found: dict[str, Any] = _adapter(type(event)).dump_python(event, mode="json")
+    found: dict[str, Any] = _adapter(type(event).__name__).dump_python(event, mode="json")
     return found
 
 
 def from_document(kind: str, found: dict[str, Any]) -> Event:
     """Read back what `document` wrote."""
-    event: Event = _adapter(KINDS[kind]).validate_python(found)
+    event: Event = _adapter(kind).validate_python(found)
     return event

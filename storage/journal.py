@@ -87,9 +87,7 @@ class Journal:
 
     def charge(self, now_s: float) -> None:
         """Keep the ledger and the lease current."""
-        running = [
-            {"id": self._entries[key], "seconds": now_s - job.started_s} for key, job in self.state.jobs.items()
-        ]
+        running = [{"id": self._entries[key], "seconds": now_s - job.started_s} for key, job in self.state.jobs.items()]
         with self._fenced() as session:
             if running:
                 session.execute(update(LedgerRow), running)
@@ -99,7 +97,6 @@ class Journal:
         yield event
         match event:
             case TrialAdded(number, architecture, _):
-                add_architecture(session, architecture)
                 trial = apply(state, event).trials[number]
                 marks = {target["fingerprint"] for target in self.search.config["targets"]}
                 for name, latency in known_latencies(session, self.search, architecture, marks).items():
@@ -126,6 +123,7 @@ class Journal:
         """The rows that an event adds, or ends."""
         match event:
             case TrialAdded(number, architecture, origin):
+                add_architecture(session, architecture)
                 row = TrialRow(
                     search_id=self.search.id,
                     number=number,
@@ -174,7 +172,9 @@ class Journal:
         """The rows whose columns say how something stands."""
         known = dict(enumerate(before.trials))
         for trial in after.trials:
-            if known.get(trial.number) is not trial and (values := _columns(trial)) != _columns(known.get(trial.number)):
+            if known.get(trial.number) is not trial and (values := _columns(trial)) != _columns(
+                known.get(trial.number)
+            ):
                 row = update(TrialRow).where(TrialRow.id == ids[trial.number])
                 session.execute(row.values(**values, updated_at=now))
         mine = update(SearchRow).where(SearchRow.id == self.search.id)

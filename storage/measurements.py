@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 
@@ -87,5 +86,3 @@ def add_calibration(session: Session, calibration: Calibration, now: datetime) -
             reference_ms=calibration.reference_ms,
         )
     )
-
-

@@ -2,65 +2,52 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, replace
-from datetime import datetime, timedelta, timezone
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
+from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import platformdirs
-import psutil
-from sqlalchemy import Connection, create_engine, event, func, select, text, update
+from sqlalchemy import Connection, create_engine, event, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.orm import Session, sessionmaker
 
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, combine
+from evaluators.evaluation import DeployedAccuracy, Latency, combine
 from evaluators.latency import Calibration
 from evaluators.location import locate
 from search_spaces.architecture import Architecture
-from search_spaces.errors import UserError
 from search_spaces.image_size import ImageSize
 from search_spaces.registry import unknown
-from storage.tables import (
-    ArchitectureRow,
-    CalibrationRow,
-    DeployedRow,
-    EpochRow,
-    FailureRow,
-    LatencyRow,
-    LedgerRow,
-    SearchRow,
-    TrialRow,
+from storage.errors import (
+    SearchExistsError,
+    SearchNotFoundError,
+    StorageAwayError,
+    StorageError,
+    broken,
+    may_pass,
+    reason,
 )
-from storage.trial import Search, Spent, Trial, TrialState
+from storage.events import BudgetsSet, Calibrated, Deployed, Event, Recorded, from_document
+from storage.journal import Journal, event_row
+from storage.lease import LEASE, Claim, fence, is_held, release, renewing, take
+from storage.loading import load_state, load_trials, spent
+from storage.measurements import add_calibration, add_latency, find_calibration, find_sessions
+from storage.state import State
+from storage.tables import DeployedRow, EventRow, SearchRow, TrialRow
+from storage.trial import Search, Spent, Trial
 
 if TYPE_CHECKING:
     from evaluators.location import Location
 
 REVISION = "0007"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
-LEASE = timedelta(seconds=60)  # after so long without a heartbeat another host's process counts as dead
-
-
-class StorageError(UserError, RuntimeError):
-    """The database cannot be used; one line that says what to do."""
-
-
-class SearchNotFoundError(StorageError):
-    """There is no search of that name."""
-
-
-class SearchExistsError(StorageError):
-    """The name is taken."""
-
-
-class SearchBusyError(StorageError):
-    """Another process works on the search."""
+PATIENCE_S = 5  # to wait for another process's lock; whoever can wait longer tries again
+MIGRATION_PATIENCE_S = 60  # for another process that brings the same tables up to date
 
 
 def default_url() -> str:
@@ -85,25 +72,29 @@ class Repository:
     def __init__(self, url: str):
         self.url = url
         try:
-            engine = create_engine(url)
+            sqlite = make_url(url).get_backend_name() == "sqlite"
+            # A server may have restarted since a connection was used last.
+            engine = create_engine(url, pool_pre_ping=not sqlite)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise StorageError(
                 f"storage {url!r} is not usable ({error}); give e.g. sqlite:///search.db, "
                 "or postgresql+psycopg://user@host/base with pip install 'nas-yolo[postgres]'"
             ) from error
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", _prepare_sqlite if sqlite else _prepare_server)
         self._engine = engine
         self._sessions = sessionmaker(engine, expire_on_commit=False)
+        self._file: tuple[str, tuple[int, int]] | None = None  # of SQLite: path, device and inode
         try:
             self._migrate()
+            self._remember_file()
         except StorageError:
             self.close()
             raise
         except DBAPIError as error:
             self.close()
-            raise StorageError(
-                f"storage {self.shown_url} cannot be opened or written ({error.orig}); "
+            kind = StorageAwayError if may_pass(error) else StorageError
+            raise kind(
+                f"storage {self.shown_url} cannot be opened or written ({reason(error)}); "
                 "check the path and its permissions, or choose another with --storage"
             ) from error
 
@@ -151,6 +142,10 @@ class Repository:
         try:
             with self._transaction() as session:
                 session.add(row)
+                session.flush()
+                known = load_state(session, _search(row)).calibrations.values()
+                first: list[Event] = [BudgetsSet(tuple(config.get("budgets", ()))), *map(Calibrated, known)]
+                session.add_all(event_row(row.id, fact, 0.0, row.created_at) for fact in first)
         except IntegrityError as error:
             raise SearchExistsError(
                 f"a search named {name!r} exists; continue it with nas-yolo resume {name}, or choose another --name"
@@ -176,56 +171,49 @@ class Repository:
         with self._transaction() as session:
             return [_search(row) for row in session.scalars(select(SearchRow).order_by(SearchRow.id))]
 
-    def set_config(self, search: Search, config: dict[str, Any]) -> Search:
-        """Replace what a search was asked for: its budget, as a rule."""
-        with self._transaction() as session:
+    def set_config(self, search: Search, config: dict[str, Any], claim: Claim) -> Search:
+        """Replace what a search was asked for.
+
+        Raises:
+            ClaimLostError: If another process took the search over.
+        """
+        with self._fenced(claim) as session:
             row = session.get_one(SearchRow, search.id)
             row.config = config
         return _search(row)
 
     @contextmanager
-    def claimed(self, search: Search) -> Iterator[None]:
-        """Hold a search for this process; renew with `heartbeat`.
+    def claimed(self, search: Search) -> Iterator[Claim]:
+        """Hold a search for this process; renewed in the background until the end.
 
         Raises:
             SearchBusyError: If another living process holds it.
         """
-        me = json.dumps([platform.node(), os.getpid(), psutil.Process().create_time()])
         with self._transaction() as session:
-            row = session.get_one(SearchRow, search.id)
-            owner, beat = row.owner, row.heartbeat_at
-            if owner and _lives(owner, beat):
-                host, pid, _ = json.loads(owner)
-                raise SearchBusyError(
-                    f"search {search.name!r} is being worked on by process {pid} on {host}; "
-                    f"watch it with nas-yolo status {search.name}"
-                )
-            taken = session.execute(
-                update(SearchRow)
-                .where(
-                    SearchRow.id == search.id, SearchRow.owner.is_(owner) if owner is None else SearchRow.owner == owner
-                )
-                .values(owner=me, heartbeat_at=_now())
-            )
-            if cast(Any, taken).rowcount != 1:
-                raise SearchBusyError(f"search {search.name!r} was just taken by another process")
+            claim = take(session, search.id, search.name)
+        # A database in memory is this process's own, and each thread's.
+        shared = self._file is not None or self._engine.dialect.name != "sqlite"
         try:
-            yield
+            with renewing(claim, self.renew) if shared else nullcontext():
+                yield claim
         finally:
-            with self._transaction() as session:
-                mine = (SearchRow.id == search.id) & (SearchRow.owner == me)
-                session.execute(update(SearchRow).where(mine).values(owner=None, heartbeat_at=None))
+            # Where that fails the claim is void as soon as this process ends, or its lease does.
+            with suppress(StorageError), self._transaction() as session:
+                release(session, claim)
 
     def is_claimed(self, search: Search) -> bool:
         """Whether a living process works on it."""
         with self._transaction() as session:
-            row = session.get_one(SearchRow, search.id)
-            return bool(row.owner) and _lives(str(row.owner), row.heartbeat_at)
+            return is_held(session, search.id)
 
-    def heartbeat(self, search: Search) -> None:
-        """Say that the process that holds the search is alive."""
-        with self._transaction() as session:
-            session.execute(update(SearchRow).where(SearchRow.id == search.id).values(heartbeat_at=_now()))
+    def renew(self, claim: Claim) -> None:
+        """Say that the process that holds the search is alive.
+
+        Raises:
+            ClaimLostError: If another process took the search over.
+        """
+        with self._fenced(claim):
+            pass
 
     # What happened ---------------------------------------------------------------------------------------------------
 
@@ -298,14 +286,52 @@ class Repository:
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:
+        self._check_file()
         try:
             with self._sessions.begin() as session:
                 yield session
-        except OperationalError as error:
-            raise StorageError(
-                f"storage {self.shown_url} does not work any more ({error.orig}); nothing that it held is lost, "
-                "continue with nas-yolo resume"
+        except (DataError, IntegrityError):  # about what was to be written
+            raise
+        except DBAPIError as error:
+            raise broken(self.shown_url, error) from error
+
+    @contextmanager
+    def _fenced(self, claim: Claim) -> Iterator[Session]:
+        """A transaction that changes what belongs to a search: all of it, or nothing if the claim is lost."""
+        with self._transaction() as session:
+            fence(session, claim)
+            yield session
+
+    def _remember_file(self) -> None:
+        """Remember which file a SQLite database is, so that another one in its place is noticed."""
+        if self._engine.dialect.name == "sqlite":
+            with self._engine.connect() as connection:
+                path = connection.execute(text("PRAGMA database_list")).first()
+            if path is not None and path.file:  # there is none of a database in memory
+                self._file = path.file, self._identity(path.file)
+
+    def _check_file(self) -> None:
+        """Before connecting, which would make an empty file where there is none."""
+        if self._file is not None and self._identity(self._file[0]) != self._file[1]:
+            raise self._lost()
+
+    def _identity(self, path: str) -> tuple[int, int]:
+        try:
+            found = os.stat(path)
+        except FileNotFoundError as error:
+            raise self._lost() from error
+        except OSError as error:
+            raise StorageAwayError(
+                f"storage {self.shown_url} cannot be reached ({error.strerror}); nothing that it held is lost, "
+                "continue with nas-yolo resume once it can"
             ) from error
+        return found.st_dev, found.st_ino
+
+    def _lost(self) -> StorageError:
+        return StorageError(
+            f"storage {self.shown_url}: the database file is gone or was replaced while it was in use, and nothing is "
+            "written to what is there now; put the file back if you have it or a copy, else what it held is lost"
+        )
 
     def _migrate(self) -> None:
         """Create the tables, or bring older ones up to date."""
@@ -329,48 +355,53 @@ class Repository:
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self._engine.connect() as connection, _sqlite_without_foreign_keys(connection), connection.begin():
+        with self._engine.connect() as connection, _sqlite_prepared(connection), connection.begin():
             if connection.dialect.name == "sqlite":
                 connection.execute(text("BEGIN IMMEDIATE"))  # two processes may come here at once
+            else:
+                connection.execute(text(f"SET LOCAL lock_timeout = '{MIGRATION_PATIENCE_S}s'"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.execute(f"PRAGMA busy_timeout={PATIENCE_S * 1000}")
     connection.execute("PRAGMA journal_mode=WAL")  # readers and one writer at once
     connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA busy_timeout=30000")
     connection.execute("PRAGMA foreign_keys=ON")
 
 
+def _prepare_server(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = '{PATIENCE_S}s'")
+    # A process that is frozen within a transaction must not keep its locks from the one that takes over.
+    cursor.execute(f"SET idle_in_transaction_session_timeout = '{LEASE.total_seconds():.0f}s'")
+    cursor.close()
+    connection.commit()
+
+
 @contextmanager
-def _sqlite_without_foreign_keys(connection: Connection) -> Iterator[None]:
+def _sqlite_prepared(connection: Connection) -> Iterator[None]:
     """SQLite changes a table by putting another in its place; the rows that refer to it must not stop that."""
     if connection.dialect.name != "sqlite":
         yield
         return
-    connection.execute(text("PRAGMA foreign_keys=OFF"))  # here: within a transaction it would do nothing
-    connection.commit()
+    # Here: within a transaction it would do nothing.
+    _set_sqlite(connection, foreign_keys="OFF", busy_timeout=MIGRATION_PATIENCE_S * 1000)
     try:
         yield
     finally:
-        connection.execute(text("PRAGMA foreign_keys=ON"))
-        connection.commit()
+        _set_sqlite(connection, foreign_keys="ON", busy_timeout=PATIENCE_S * 1000)
+
+
+def _set_sqlite(connection: Connection, **pragmas: str | int) -> None:
+    for name, value in pragmas.items():
+        connection.execute(text(f"PRAGMA {name}={value}"))
+    connection.commit()
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc).replace(tzinfo=None)
-
-
-def _lives(owner: str, heartbeat_at: datetime | None) -> bool:
-    host, pid, started = json.loads(owner)
-    if host == platform.node():
-        try:
-            process = psutil.Process(pid)
-            return process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-    return heartbeat_at is not None and _now() - heartbeat_at < LEASE
 
 
 def _search(row: SearchRow) -> Search:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,17 +38,6 @@ def load_checkpoint(location: Location) -> dict[str, Any]:
     with open_whole(location) as file:
         document: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return document
-
-
-def copy_checkpoint(source: Location, target: Location) -> None:
-    """Copy a checkpoint, as a whole.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        StoreError: If it cannot be read or written.
-    """
-    with open_whole(source) as original:
-        write_whole(lambda file: shutil.copyfileobj(original, file), target)
 
 
 def version(location: Location) -> str:

@@ -181,7 +181,9 @@ def resume_command(name: str, budgets: tuple[str, ...], url: str | None, as_json
 
         parsed = [parse_budget(text) for text in budgets]
         check_devices(parsed)
-        search = repository.set_config(search, search.config | {"budgets": [budget.text for budget in parsed]})
+        with repository.claimed(search) as claim:
+            asked = {"budgets": [budget.text for budget in parsed]}
+            search = repository.set_config(search, repository.search(name).config | asked, claim)
     check_dataset(search)
     check_pretrained(search)
     if artifacts := search.config.get("artifacts"):

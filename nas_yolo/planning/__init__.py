@@ -54,7 +54,7 @@ def decide(context: Context, state: State, now_s: float) -> list[Action]:
 
 
 def _decided(situation: Situation) -> Iterator[Action]:
-    while action := next(filter(None, (policy(situation) for policy in POLICIES)), None):
+    while action := _next(situation):
         if isinstance(action, Wait):
             return
         yield action
@@ -62,3 +62,10 @@ def _decided(situation: Situation) -> Iterator[Action]:
             return
         state = fold(events_of(action, situation.state, situation.now_s), situation.state)
         situation = replace(situation, state=state)
+
+
+def _next(situation: Situation) -> Action | None:
+    for policy in POLICIES:
+        if action := policy(situation):
+            return action
+    return None

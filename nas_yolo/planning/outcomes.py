@@ -137,9 +137,7 @@ def standing(trial: Trial) -> TrialState:
     return trial.state
 
 
-def after_failures(
-    state: State, config: SearchConfig, job: Job, failures: Sequence[Failure]
-) -> tuple[Event, ...]:
+def after_failures(state: State, config: SearchConfig, job: Job, failures: Sequence[Failure]) -> tuple[Event, ...]:
     """Try again after a crash, which may have been the machine's, and once with half the batch if memory ran out.
 
     Anything else would only happen again. A device that is away, or an environment that is broken, is no fault of the

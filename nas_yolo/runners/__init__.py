@@ -15,7 +15,7 @@ Kind = Literal["train", "measure"]
 
 
 @dataclass(frozen=True)
-class Event:
+class Report:
     """Something that running work produced.
 
     Attributes:
@@ -28,14 +28,21 @@ class Event:
 
 
 class Runner(Protocol):
-    """Runs work; keeps up to `slots` trainings going at once, and every measurement that it is given."""
+    """Runs work; keeps up to `slots` trainings going at once, and every measurement that it is given.
+
+    It also has the only clock of a search, which nothing else reads, and is the only place that waits.
+    """
 
     slots: int
+
+    @property
+    def now(self) -> float:
+        """Seconds since it was made, in which this process was awake."""
 
     def submit(self, key: str, kind: Kind, work: Work) -> None:
         """Start a piece of work, or queue it until there is room."""
 
-    def poll(self, timeout_s: float) -> Sequence[Event]:
+    def poll(self, timeout_s: float) -> Sequence[Report]:
         """What has happened since the last call; waits up to `timeout_s` for the first."""
 
     def cancel(self, key: str) -> None:

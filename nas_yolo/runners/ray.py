@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from evaluators.evaluation import Failure, failure_from
 from nas_yolo.environment import ultralytics_environment
-from nas_yolo.runners import Event, Kind, Work
+from nas_yolo.runners import Kind, Report, Work
+from nas_yolo.runners.clock import AwakeClock
 
 OBJECT_STORE_BYTES = 100 * 2**20  # results are a few hundred bytes each
 
@@ -50,7 +50,13 @@ class RayRunner:
             runtime_env={"working_dir": str(empty), "env_vars": ultralytics_environment()},
         )
         self._running: dict[Any, str] = {}
+        self._clock = AwakeClock()
         self._one_gpu = ray.cluster_resources().get("GPU", 0) <= 1
+
+    @property
+    def now(self) -> float:
+        """Seconds."""
+        return self._clock.now
 
     def submit(self, key: str, kind: Kind, work: Work) -> None:
         """Hand it to Ray, which queues it until its resources are free."""
@@ -60,14 +66,14 @@ class RayRunner:
         task = _run if kind == "measure" or self._one_gpu else _run_and_exit
         self._running[task.options(**resources).remote(work)] = key
 
-    def poll(self, timeout_s: float) -> Sequence[Event]:
+    def poll(self, timeout_s: float) -> Sequence[Report]:
         """What the workers have reported."""
         if not self._running:
-            threading.Event().wait(timeout_s)
+            self._clock.wait(timeout_s)
             return []
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
         more, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        return [event for results in {*ready, *more} for event in self._next(results)]
+        return [report for results in {*ready, *more} for report in self._next(results)]
 
     def cancel(self, key: str) -> None:
         """End its process."""
@@ -79,24 +85,25 @@ class RayRunner:
     def close(self) -> None:
         """End the cluster with everything that runs on it."""
         self._running.clear()
+        self._clock.close()
         ray.shutdown()
 
-    def _next(self, results: Any) -> list[Event]:
+    def _next(self, results: Any) -> list[Report]:
         key = self._running[results]
         try:
-            return [Event(key, ray.get(next(results)))]
+            return [Report(key, ray.get(next(results)))]
         except StopIteration:
             del self._running[results]
-            return [Event(key, None)]
+            return [Report(key, None)]
         except RayTaskError as error:
             del self._running[results]
-            return [Event(key, failure_from(error.cause)), Event(key, None)]
+            return [Report(key, failure_from(error.cause)), Report(key, None)]
         except RayError as error:
             del self._running[results]
             cause = "oom" if isinstance(error, OutOfMemoryError) else "crash"
             message = " ".join(str(error).split())[:300]
             failure = Failure(cause, f"the worker process died: {message}")  # type: ignore[arg-type]
-            return [Event(key, failure), Event(key, None)]
+            return [Report(key, failure), Report(key, None)]
 
 
 def _results(work: Work) -> Iterator[Any]:

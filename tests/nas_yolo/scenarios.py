@@ -14,7 +14,7 @@ from evaluators.target import Target
 from nas_yolo.budget import parse_budget
 from nas_yolo.config import SearchConfig
 from nas_yolo.objective import parse_limit
-from nas_yolo.runners import Event, Kind, Work
+from nas_yolo.runners import Kind, Report, Work
 from nas_yolo.runners.simulated import SimulatedRunner, World
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize
@@ -123,7 +123,7 @@ class RecordingRunner(SimulatedRunner):
             self._lines.append(" | ".join(sorted(self._turn)))
             self._turn.clear()
 
-    def poll(self, timeout_s: float) -> Sequence[Event]:
+    def poll(self, timeout_s: float) -> Sequence[Report]:
         self._end_turn()
         self._polls -= 1
         if self._polls < 0:
@@ -186,11 +186,11 @@ def outcome(trial: Trial) -> str:
 SAMPLERS = ("frontier", "tpe", "nsga2", "gp", "random")
 SCENARIOS = [
     *(Scenario(f"{sampler} in trials", sampler, ("14trials",)) for sampler in SAMPLERS),
-    *(Scenario(f"{sampler} in time", sampler, ("20min",), inherits=True, repeats=None) for sampler in SAMPLERS),
+    *(Scenario(f"{sampler} in time", sampler, ("10min",), inherits=True, repeats=None) for sampler in SAMPLERS),
     *(Scenario(f"{sampler} with faults", sampler, ("12trials",), fault_share=0.3, slots=2) for sampler in SAMPLERS),
     *(Scenario(f"{sampler} resumed", sampler, ("10trials",), stops=(7, 3, 19), inherits=True) for sampler in SAMPLERS),
-    Scenario("GPU hours", budgets=("1gpu-h",), gpu=True, slots=2, inherits=True, repeats=None, scale=2),
-    Scenario("CPU hours", budgets=("0.5cpu-h",), slots=2, repeats=1),
+    Scenario("GPU hours", budgets=("0.4gpu-h",), gpu=True, slots=2, inherits=True, repeats=None, scale=2),
+    Scenario("CPU hours", budgets=("0.25cpu-h",), slots=2, repeats=1),
     Scenario("two budgets", budgets=("10min", "6trials"), repeats=None),
     Scenario("no time", budgets=("30s",)),
     Scenario("a parent too expensive", budgets=("15min",), inherits=True, scale=3),
@@ -205,10 +205,10 @@ SCENARIOS = [
     Scenario("an unreachable device", budgets=("6trials",), fault_share=0.6, faults=("unreachable",), seed=2),
     Scenario("repeats", budgets=("8trials",), repeats=3, inherits=True),
     Scenario("repeats, resumed", budgets=("8trials",), repeats=3, inherits=True, stops=(40, 20, 9)),
-    Scenario("repeats in time", "frontier", ("30min",), repeats=2, slots=2),
+    Scenario("repeats in time", "frontier", ("10min",), repeats=2, slots=2),
     Scenario("a limit", budgets=("10trials",), limits=("latency_ms<=1.2",), slots=2),
-    Scenario("a limit on size", budgets=("6trials",), limits=("params_m<=0.09",)),
-    Scenario("four slots", "frontier", ("40min",), slots=4, inherits=True),
+    Scenario("a limit on size", budgets=("6trials",), limits=("params_m<=0.08",)),
+    Scenario("four slots", "frontier", ("5min",), slots=4, inherits=True),
     Scenario("one rung", budgets=("6trials",), epochs=2),
     Scenario("two rungs", "frontier", ("15min",), epochs=6),
     Scenario("presets", "frontier", ("12trials",), space="yolov8n", inherits=True),

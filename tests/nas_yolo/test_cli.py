@@ -228,7 +228,8 @@ def test_where_checkpoints_are_kept(
     refused(search(artifacts="nosuch://bucket"), "nosuch://bucket cannot be used")
     (tmp_path / "file").touch()
     refused(search(artifacts="file"), "file/nas-yolo.probe cannot be written")
-    repository.set_config(there, there.config | {"artifacts": str(tmp_path / "file")})
+    with repository.claimed(there) as claim:
+        repository.set_config(there, there.config | {"artifacts": str(tmp_path / "file")}, claim)
     refused(invoke("resume", "there"), "file/nas-yolo.probe cannot be written")
 
 
@@ -300,7 +301,8 @@ def test_front_and_status_say_what_trainings_began_with(
     repository, search = finished
     assert "Trainings: from scratch." in invoke("front", "done").output
     assert "inherited" not in invoke("front", "done").output
-    repository.set_config(search, search.config | {"weights": "inherited"})
+    with repository.claimed(search) as claim:
+        repository.set_config(search, search.config | {"weights": "inherited"}, claim)
     parent = repository.add_trial(search, 4, load_preset("yolov8n"), "parent:yolov8n")
     for epoch in (1, 2, 3):
         repository.add_epoch(parent, Epoch(epoch, 0.9, 0.9, 1.0, 1.0))

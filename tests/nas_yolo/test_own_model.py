@@ -56,7 +56,8 @@ def test_a_search_resumes_without_the_file_and_compares_with_the_model(
     own = load_space(str(model)).model
     assert first.architecture == own
     model.unlink()
-    search = repository.set_config(search, search.config | {"budgets": ["2trials"]})
+    with repository.claimed(search) as claim:
+        search = repository.set_config(search, search.config | {"budgets": ["2trials"]}, claim)
     trials = run(repository, search)
     assert len(trials) == 2
     config = SearchConfig.from_document(repository.search("own").config)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from evaluators.accuracy.checkpoints import copy_checkpoint, load_checkpoint, save_checkpoint, version
+from evaluators.accuracy.checkpoints import load_checkpoint, save_checkpoint, version
+from evaluators.accuracy.handover import copy_checkpoint
 from evaluators.location import StoreError, locate
 
 if TYPE_CHECKING:
