@@ -46,7 +46,7 @@ def validate_command(name: str, number: int | None, given: tuple[str, ...], url:
     from evaluators.accuracy.training import trained_epochs
     from evaluators.errors import LatencyError
     from evaluators.target import get_target
-    from nas_yolo.cli.search import check_dataset
+    from nas_yolo.application.checks import check_dataset
     from nas_yolo.config import SearchConfig
     from nas_yolo.environment import count_cores
     from nas_yolo.results import deployed_document

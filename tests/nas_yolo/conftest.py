@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evaluators.evaluation import Complexity, Epoch, Latency
-from nas_yolo.cli.search import make_config
+from nas_yolo.application import make_config
 from nas_yolo.runners.local import LocalRunner
 from nas_yolo.search import SearchLoop, Snapshot
 from search_spaces import Architecture

@@ -16,9 +16,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from evaluators.complexity import predict_size
+from evaluators.errors import LatencyError
 from evaluators.evaluation import Epoch, FirstWeights
+from nas_yolo.application import make_config
+from nas_yolo.application.checks import check_pretrained
 from nas_yolo.cli import main
-from nas_yolo.cli.search import check_pretrained, make_config
 from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize
@@ -115,7 +117,7 @@ def test_a_budget_that_is_none(search: Callable[..., Result], budget: str, messa
 
 
 def test_a_gpu_budget_without_a_gpu(search: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas_yolo.cli.search.count_gpus", lambda: 0)
+    monkeypatch.setattr("nas_yolo.application.machine.count_gpus", lambda: 0)
     refused(search(budget="50gpu-h"), "no GPU", "16cpu-h")
 
 
@@ -488,6 +490,57 @@ def test_resume_on_data_that_changed_or_is_gone(
     refused(invoke("resume", "mine"), "changed since search 'mine' began")
     shutil.rmtree(file.parent)
     refused(invoke("resume", "mine"), "are gone", "images/train is gone", "put them back")
+
+
+def test_a_resume_that_is_refused_changes_nothing(
+    search: Callable[..., Result],
+    broken_data: Callable[..., Path],
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file, kept = broken_data(), tmp_path / "kept"
+    config = make_config(
+        data=str(file), targets=("cpu",), budgets=("2h",), imgsz=64, runner="local", artifacts=str(kept)
+    )
+    repository = Repository(database)
+    begun = repository.create_search("mine", config.document())
+
+    def unchanged() -> bool:
+        return repository.search("mine") == begun and not kept.exists() and not repository.run_folder(begun).exists()
+
+    with repository.claimed(begun):
+        refused(invoke("resume", "mine", "--budget", "100h"), "'mine' is being worked on by process")
+        assert unchanged()
+    monkeypatch.setattr("nas_yolo.application.machine.count_gpus", lambda: 0)
+    refused(invoke("resume", "mine", "--budget", "9gpu-h"), "no GPU")
+    label = next((file.parent / "labels" / "val").iterdir())
+    label.write_text(label.read_text() + "1 0.5 0.5 0.1 0.1\n")
+    refused(invoke("resume", "mine", "--budget", "100h"), "changed since search 'mine' began")
+    assert unchanged()
+    assert not repository.is_claimed(begun)
+
+
+def test_resume_with_a_gpu_budget_where_there_is_no_gpu(
+    few_digits: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(data=str(few_digits), targets=("cpu",), budgets=("2h",), imgsz=64, runner="local")
+    Repository(database).create_search("mine", config.document() | {"budgets": ["2gpu-h"]})
+    monkeypatch.setattr("nas_yolo.application.machine.count_gpus", lambda: 0)
+    refused(invoke("resume", "mine"), "budget 2gpu-h: this machine has no GPU")  # it would never end
+
+
+def test_a_search_that_is_refused_leaves_no_folder(
+    finished: object, search: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(target: object) -> dict[str, Any]:
+        raise LatencyError("unreachable", "it does not answer")
+
+    refused(search(artifacts=tmp_path / "kept", name="done"), "nas-yolo resume done")
+    refused(search(artifacts=tmp_path / "kept", name="../up"), "letters, digits")
+    monkeypatch.setattr("nas_yolo.application.checks.identify", silent)
+    refused(search(artifacts=tmp_path / "kept"), "target cpu cannot be measured on: it does not answer")
+    assert not (tmp_path / "kept").exists()
 
 
 def test_resume_of_what_is_not_there(finished: tuple[Repository, Search]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from evaluators.evaluation import Epoch, FirstWeights, Latency
+from nas_yolo.application import make_config
 from nas_yolo.budget import Purse, parse_budget
-from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs, rung_efforts
 from nas_yolo.decisions import half_batch, time_limit_s

@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 
 from evaluators.accuracy.packing import MadeUpTraining
 from evaluators.packing import Packing, Run
+from nas_yolo.application import make_config
+from nas_yolo.application.gpu_share import with_packing
 from nas_yolo.cli import main
-from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
-from nas_yolo.packing import with_packing
 from nas_yolo.runners import Event, Kind, Work
 from nas_yolo.search import SearchLoop
 from search_spaces import UserError
@@ -38,7 +38,7 @@ def config_with(few_digits: Path) -> Callable[..., SearchConfig]:
 
 @pytest.fixture(autouse=True)
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas_yolo.cli.search.count_gpus", lambda: 1)
+    monkeypatch.setattr("nas_yolo.application.machine.count_gpus", lambda: 1)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[MadeUpTraining, MadeUp
         threading.Event().wait(0.1)
         return FOUND
 
-    monkeypatch.setattr("nas_yolo.packing.measure_packing", measure)
+    monkeypatch.setattr("nas_yolo.application.gpu_share.measure_packing", measure)
     return asked
 
 

@@ -19,9 +19,9 @@ from evaluators.complexity import predict_size
 from evaluators.evaluation import Epoch
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
+from nas_yolo.application import make_config
 from nas_yolo.budget import Purse, parse_budget
 from nas_yolo.cli import main
-from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.export import design_of, write_yaml
 from nas_yolo.objective import LimitError, parse_limit

@@ -14,8 +14,9 @@ from evaluators.connections import local
 from evaluators.errors import LatencyError
 from evaluators.target import Target
 from nas_yolo import devices
+from nas_yolo.application import make_config
+from nas_yolo.application.checks import check_targets
 from nas_yolo.budget import parse_budget
-from nas_yolo.cli.search import check_targets, make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import baselines, front_document, front_trials
 from nas_yolo.search import SearchError, SearchLoop

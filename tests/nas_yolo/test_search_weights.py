@@ -20,8 +20,9 @@ from evaluators.dataset import load_dataset
 from evaluators.evaluation import FirstWeights, Latency
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
+from nas_yolo.application import make_config
+from nas_yolo.application.checks import check_dataset
 from nas_yolo.budget import parse_budget
-from nas_yolo.cli.search import check_dataset, make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import front_document, front_trials, weights_text
 from nas_yolo.search import SearchError, Snapshot

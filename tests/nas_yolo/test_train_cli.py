@@ -27,8 +27,8 @@ from evaluators.accuracy.full import FinalTrainer, first_network, read_weights
 from evaluators.accuracy.training import TrainingRequest, train, trained_weights
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Latency
+from nas_yolo.application import make_config
 from nas_yolo.cli import main
-from nas_yolo.cli.search import make_config
 from search_spaces import Architecture, Level, Neck, Stage, Stem
 from search_spaces.image_size import ImageSize
 from search_spaces.model_file import read_model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,15 +17,23 @@ from search_spaces.errors import UserError
 from storage import Repository, Search
 
 
-def with_packing(repository: Repository, search: Search, device: str, gpus: int, cores: int) -> Search:
+def with_packing(
+    repository: Repository,
+    search: Search,
+    device: str,
+    gpus: int,
+    cores: int,
+    on_probe: Callable[[], None] = lambda: None,
+) -> Search:
     """Measure how many trainings of a search share a GPU, if that is asked for and not known of this kind of GPU.
 
     Args:
         repository: Where the search is stored.
-        search: The search.
+        search: The search; the caller holds it.
         device: Name of the GPU.
         gpus: Of this machine.
         cores: Of this machine.
+        on_probe: Called before anything is measured, which takes a minute or two.
 
     Raises:
         UserError: If the GPU cannot be used.
@@ -33,15 +41,15 @@ def with_packing(repository: Repository, search: Search, device: str, gpus: int,
     config = SearchConfig.from_document(search.config)
     if config.packing is None or config.packing.get("device") == device:
         return search
-    with repository.claimed(search):
-        # Time of a session, with a GPU: it counts against budgets in wall-clock time and in GPU time.
-        entry, started = repository.open_entry(search, None, "session", gpus=1.0), time.monotonic()
-        try:
-            packing = _measure(config, gpus, cores)
-        finally:
-            repository.charge({entry: time.monotonic() - started})
-        found = {"packing": packing.document(), "gpus_per_trial": 1 / packing.trainings}
-        return repository.set_config(search, search.config | found)
+    on_probe()
+    # Time of a session, with a GPU: it counts against budgets in wall-clock time and in GPU time.
+    entry, started = repository.open_entry(search, None, "session", gpus=1.0), time.monotonic()
+    try:
+        packing = _measure(config, gpus, cores)
+    finally:
+        repository.charge({entry: time.monotonic() - started})
+    found = {"packing": packing.document(), "gpus_per_trial": 1 / packing.trainings}
+    return repository.set_config(search, search.config | found)
 
 
 def fixed_batch(training: Mapping[str, Any]) -> int:
