@@ -493,18 +493,15 @@ def test_resume_on_data_that_changed_or_is_gone(
 
 
 def test_a_resume_that_is_refused_changes_nothing(
-    search: Callable[..., Result],
-    broken_data: Callable[..., Path],
-    database: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    broken_data: Callable[..., Path], database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, kept = broken_data(), tmp_path / "kept"
     config = make_config(
         data=str(file), targets=("cpu",), budgets=("2h",), imgsz=64, runner="local", artifacts=str(kept)
     )
     repository = Repository(database)
-    begun = repository.create_search("mine", config.document())
+    repository.create_search("mine", config.document())
+    begun = repository.search("mine")
 
     def unchanged() -> bool:
         return repository.search("mine") == begun and not kept.exists() and not repository.run_folder(begun).exists()
