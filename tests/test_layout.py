@@ -38,6 +38,9 @@ MAY_IMPORT = {
     "optuna": ("nas_yolo/samplers/", "nas_yolo/integrations/"),
     "onnxruntime": ("evaluators/runtimes/onnxruntime.py", "evaluators/reduced_precision.py"),
     "sklearn": ("nas_yolo/digits.py",),
+    # The application neither reads options nor prints.
+    "click": ("nas_yolo/cli/",),
+    "rich": ("nas_yolo/cli/", "nas_yolo/report/"),
 }
 
 
