@@ -280,7 +280,7 @@ def main(
     from benchmarks.report import report
     from evaluators.latency import calibrate
     from evaluators.target import get_target
-    from nas_yolo.cli.arguments import parse_arguments
+    from nas_yolo.application.arguments import parse_arguments
     from nas_yolo.digits import write_digits
     from search_spaces.image_size import ImageSize
     from search_spaces.space_file import load_preset

@@ -28,10 +28,11 @@ def resident_mb() -> float:
 
 def driver_memory(trials: int, data: Path, folder: Path) -> dict[int, float]:
     """MB of the driver by number of trials that have ended."""
-    from nas_yolo.cli.search import make_config
+    from nas_yolo.application import make_config
+    from nas_yolo.driver import Driver, Snapshot
     from nas_yolo.environment import count_cores
     from nas_yolo.runners.ray import RayRunner
-    from nas_yolo.search import SearchLoop, Snapshot
+    from nas_yolo.strategy import context_of
     from storage import Repository
 
     figures: dict[int, float] = {}
@@ -46,7 +47,9 @@ def driver_memory(trials: int, data: Path, folder: Path) -> dict[int, float]:
     search = repository.create_search("memory", config.document())
     runner = RayRunner(count_cores(), 0.0, folder)
     try:
-        SearchLoop(repository, search, runner, 1, False, view).run()
+        with repository.claimed(search) as claim:
+            context = context_of(repository, search, runner.slots, threads=1, on_gpu=False)
+            Driver(repository, search, claim, runner, context, [view]).run()
     finally:
         runner.close()
     return figures

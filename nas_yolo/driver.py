@@ -17,7 +17,7 @@ from nas_yolo.planning import decide
 from nas_yolo.planning.actions import Action, Begin, Cancel, Stop, events_of, is_current
 from nas_yolo.planning.outcomes import of_end, of_result, standing
 from nas_yolo.planning.situation import Context, spending
-from nas_yolo.runners import Report, Runner
+from nas_yolo.runners import Kind, Report, Runner
 from nas_yolo.work import work_of
 from search_spaces.errors import UserError
 from storage import Claim, Job, JobKind, Repository, Search, State, StorageAwayError, StorageError, Trial
@@ -219,7 +219,7 @@ class Driver:
             self._failures.pop(action.key, None)
         self._record(events_of(action, self.state, self.now_s))
         if isinstance(action, Begin):
-            kind = "train" if action.job.kind == "train" else "measure"
+            kind: Kind = "train" if action.job.kind == "train" else "measure"
             work = work_of(action.job, self.state, self.context, self.repository, self.search)
             self.runner.submit(action.job.key, kind, work)
 

@@ -53,7 +53,7 @@ class Journal:
         with fenced() as session:
             self.state: State = load_state(session, search)
             rows = session.execute(select(TrialRow.number, TrialRow.id).where(TrialRow.search_id == search.id))
-            self._ids = dict(rows.tuples().all())
+            self._ids = {row.number: row.id for row in rows}
             running = session.scalars(select(LedgerRow).where(LedgerRow.search_id == search.id, ~LedgerRow.ended)).all()
             self._entries = {row.job["key"]: row.id for row in running if row.job}
             self.charged = {row.job["key"]: row.seconds for row in running if row.job}

@@ -31,7 +31,7 @@ from storage.trial import Device, Job, Search, Spent, Trial, TrialState
 def target_names(config: Mapping[str, Any]) -> dict[str, list[str]]:
     """Names of the targets by fingerprint: one device, set up in one way, may have several."""
     names: dict[str, list[str]] = {}
-    for target in config["targets"]:
+    for target in config.get("targets", ()):
         names.setdefault(target["fingerprint"], []).append(target["name"])
     return names
 

@@ -21,6 +21,10 @@ from nas_yolo.environment import ultralytics_environment  # noqa: E402
 
 os.environ.update(ultralytics_environment())
 
+from evaluators.evaluation import Epoch  # noqa: E402
+from search_spaces.architecture import Architecture  # noqa: E402
+from storage import Repository, Search, State, Trial, TrialState  # noqa: E402
+from storage.events import EpochEnded, Event, TrialAdded, TrialMoved  # noqa: E402
 
 # Two processes share the files, each taken as a whole: the longest first, so that none is left for the end.
 LONGEST = (
@@ -103,3 +107,41 @@ def database(tmp_path: Path) -> Iterator[str]:
     os.environ["NAS_YOLO_STORAGE"] = url
     yield url
     del os.environ["NAS_YOLO_STORAGE"]
+
+
+class ByHand:
+    """Writes down what never happened, as a search would that did it."""
+
+    def __init__(self, repository: Repository, search: Search):
+        self.repository, self.search = repository, search
+
+    def record(self, *events: Event) -> State:
+        """The state after these events."""
+        with self.repository.claimed(self.search) as claim:
+            journal = self.repository.journal(self.search, claim)
+            journal.record(events, 0.0)
+            return journal.state
+
+    def move(self, number: int, *states: TrialState, reason: str = "") -> None:
+        """Takes a trial through states."""
+        self.record(*(TrialMoved(number, state, reason) for state in states))
+
+    def trial(self, number: int, architecture: Architecture, origin: str, *maps: float, state: str = "new") -> Trial:
+        """A trial that reached these accuracies, an epoch each."""
+        epochs = (EpochEnded(number, Epoch(e, value, value, 1.0, 1.0)) for e, value in enumerate(maps, start=1))
+        after = self.record(TrialAdded(number, architecture, origin), *epochs)
+        ways: dict[str, tuple[TrialState, ...]] = {
+            "new": (),
+            "ready": ("ready",),
+            "failed": ("failed",),
+            "paused": ("ready", "training", "paused"),
+            "complete": ("ready", "training", "complete"),
+        }
+        self.move(number, *ways[state])
+        return after.trials[number]
+
+
+@pytest.fixture(scope="session")
+def by_hand() -> type[ByHand]:
+    """`by_hand(repository, search)` writes to a search."""
+    return ByHand

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from evaluators.dataset import Reading
 
-MEANING = ("single_cls", "classes")  # training arguments that change what labels mean
-
 
 @click.command("check-data")
 @click.argument("data", metavar="YAML")
@@ -36,11 +34,11 @@ def check_data_command(data: str, skip_bad: bool, training: tuple[str, ...], as_
       nas-yolo check-data my.yaml --skip-bad
       nas-yolo check-data my.yaml --json
     """
-    from nas_yolo.cli.search import parse_training
+    from nas_yolo.application.arguments import parse_training
     from nas_yolo.report.data import reading_document, show_reading
 
     screen = console(as_json)
-    reading = read_data(data, skip_bad, parse_training(training), screen)
+    reading = read_with_bar(data, skip_bad, parse_training(training), screen)
     if as_json:
         print_json(reading_document(reading))
     else:
@@ -48,26 +46,37 @@ def check_data_command(data: str, skip_bad: bool, training: tuple[str, ...], as_
     reading.checked("; --skip-bad leaves such images out")
 
 
-def read_data(data: str, skip_bad: bool, arguments: Mapping[str, Any], screen: Console | None) -> Reading:
-    """Read a data set.
+class DataReader:
+    """Reads the data of a search; shows how far it is, and then what is wrong, if that is more than a line can say.
 
-    Args:
-        data: The data YAML.
-        skip_bad: Leave out what cannot be used.
-        arguments: Of the trainings; some change what labels mean.
-        screen: To show progress on, if it is a terminal.
+    Attributes:
+        screen: Where.
+        reading: What was read, after the call.
     """
+
+    reading: Reading
+
+    def __init__(self, screen: Console):
+        self.screen = screen
+
+    def __call__(self, data: str, skip_bad: bool, arguments: Mapping[str, Any]) -> Reading:
+        """Read them."""
+        from nas_yolo.report.data import show_reading
+
+        self.reading = read_with_bar(data, skip_bad, arguments, self.screen)
+        if len(self.reading.problems) > 1:
+            show_reading(self.screen, self.reading)
+        return self.reading
+
+
+def read_with_bar(data: str, skip_bad: bool, arguments: Mapping[str, Any], screen: Console) -> Reading:
+    """Read a data set, as `read_data` does; on a terminal, a bar shows how far it is."""
     from rich.progress import Progress
 
-    from evaluators.dataset import read_dataset
+    from nas_yolo.application.data import read_data
 
-    classes = arguments.get("classes")
-    with Progress(console=screen, transient=True, disable=screen is None or not screen.is_terminal) as progress:
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task("reading images and labels", total=None)
-        return read_dataset(
-            data,
-            skip_bad,
-            single_cls=bool(arguments.get("single_cls")),
-            classes=[classes] if isinstance(classes, int) else classes,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        return read_data(
+            data, skip_bad, arguments, lambda done, total: progress.update(bar, completed=done, total=total)
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from nas_yolo.cli.options import console, json_option, open_repository, storage_option
-from nas_yolo.cli.search import free_name, make_config, run_search, start_search
+from nas_yolo.cli.search import run_and_show
 
 # Learns the digits from scratch in few epochs: large enough steps, no mosaic (digits are small already).
 TRAINING = ("batch=8", "nbs=8", "optimizer=AdamW", "lr0=0.003", "mosaic=0")
@@ -21,6 +21,7 @@ def demo_command(budget: str, url: str | None, as_json: bool) -> None:
     """Run a real search on an embedded data set: handwritten digits on textured backgrounds. Nothing is downloaded."""
     import platformdirs
 
+    from nas_yolo.application import create_search, free_name, make_config
     from nas_yolo.digits import write_digits
 
     data = write_digits(Path(platformdirs.user_cache_dir("nas-yolo")) / "data")
@@ -30,5 +31,5 @@ def demo_command(budget: str, url: str | None, as_json: bool) -> None:
     console(as_json).print(f"The same as: nas-yolo search --data {data} {options}", soft_wrap=True)
     repository = open_repository(url)
     config = make_config(data=str(data), targets=("cpu",), budgets=(budget,), imgsz=96, epochs=6, training=TRAINING)
-    search = start_search(repository, free_name(repository, Path("demo.yaml")), config)
-    run_search(repository, search, as_json)
+    search = create_search(repository, free_name(repository, Path("demo.yaml")), config)
+    run_and_show(repository, search, as_json, checked=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nas_yolo.cli.interrupt import sigterm_as_ctrl_c
 from nas_yolo.cli.options import chosen_trial, console, json_option, open_repository, print_json, storage_option
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def train_command(
     run folder is that of `yolo train`: plots, results.csv, weights/best.pt and weights/last.pt. After Ctrl-C or a
     crash, resume=True goes on with the trial's last run, resume=PATH with the last.pt of another.
     """
-    from nas_yolo.cli.arguments import parse_arguments
+    from nas_yolo.application.arguments import parse_arguments
     from nas_yolo.config import SearchConfig
     from search_spaces import UserError
     from search_spaces.image_size import ImageSize
@@ -173,7 +173,7 @@ def _check_data(chosen: Chosen, given: str | None) -> Path:
         UserError: If they changed and were not asked for, or do not have the trial's classes.
     """
     from evaluators.dataset import find_change, load_dataset, write_data_file
-    from nas_yolo.cli.search import change_text
+    from nas_yolo.application.checks import change_text
     from search_spaces import UserError
 
     known, folder = chosen.config.dataset, chosen.repository.run_folder(chosen.search)
@@ -231,9 +231,9 @@ def _train(chosen: Chosen, overrides: dict[str, Any], as_json: bool) -> Path:
         trainer = FinalTrainer(overrides=overrides)
     except (TypeError, ValueError) as error:
         raise UserError(str(error).strip().splitlines()[0]) from error
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        trainer.train()
+        with sigterm_as_ctrl_c():
+            trainer.train()
     except KeyboardInterrupt:
         console(as_json).print(f"Stopped. {_how_to_go_on(chosen, trainer.last)}", soft_wrap=True)
         raise SystemExit(130) from None
@@ -243,8 +243,6 @@ def _train(chosen: Chosen, overrides: dict[str, Any], as_json: bool) -> Path:
         if "out of memory" not in str(error):
             raise
         raise UserError(f"memory ran out with batch={trainer.batch_size}; give a smaller one, e.g. batch=8") from error
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     best: Path = trainer.best
     return best
 

@@ -46,7 +46,7 @@ def validate_command(name: str, number: int | None, given: tuple[str, ...], url:
     from evaluators.accuracy.training import trained_epochs
     from evaluators.errors import LatencyError
     from evaluators.target import get_target
-    from nas_yolo.cli.search import check_dataset
+    from nas_yolo.application.checks import check_dataset
     from nas_yolo.config import SearchConfig
     from nas_yolo.environment import count_cores
     from nas_yolo.results import deployed_document
@@ -75,7 +75,7 @@ def validate_command(name: str, number: int | None, given: tuple[str, ...], url:
         except LatencyError as error:
             failed.append(f"trial {trial.number} was not validated on {target.name}: {error}")
         else:
-            repository.add_deployed(trial, accuracy)
+            repository.add_deployed(search, trial.number, accuracy)
             found.append((target, accuracy))
     if found and as_json:
         documents = {

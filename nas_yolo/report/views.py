@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_yolo.budget import Budget
+from nas_yolo.driver import Snapshot
 from nas_yolo.report.tables import batch_text, duration, front_table, latency_text, origin_text
 from nas_yolo.results import front_trials
-from nas_yolo.search import Snapshot
 from storage import Trial
 
 PHASES = {
@@ -34,10 +33,18 @@ class LineView:
         self._seen: dict[int, tuple[str, int]] = {}
         self._phase = ""
         self._away: Mapping[str, str] = {}
-        self._started = time.monotonic()
+        self._notice = ""
+        self._began_s: float | None = None
+        self._now_s = 0.0
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Print what changed since the last call."""
+        self._now_s = snapshot.now_s
+        if self._began_s is None:
+            self._began_s = snapshot.now_s
+        if snapshot.notice != self._notice:
+            self._notice = snapshot.notice
+            self._print(snapshot.notice or "storage answers again")
         if snapshot.phase != self._phase:
             self._phase = snapshot.phase
             self._print(PHASES[snapshot.phase])
@@ -58,7 +65,7 @@ class LineView:
         """Nothing to put away."""
 
     def _print(self, text: str) -> None:
-        stamp = duration(time.monotonic() - self._started)
+        stamp = duration(self._now_s - (self._began_s or 0.0))
         self.console.print(f"{stamp:>12}  {text}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -96,7 +103,7 @@ def render(snapshot: Snapshot) -> Group:
     """The live view's content."""
     head = Text.assemble((snapshot.search.name, "bold"), f"  {PHASES[snapshot.phase]}")
     budgets = Table.grid(padding=(0, 2))
-    for budget in snapshot.purse.budgets:
+    for budget in snapshot.spending.budgets:
         budgets.add_row(*_budget_row(budget, snapshot))
     states = Counter(trial.state for trial in snapshot.trials)
     counts = "  ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet"
@@ -111,6 +118,8 @@ def render(snapshot: Snapshot) -> Group:
         lines.append(Text(f"  {verb} trial {number} ({origin_text(trial)}) {progress}"))
     for name, reason in snapshot.away.items():
         lines.append(Text(f"  target {name} is away, and is tried again: {reason}", style="yellow"))
+    if snapshot.notice:
+        lines.append(Text(f"  {snapshot.notice}", style="yellow"))
     for target, _ in snapshot.config.targets:
         if front_trials(snapshot.trials, target.name):
             lines.append(front_table(snapshot.trials, snapshot.config, target.name))
@@ -119,14 +128,14 @@ def render(snapshot: Snapshot) -> Group:
 
 
 def _budget_row(budget: Budget, snapshot: Snapshot) -> tuple[str, str, str]:
-    spent = budget.spent(snapshot.purse.spent, snapshot.purse.trials)
+    spent = budget.spent(snapshot.spending.spent, snapshot.spending.trials)
     share = min(spent / budget.limit, 1.0)
     bar = "━" * round(30 * share) + "╌" * (30 - round(30 * share))
     left = ""
     if budget.kind == "wall":
         left = f"{duration(budget.limit - spent)} left"
     elif budget.kind != "trials":
-        held = snapshot.purse.gpus if budget.kind == "gpu" else snapshot.purse.cpus
+        held = snapshot.spending.gpus if budget.kind == "gpu" else snapshot.spending.cpus
         rate = held * max(sum(kind == "train" for kind, _ in snapshot.running), 1)
         left = f"about {duration((budget.limit - spent) / rate)} left"
     return f"budget {budget.text}", f"{bar} {share:.0%}", left

@@ -2,25 +2,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from evaluators.evaluation import Complexity, Epoch, Latency
-from nas_yolo.cli.search import make_config
+from evaluators.evaluation import Complexity, Latency
+from nas_yolo.application import make_config
+from nas_yolo.driver import Driver, Snapshot
+from nas_yolo.planning import POLICIES, confirm, validate
 from nas_yolo.runners.local import LocalRunner
-from nas_yolo.search import SearchLoop, Snapshot
+from nas_yolo.strategy import context_of
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
 from storage import Repository, Search, Trial
+from storage.events import LatencyMeasured, SearchMoved, Sized
 
 
 @pytest.fixture
 def trainings_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finalists are not measured again, nor validated: a search and its repetition decide from the same numbers."""
-    monkeypatch.setattr("nas_yolo.search.FRONT_SESSIONS", 1)
-    monkeypatch.setattr("nas_yolo.search.FINAL_SESSIONS", 1)
-    monkeypatch.setattr("nas_yolo.search.SearchLoop._validations", lambda self: iter(()))
+    later = (confirm.sessions, validate.finalists)
+    policies = tuple(policy for policy in POLICIES if policy not in later)
+    monkeypatch.setattr("nas_yolo.planning.POLICIES", policies)
 
 
 @pytest.fixture
@@ -31,9 +35,10 @@ def run() -> Callable[..., list[Trial]]:
         repository: Repository, search: Search, view: Callable[[Snapshot], None] = lambda snapshot: None
     ) -> list[Trial]:
         runner = LocalRunner()
-        with repository.claimed(search):
+        with repository.claimed(search) as claim:
             try:
-                SearchLoop(repository, search, runner, 1, False, view).run()
+                context = context_of(repository, search, slots=1, threads=1, on_gpu=False)
+                Driver(repository, search, claim, runner, context, [view]).run()
             finally:
                 runner.close()
         return repository.trials(search)
@@ -42,7 +47,7 @@ def run() -> Callable[..., list[Trial]]:
 
 
 @pytest.fixture
-def finished(few_digits: Path, database: str) -> tuple[Repository, Search]:
+def finished(few_digits: Path, database: str, by_hand: Any) -> tuple[Repository, Search]:
     """A search whose rows were written by hand: stock, a faster and better net, a slow one, one that waits."""
     config = make_config(
         data=str(few_digits),
@@ -58,21 +63,20 @@ def finished(few_digits: Path, database: str) -> tuple[Repository, Search]:
     search = repository.create_search("done", config.document())
     mark = config.targets[0][1]
 
-    def add(number: int, architecture: Architecture, origin: str, ms: float, maps: tuple[float, ...]) -> Trial:
-        trial = repository.add_trial(search, number, architecture, origin)
-        repository.set_complexity(trial, Complexity(2_000_000 + number, 1.0, 1_900_000, 0.9, 200))
+    rows = by_hand(repository, search)
+
+    def add(number: int, architecture: Architecture, origin: str, ms: float, maps: tuple[float, ...]) -> None:
+        rows.trial(number, architecture, origin, *maps)
+        rows.record(Sized(number, Complexity(2_000_000 + number, 1.0, 1_900_000, 0.9, 200)))
         latency = Latency(
             "cpu", mark, ImageSize(64, 64), ms, ms - 0.1, ms + 0.1, 1.0, ms, ms, ms, 100, 0.0, 0.0, "good"
         )
-        repository.add_latency(architecture, 10, latency)
-        for epoch, value in enumerate(maps, start=1):
-            repository.add_epoch(trial, Epoch(epoch, value, value, 1.0, 1.0))
-        repository.set_trial_state(trial, "complete" if len(maps) == 3 else "paused")
-        return trial
+        rows.record(LatencyMeasured(number, latency))
+        rows.move(number, "ready", "training", "complete" if len(maps) == 3 else "paused")
 
     add(0, load_preset("yolov8n"), "preset:yolov8n", 2.0, (0.1, 0.2, 0.30))
     add(1, load_preset("yolov8n-ghost"), "preset:yolov8n-ghost", 1.5, (0.1, 0.2, 0.35))
     add(2, load_preset("yolov8n-convnext"), "preset:yolov8n-convnext", 3.0, (0.1, 0.2, 0.40))
     add(3, load_preset("yolov8n-shufflev2"), "preset:yolov8n-shufflev2", 1.0, (0.1,))
-    repository.set_state(search, "done")
-    return repository, search
+    rows.record(SearchMoved("done"))
+    return repository, repository.search("done")

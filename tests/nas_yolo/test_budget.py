@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nas_yolo.budget import MAX_RESERVE, RESERVE, BudgetError, Purse, parse_budget
+from nas_yolo.budget import MAX_RESERVE, RESERVE, BudgetError, Spending, parse_budget
 from storage import Spent
 
 
@@ -51,65 +51,65 @@ def test_shown_in_the_users_unit() -> None:
     assert parse_budget("9trials").shown(Spent(), 3) == {"limit": 9, "spent": 3, "unit": "trials"}
 
 
-def purse(*texts: str, spent: Spent, **more: object) -> Purse:
-    return Purse([parse_budget(text) for text in texts], spent, trials=5, **more)  # type: ignore[arg-type]
+def spending(*texts: str, spent: Spent, **more: object) -> Spending:
+    return Spending([parse_budget(text) for text in texts], spent, trials=5, **more)  # type: ignore[arg-type]
 
 
 def test_wall_time_is_shared_by_running_trainings_and_device_time_is_not() -> None:
-    wall = purse("100s", spent=Spent(wall_seconds=40), committed_seconds=(50.0,))
+    wall = spending("100s", spent=Spent(wall_seconds=40), committed_seconds=(50.0,))
     assert wall.fits(60)
     assert not wall.fits(61)
-    cpu = purse("100cpu-s", spent=Spent(cpu_seconds=40), committed_seconds=(50.0,), cpus=1)
+    cpu = spending("100cpu-s", spent=Spent(cpu_seconds=40), committed_seconds=(50.0,), cpus=1)
     assert cpu.fits(10)
     assert not cpu.fits(11)
-    gpu = purse("100gpu-s", spent=Spent(gpu_seconds=40), committed_seconds=(50.0,), gpus=0.5)
+    gpu = spending("100gpu-s", spent=Spent(gpu_seconds=40), committed_seconds=(50.0,), gpus=0.5)
     assert gpu.fits(70)
     assert not gpu.fits(71)
 
 
 def test_how_long_what_runs_may_keep_running() -> None:
     spent = Spent(wall_seconds=40, gpu_seconds=10, cpu_seconds=20)
-    assert purse("100s", spent=spent).seconds_left == 60
+    assert spending("100s", spent=spent).seconds_left == 60
     running = {"committed_seconds": (9.0, 9.0), "gpus": 0.5, "cpus": 2.0, "measuring": 1}
-    assert purse("100gpu-s", spent=spent, **running).seconds_left == 90
-    assert purse("100cpu-s", spent=spent, **running).seconds_left == 16
-    assert purse("100s", "100cpu-s", spent=spent, **running).seconds_left == 16
-    assert purse("9trials", "100gpu-s", spent=spent).seconds_left == float("inf")
+    assert spending("100gpu-s", spent=spent, **running).seconds_left == 90
+    assert spending("100cpu-s", spent=spent, **running).seconds_left == 16
+    assert spending("100s", "100cpu-s", spent=spent, **running).seconds_left == 16
+    assert spending("9trials", "100gpu-s", spent=spent).seconds_left == float("inf")
 
 
 def test_a_reserve_is_kept() -> None:
-    wall = purse("100s", spent=Spent(wall_seconds=40))
+    wall = spending("100s", spent=Spent(wall_seconds=40))
     assert wall.fits(30, keep=0.3)
     assert not wall.fits(31, keep=0.3)
 
 
 def test_the_reserve_grows_with_what_one_completion_takes_up_to_a_bound() -> None:
-    wall = purse("100s", spent=Spent())
+    wall = spending("100s", spent=Spent())
     assert wall.reserve(10) == RESERVE
     assert wall.reserve(50) == 0.5
     assert wall.reserve(500) == MAX_RESERVE
 
 
 def test_the_reserve_holds_repeats_besides() -> None:
-    wall = purse("100s", spent=Spent())
+    wall = spending("100s", spent=Spent())
     assert wall.reserve(10, 10) == pytest.approx(RESERVE + 0.1)
     assert wall.reserve(50, 10) == pytest.approx(0.6)
     assert wall.reserve(50, 50) == MAX_RESERVE
 
 
 def test_two_trainings_are_repeated_where_that_takes_a_tenth_of_every_limit_at_most() -> None:
-    assert purse("100s", spent=Spent()).repeats(5) == 2
-    assert purse("100s", spent=Spent()).repeats(5.01) == 0
-    assert purse("100s", "50cpu-s", spent=Spent(), cpus=1.0).repeats(5) == 0
-    assert purse("100cpu-s", spent=Spent(), cpus=2.0).repeats(2.5) == 2
-    assert purse("100cpu-s", spent=Spent(), cpus=2.0).repeats(2.6) == 0
-    assert purse("100s", "9trials", spent=Spent()).repeats(5) == 2
-    assert [purse(f"{limit}trials", spent=Spent()).repeats(5) for limit in (66, 67)] == [0, 2]
+    assert spending("100s", spent=Spent()).repeats(5) == 2
+    assert spending("100s", spent=Spent()).repeats(5.01) == 0
+    assert spending("100s", "50cpu-s", spent=Spent(), cpus=1.0).repeats(5) == 0
+    assert spending("100cpu-s", spent=Spent(), cpus=2.0).repeats(2.5) == 2
+    assert spending("100cpu-s", spent=Spent(), cpus=2.0).repeats(2.6) == 0
+    assert spending("100s", "9trials", spent=Spent()).repeats(5) == 2
+    assert [spending(f"{limit}trials", spent=Spent()).repeats(5) for limit in (66, 67)] == [0, 2]
 
 
 def test_the_first_limit_to_run_out_ends_the_search() -> None:
-    assert purse("100s", "1gpu-h", spent=Spent(wall_seconds=100)).exhausted
-    assert not purse("100s", "1gpu-h", spent=Spent(wall_seconds=99)).exhausted
-    assert not purse("100s", "5trials", spent=Spent()).exhausted
-    assert not purse("100s", "5trials", spent=Spent()).trials_left
-    assert purse("100s", "6trials", spent=Spent()).trials_left
+    assert spending("100s", "1gpu-h", spent=Spent(wall_seconds=100)).exhausted
+    assert not spending("100s", "1gpu-h", spent=Spent(wall_seconds=99)).exhausted
+    assert not spending("100s", "5trials", spent=Spent()).exhausted
+    assert not spending("100s", "5trials", spent=Spent()).trials_left
+    assert spending("100s", "6trials", spent=Spent()).trials_left

@@ -16,15 +16,18 @@ import yaml
 from click.testing import CliRunner, Result
 
 from evaluators.complexity import predict_size
-from evaluators.evaluation import Epoch, FirstWeights
+from evaluators.errors import LatencyError
+from evaluators.evaluation import FirstWeights
+from nas_yolo.application import make_config
+from nas_yolo.application.checks import check_pretrained
 from nas_yolo.cli import main
-from nas_yolo.cli.search import check_pretrained, make_config
 from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize
 from search_spaces.model_file import read_model
 from search_spaces.space_file import list_spaces, load_preset, load_space, presets
 from storage import Repository, Search, default_url
+from storage.events import BatchSet, WeightsTaken
 
 SPACE = Path(__file__).parent / "space.yaml"
 
@@ -115,7 +118,7 @@ def test_a_budget_that_is_none(search: Callable[..., Result], budget: str, messa
 
 
 def test_a_gpu_budget_without_a_gpu(search: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas_yolo.cli.search.count_gpus", lambda: 0)
+    monkeypatch.setattr("nas_yolo.application.machine.count_gpus", lambda: 0)
     refused(search(budget="50gpu-h"), "no GPU", "16cpu-h")
 
 
@@ -184,12 +187,11 @@ def test_front_as_json_and_for_people(finished: tuple[Repository, Search]) -> No
     assert "yolov8n-ghost" in people.output
 
 
-def test_repeats_are_shown_but_are_no_trials_that_were_asked_for(finished: tuple[Repository, Search]) -> None:
+def test_repeats_are_shown_but_are_no_trials_that_were_asked_for(
+    finished: tuple[Repository, Search], by_hand: Any
+) -> None:
     repository, search = finished
-    repeat = repository.add_trial(search, 4, load_preset("yolov8n-ghost"), "repeat:1")
-    for epoch, value in enumerate((0.1, 0.2, 0.36), start=1):
-        repository.add_epoch(repeat, Epoch(epoch, value, value, 1.0, 1.0))
-    repository.set_trial_state(repeat, "complete")
+    by_hand(repository, search).trial(4, load_preset("yolov8n-ghost"), "repeat:1", 0.1, 0.2, 0.36, state="complete")
     (row,) = json.loads(invoke("list", "--json").stdout)
     assert (row["trials"], row["complete"]) == (4, 3)
     status = json.loads(invoke("status", "done", "--json").stdout)
@@ -295,7 +297,7 @@ def test_fidelities_and_times_out_of_range(
 
 
 def test_front_and_status_say_what_trainings_began_with(
-    finished: tuple[Repository, Search], monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Repository, Search], monkeypatch: pytest.MonkeyPatch, by_hand: Any
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     repository, search = finished
@@ -303,14 +305,11 @@ def test_front_and_status_say_what_trainings_began_with(
     assert "inherited" not in invoke("front", "done").output
     with repository.claimed(search) as claim:
         repository.set_config(search, search.config | {"weights": "inherited"}, claim)
-    parent = repository.add_trial(search, 4, load_preset("yolov8n"), "parent:yolov8n")
-    for epoch in (1, 2, 3):
-        repository.add_epoch(parent, Epoch(epoch, 0.9, 0.9, 1.0, 1.0))
-    repository.set_trial_state(parent, "complete")
-    trials = repository.trials(search)
-    for trial, share in zip(trials, (1.0, 0.87, 0.45), strict=False):
-        repository.set_weights(trial, FirstWeights(("yolov8n",), share))
-    repository.set_batch(trials[1], 4)
+    rows = by_hand(repository, search)
+    rows.trial(4, load_preset("yolov8n"), "parent:yolov8n", 0.9, 0.9, 0.9, state="complete")
+    for number, share in enumerate((1.0, 0.87, 0.45)):
+        rows.record(WeightsTaken(number, FirstWeights(("yolov8n",), share)))
+    rows.record(BatchSet(1, 4))
 
     regime = "first weights from yolov8n, trained 3 epochs on this data"
     for command in ("front", "status"):
@@ -490,6 +489,54 @@ def test_resume_on_data_that_changed_or_is_gone(
     refused(invoke("resume", "mine"), "changed since search 'mine' began")
     shutil.rmtree(file.parent)
     refused(invoke("resume", "mine"), "are gone", "images/train is gone", "put them back")
+
+
+def test_a_resume_that_is_refused_changes_nothing(
+    broken_data: Callable[..., Path], database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, kept = broken_data(), tmp_path / "kept"
+    config = make_config(
+        data=str(file), targets=("cpu",), budgets=("2h",), imgsz=64, runner="local", artifacts=str(kept)
+    )
+    repository = Repository(database)
+    repository.create_search("mine", config.document())
+    begun = repository.search("mine")
+
+    def unchanged() -> bool:
+        return repository.search("mine") == begun and not kept.exists() and not repository.run_folder(begun).exists()
+
+    with repository.claimed(begun):
+        refused(invoke("resume", "mine", "--budget", "100h"), "'mine' is being worked on by process")
+        assert unchanged()
+    monkeypatch.setattr("nas_yolo.application.machine.count_gpus", lambda: 0)
+    refused(invoke("resume", "mine", "--budget", "9gpu-h"), "no GPU")
+    label = next((file.parent / "labels" / "val").iterdir())
+    label.write_text(label.read_text() + "1 0.5 0.5 0.1 0.1\n")
+    refused(invoke("resume", "mine", "--budget", "100h"), "changed since search 'mine' began")
+    assert unchanged()
+    assert not repository.is_claimed(begun)
+
+
+def test_resume_with_a_gpu_budget_where_there_is_no_gpu(
+    few_digits: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(data=str(few_digits), targets=("cpu",), budgets=("2h",), imgsz=64, runner="local")
+    Repository(database).create_search("mine", config.document() | {"budgets": ["2gpu-h"]})
+    monkeypatch.setattr("nas_yolo.application.machine.count_gpus", lambda: 0)
+    refused(invoke("resume", "mine"), "budget 2gpu-h: this machine has no GPU")  # it would never end
+
+
+def test_a_search_that_is_refused_leaves_no_folder(
+    finished: object, search: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(target: object) -> dict[str, Any]:
+        raise LatencyError("unreachable", "it does not answer")
+
+    refused(search(artifacts=tmp_path / "kept", name="done"), "nas-yolo resume done")
+    refused(search(artifacts=tmp_path / "kept", name="../up"), "letters, digits")
+    monkeypatch.setattr("nas_yolo.application.checks.identify", silent)
+    refused(search(artifacts=tmp_path / "kept"), "target cpu cannot be measured on: it does not answer")
+    assert not (tmp_path / "kept").exists()
 
 
 def test_resume_of_what_is_not_there(finished: tuple[Repository, Search]) -> None:

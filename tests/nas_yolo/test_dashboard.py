@@ -59,7 +59,7 @@ def attribute(trial: dict[str, Any], key: str) -> Any:
 
 
 def test_the_study_of_a_search_is_served_on_loopback_and_follows_it(
-    process_and_get: tuple[subprocess.Popen[str], Get], finished: tuple[Repository, Search]
+    process_and_get: tuple[subprocess.Popen[str], Get], finished: tuple[Repository, Search], by_hand: Any
 ) -> None:
     process, get = process_and_get
     repository, search = finished
@@ -79,7 +79,7 @@ def test_the_study_of_a_search_is_served_on_loopback_and_follows_it(
     assert addresses == {"127.0.0.1"}
 
     (waiting,) = (trial for trial in repository.trials(search) if trial.state == "paused")
-    repository.set_trial_state(waiting, "failed", "crash: for this test")
+    by_hand(repository, search).move(waiting.number, "failed", reason="crash: for this test")
     deadline = time.monotonic() + DEADLINE_S
     while "Fail" not in {trial["state"] for trial in study["trials"]}:
         assert time.monotonic() < deadline
@@ -89,7 +89,7 @@ def test_the_study_of_a_search_is_served_on_loopback_and_follows_it(
 
 
 def test_the_mirror_is_made_once_and_remade_when_a_trial_went_on(
-    finished: tuple[Repository, Search], database: str
+    finished: tuple[Repository, Search], database: str, by_hand: Any
 ) -> None:
     import optuna
     from optuna.storages import RDBStorage
@@ -107,13 +107,12 @@ def test_the_mirror_is_made_once_and_remade_when_a_trial_went_on(
     assert study()._study_id == first._study_id
     assert [len(first.trials), len(study().trials)] == [4, 4]
     waiting = repository.trials(search)[3]
-    repository.set_trial_state(waiting, "rejected", "too slow")
+    by_hand(repository, search).move(waiting.number, "rejected", reason="too slow")
     again = study()
     assert [trial.state.name for trial in again.trials] == ["COMPLETE", "COMPLETE", "COMPLETE", "PRUNED"]
     assert again.trials[3].user_attrs["reason"] == "too slow"
     assert len(repository.trials(search)) == 4  # both live in one database
-    repeat = repository.add_trial(search, 4, load_preset("yolov8n"), "repeat:0")
-    repository.set_trial_state(repeat, "failed", "for this test")
+    by_hand(repository, search).trial(4, load_preset("yolov8n"), "repeat:0", state="failed")
     assert len(study().trials) == 4  # a repeat is no design
     assert isinstance(replace(waiting, state="new"), Trial)
     assert Path(database.removeprefix("sqlite:///")).exists()

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from evaluators.evaluation import Epoch, FirstWeights, Latency
-from nas_yolo.budget import Purse, parse_budget
-from nas_yolo.cli.search import make_config
+from nas_yolo.application import make_config
+from nas_yolo.budget import Spending, parse_budget
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs, rung_efforts
-from nas_yolo.decisions import half_batch, time_limit_s
-from nas_yolo.first_weights import likeness, parents_of, too_dear, wants_parent
+from nas_yolo.first_weights import likeness, parents_of
+from nas_yolo.planning.first_weights import too_expensive, wants_parent
+from nas_yolo.planning.outcomes import half_batch
+from nas_yolo.planning.stop import time_limit_s
 from nas_yolo.results import asked, best_trial, front_trials, verdict, weights_text
 from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
@@ -35,7 +37,7 @@ def trials(config: SearchConfig) -> list[Trial]:
         epochs = tuple(Epoch(epoch, value, value, 1.0, 1.0) for epoch, value in enumerate(maps, start=1))
         state: TrialState = "complete" if len(maps) == 3 else "paused"
         design, origin = load_preset(name), f"preset:{name}"
-        return Trial(number, number, design, origin, state, "", None, {"cpu": latency}, epochs, ())
+        return Trial(number, design, origin, state, "", None, {"cpu": latency}, epochs, ())
 
     stock = trial(0, "yolov8n", 2.0, (0.1, 0.2, 0.30))
     return [
@@ -98,7 +100,7 @@ def test_a_parent_is_trained_only_before_anything_else_and_for_three_trials_at_l
         assert wants_parent(fresh, replace(config, budgets=(parse_budget(budget),))) is enough
 
 
-def test_a_parent_is_too_dear_if_the_rest_of_it_takes_over_a_tenth_of_the_budget(
+def test_a_parent_is_too_expensive_if_the_rest_of_it_takes_over_a_tenth_of_the_budget(
     trials: list[Trial], config: SearchConfig
 ) -> None:
     config = replace(config, epochs=100)
@@ -106,7 +108,7 @@ def test_a_parent_is_too_dear_if_the_rest_of_it_takes_over_a_tenth_of_the_budget
     slow_start = replace(parent, epochs=(Epoch(1, None, None, 1.0, 99.0),))
 
     def why(trial: Trial, budget: str) -> str:
-        return too_dear(trial, Costs((trial,), config), Purse([parse_budget(budget)], Spent(), 0))
+        return too_expensive(trial, Costs((trial,), config), Spending([parse_budget(budget)], Spent(), 0))
 
     assert why(parent, "1079s") == ""  # 1.1 times 98 s to go
     assert why(parent, "1076s") == "to train it takes 10% of the budget, over 10%; all trainings begin from scratch"

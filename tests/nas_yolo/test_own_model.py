@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nas_yolo.cli.search import make_config
+from nas_yolo.application import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.proposals import over_limit, propose
 from nas_yolo.results import baselines, best_trial, verdict, weights_text

@@ -13,16 +13,18 @@ from click.testing import CliRunner, Result
 
 from evaluators.accuracy.packing import MadeUpTraining
 from evaluators.packing import Packing, Run
+from nas_yolo.application import make_config
+from nas_yolo.application.gpu_share import with_packing
 from nas_yolo.cli import main
-from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
-from nas_yolo.packing import with_packing
-from nas_yolo.runners import Event, Kind, Work
-from nas_yolo.search import SearchLoop
+from nas_yolo.driver import Driver
+from nas_yolo.runners import Kind, Report, Work
+from nas_yolo.runners.simulated import Inline
+from nas_yolo.strategy import context_of
 from search_spaces import UserError
 from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
-from storage import Repository
+from storage import Repository, Search
 
 SPACE = Path(__file__).parent / "space.yaml"
 FOUND = Packing("a GPU", 2**36, (Run(1, 100.0), Run(2, 190.0), Run(4, 310.0), Run(8, 300.0)), Run(1, 50.0), 8, "cores")
@@ -38,7 +40,7 @@ def config_with(few_digits: Path) -> Callable[..., SearchConfig]:
 
 @pytest.fixture(autouse=True)
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas_yolo.cli.search.count_gpus", lambda: 1)
+    monkeypatch.setattr("nas_yolo.application.machine.count_gpus", lambda: 1)
 
 
 @pytest.fixture
@@ -51,15 +53,20 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[MadeUpTraining, MadeUp
         threading.Event().wait(0.1)
         return FOUND
 
-    monkeypatch.setattr("nas_yolo.packing.measure_packing", measure)
+    monkeypatch.setattr("nas_yolo.application.gpu_share.measure_packing", measure)
     return asked
+
+
+def packing(repository: Repository, search: Search, device: str) -> Search:
+    with repository.claimed(search) as claim:
+        return with_packing(repository, search, claim, device, 1, 16)
 
 
 @pytest.mark.usefixtures("probed")
 def test_what_was_measured_is_kept_and_charged(config_with: Callable[..., SearchConfig], database: str) -> None:
     repository = Repository(database)
     search = repository.create_search("a", config_with(gpus_per_trial="auto").document())
-    with_packing(repository, search, FOUND.device, 1, 16)
+    packing(repository, search, FOUND.device)
     config = SearchConfig.from_document(repository.search("a").config)
     assert config.gpus_per_trial == 0.25
     assert config.packing is not None
@@ -73,10 +80,10 @@ def test_a_resumed_search_measures_again_on_another_gpu_only(
 ) -> None:
     repository = Repository(database)
     search = repository.create_search("a", config_with(gpus_per_trial="auto").document())
-    packed = with_packing(repository, search, FOUND.device, 1, 16)
-    assert with_packing(repository, packed, FOUND.device, 1, 16) == packed
+    packed = packing(repository, search, FOUND.device)
+    assert packing(repository, packed, FOUND.device) == packed
     assert len(probed) == 1
-    with_packing(repository, packed, "a smaller GPU", 1, 16)
+    packing(repository, packed, "a smaller GPU")
     assert len(probed) == 2
 
 
@@ -85,7 +92,7 @@ def test_a_number_that_was_given_is_not_measured(
 ) -> None:
     repository = Repository(database)
     search = repository.create_search("a", config_with(gpus_per_trial=0.5).document())
-    assert with_packing(repository, search, FOUND.device, 1, 16) == search
+    assert packing(repository, search, FOUND.device) == search
     assert probed == []
 
 
@@ -94,7 +101,7 @@ def test_the_probe_trains_the_stock_model_and_the_largest_design_as_the_search_w
 ) -> None:
     config = config_with(gpus_per_trial="auto", training=("batch=32",))
     repository = Repository(database)
-    with_packing(repository, repository.create_search("a", config.document()), FOUND.device, 1, 16)
+    packing(repository, repository.create_search("a", config.document()), FOUND.device)
     ((typical, largest),) = probed
     assert typical.architecture == load_preset("yolov8n")
     assert config.space.choices_of(largest.architecture) is not None
@@ -140,10 +147,13 @@ class Interrupted:
 
     slots = 4
 
+    def __init__(self) -> None:
+        self.now = 0.0
+
     def submit(self, key: str, kind: Kind, work: Work) -> None: ...
 
-    def poll(self, timeout_s: float) -> Sequence[Event]:
-        threading.Event().wait(0.5)
+    def poll(self, timeout_s: float) -> Sequence[Report]:
+        self.now += 0.5
         raise KeyboardInterrupt
 
     def cancel(self, key: str) -> None: ...
@@ -154,10 +164,13 @@ class Interrupted:
 def test_gpu_time_is_the_share_times_the_time(config_with: Callable[..., SearchConfig], database: str) -> None:
     repository = Repository(database)
     search = repository.create_search("a", config_with(gpus_per_trial=0.25).document())
-    with pytest.raises(KeyboardInterrupt):
-        SearchLoop(repository, search, Interrupted(), 1, True, lambda snapshot: None).run()
+    context = context_of(repository, search, slots=4, threads=1, on_gpu=True)
+    with repository.claimed(search) as claim:
+        driver = Driver(repository, search, claim, Interrupted(), context, thoughts=Inline())
+        with pytest.raises(KeyboardInterrupt):
+            driver.run()
     spent = repository.spent(search)
-    assert 0.5 * 0.25 <= spent.gpu_seconds <= spent.wall_seconds * 0.25
+    assert (spent.wall_seconds, spent.gpu_seconds) == (0.5, 0.5 * 0.25)
 
 
 def test_doctor_says_whether_the_multi_process_service_is_there(

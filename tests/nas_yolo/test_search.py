@@ -16,25 +16,28 @@ import pytest
 from click.testing import CliRunner
 
 from evaluators.complexity import predict_size
-from evaluators.evaluation import Epoch
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
-from nas_yolo.budget import Purse, parse_budget
+from nas_yolo.application import make_config
+from nas_yolo.budget import parse_budget
 from nas_yolo.cli import main
-from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
+from nas_yolo.driver import SearchError, Snapshot
 from nas_yolo.export import design_of, write_yaml
 from nas_yolo.objective import LimitError, parse_limit
+from nas_yolo.planning import decide
+from nas_yolo.planning.actions import events_of
 from nas_yolo.results import front_document, front_trials
-from nas_yolo.runners.local import LocalRunner
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers.frontier import Frontier
-from nas_yolo.search import SearchError, SearchLoop, Snapshot
+from nas_yolo.strategy import context_of
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize, chosen_size
 from search_spaces.model_file import read_model
 from search_spaces.space_file import load_preset
-from storage import Repository, Search, Spent, Trial
+from storage import Repository, Search, Trial
+from storage.events import BudgetsSet, PhaseEntered
+from storage.state import fold
 
 SPACE = Path(__file__).parent / "space.yaml"
 pytestmark = pytest.mark.usefixtures("quick_probe", "trainings_only")
@@ -129,12 +132,9 @@ def test_a_stopped_search_goes_on_and_ends_like_an_uninterrupted_one(
             after = repository.trials(broken)[trial.number]
             assert after.epochs[: len(trial.epochs)] == trial.epochs
         try:
-            runner = LocalRunner()
-            with repository.claimed(broken):
-                SearchLoop(repository, broken, runner, 1, False, interrupt).run()
+            run(broken, interrupt)
             break
         except KeyboardInterrupt:
-            runner.close()
             assert repository.search("broken").state == "stopped"
             before = repository.trials(broken)
             assert all(trial.state not in ("measuring", "training") for trial in before)
@@ -407,7 +407,7 @@ def test_repeats_are_trained_last_with_seeds_of_their_own_and_tell_the_noise(
     plain = run(repository.create_search("plain", config.document()))
     search = repository.create_search("one", replace(config, repeats=2).document())
     purses: list[int] = []
-    trials = run(search, lambda snapshot: purses.append(snapshot.purse.trials))
+    trials = run(search, lambda snapshot: purses.append(snapshot.spending.trials))
 
     first, repeats = trials[:4], trials[4:]
     assert [(t.architecture, t.state) for t in first] == [(t.architecture, t.state) for t in plain]
@@ -436,26 +436,26 @@ def test_repeats_are_trained_last_with_seeds_of_their_own_and_tell_the_noise(
 
 @pytest.mark.parametrize(("seconds", "chosen"), [(16.6, "sampler:tpe"), (16.4, "repeat:1"), (9.8, None)])
 def test_a_finalist_starts_only_if_the_repeats_fit_after_it(
-    finished: tuple[Repository, Search], seconds: float, chosen: str | None
+    finished: tuple[Repository, Search], seconds: float, chosen: str | None, by_hand: Any
 ) -> None:
     repository, _ = finished
     template = repository.trials(finished[1])
     config = SearchConfig.from_document(finished[1].config)
     search = repository.create_search("late", replace(config, epochs=9, sampler="tpe", repeats=1).document())
-    loop = SearchLoop(repository, search, LocalRunner(), 1, False, lambda snapshot: None)
+    rows = by_hand(repository, search)
     for number, (origin, reached) in enumerate(
         [("preset:yolov8n", 9), ("preset:yolov8n-ghost", 9), ("sampler:tpe", 3)]
     ):
-        trial = loop._add(template[number].architecture, origin, number)
-        epochs = tuple(Epoch(epoch, 0.1, 0.1, 1.0, 1.0) for epoch in range(1, reached + 1))
         state = "complete" if reached == 9 else "paused"
-        loop._update(replace(trial, state=state, epochs=epochs, latencies=template[number].latencies))
-    loop.phase = "finishing"
-    with loop._session():  # a second an epoch: 1.1 times 6 to complete the one that waits, 1.1 times 9 for a repeat
-        choice = loop._next_training(Purse([parse_budget(f"{seconds}s")], Spent(), trials=3))
-    assert (choice[0].origin if choice else None) == chosen
-    assert choice is None or choice[1] == 9
-    assert loop._purse().trials == 3
+        rows.trial(number, template[number].architecture, origin, *[0.1] * reached, state=state)
+    rows.record(PhaseEntered("finishing"), BudgetsSet((f"{seconds}s",)))
+    # a second an epoch: 1.1 times 6 to complete the one that waits, 1.1 times 9 for a repeat
+    context = context_of(repository, search, slots=1, threads=1, on_gpu=False)
+    state = repository.state(search)
+    for action in decide(context, state, 0.0):
+        state = fold(events_of(action, state, 0.0), state)
+    begun = [job for job in state.work if job.purpose == "train"]
+    assert [(state.trials[job.trial or 0].origin, job.until) for job in begun] == ([(chosen, 9)] if chosen else [])
 
 
 @pytest.mark.usefixtures("anything_counts")
@@ -485,26 +485,22 @@ def test_a_search_interrupted_during_a_repeat_goes_on_with_it(
 
 @pytest.mark.usefixtures("anything_counts")
 def test_a_repeat_that_a_kill_left_without_a_state_is_not_measured(
-    repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, config: SearchConfig, run: Run, by_hand: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = repository.create_search("one", replace(config, epochs=1, repeats=1).document())
-    move = SearchLoop._move
 
-    def die(self: SearchLoop, trial: Trial, state: str, reason: str = "") -> None:
-        if trial.repeat_of is not None:
+    def stop(snapshot: Snapshot) -> None:
+        if snapshot.phase == "finishing":
             raise KeyboardInterrupt
-        move(self, trial, state, reason)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(SearchLoop, "_move", die)
-        with pytest.raises(KeyboardInterrupt):
-            run(search)
-    assert repository.trials(search)[-1].state == "new"
+    with pytest.raises(KeyboardInterrupt):
+        run(search, stop)
+    by_hand(repository, search).trial(4, repository.trials(search)[0].architecture, "repeat:0")
 
     def refuse(*_: object) -> None:
         raise AssertionError("measured")
 
-    monkeypatch.setattr("nas_yolo.search.measure", refuse)
+    monkeypatch.setattr("nas_yolo.work.measure", refuse)
     trials = run(search)
     assert len(trials) == 5
     assert (trials[-1].state, trials[-1].failures) == ("complete", ())

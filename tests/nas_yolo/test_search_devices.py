@@ -14,11 +14,13 @@ from evaluators.connections import local
 from evaluators.errors import LatencyError
 from evaluators.target import Target
 from nas_yolo import devices
+from nas_yolo.application import make_config
+from nas_yolo.application.checks import check_targets
 from nas_yolo.budget import parse_budget
-from nas_yolo.cli.search import check_targets, make_config
 from nas_yolo.config import SearchConfig
+from nas_yolo.driver import SearchError
+from nas_yolo.planning import POLICIES, validate
 from nas_yolo.results import baselines, front_document, front_trials
-from nas_yolo.search import SearchError, SearchLoop
 from search_spaces import UserError
 from storage import Repository, Trial
 
@@ -79,14 +81,15 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], None]:
 
 @pytest.fixture
 def not_validated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SearchLoop, "_validations", lambda self: iter(()))
+    policies = tuple(policy for policy in POLICIES if policy is not validate.finalists)
+    monkeypatch.setattr("nas_yolo.planning.POLICIES", policies)
 
 
 @pytest.mark.usefixtures("not_validated")
 def test_one_training_serves_all_targets_and_each_has_a_front(
     run: Run, repository: Repository, two_targets: SearchConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas_yolo.search.FINAL_SESSIONS", 3)
+    monkeypatch.setattr("nas_yolo.planning.confirm.FINAL_SESSIONS", 3)
     search = repository.create_search("one", two_targets.document())
     at_once: list[int] = []
     trials = run(repository, search, lambda now: at_once.append(sum(kind == "measure" for kind, _ in now.running)))

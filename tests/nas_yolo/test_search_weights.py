@@ -20,11 +20,12 @@ from evaluators.dataset import load_dataset
 from evaluators.evaluation import FirstWeights, Latency
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
+from nas_yolo.application import make_config
+from nas_yolo.application.checks import check_dataset
 from nas_yolo.budget import parse_budget
-from nas_yolo.cli.search import check_dataset, make_config
 from nas_yolo.config import SearchConfig
+from nas_yolo.driver import SearchError, Snapshot
 from nas_yolo.results import front_document, front_trials, weights_text
-from nas_yolo.search import SearchError, Snapshot
 from search_spaces import UserError
 from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
@@ -79,7 +80,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[TrainingRequest]:
         begun.append(request)
         return training.train(request)
 
-    monkeypatch.setattr("nas_yolo.search.train", note)
+    monkeypatch.setattr("nas_yolo.work.train", note)
     return begun
 
 
@@ -102,7 +103,7 @@ def test_the_stock_model_is_trained_first_and_all_others_begin_with_its_weights(
     )
 
     purses: list[int] = []
-    parent, *trials = run(repository, search, lambda snapshot: purses.append(snapshot.purse.trials))
+    parent, *trials = run(repository, search, lambda snapshot: purses.append(snapshot.spending.trials))
     assert (parent.state, parent.epochs[0]) == ("complete", half.epochs[0])  # not paid twice
     assert purses[-1] == len(trials) == 3
     assert trials[0].origin == "preset:yolov8n"
@@ -248,7 +249,7 @@ def test_a_training_that_is_over_its_time_is_tried_once_more_from_its_checkpoint
             yield FirstWeights()  # before an epoch tells how long they take
         yield from training.train(request)
 
-    monkeypatch.setattr("nas_yolo.search.train", begin)
+    monkeypatch.setattr("nas_yolo.work.train", begin)
     config = replace(config, budgets=(parse_budget("1trials"),), trial_time_s=1e-3)
     (trial,) = run(repository, repository.create_search("one", config.document()))
     assert trial.origin == "preset:yolov8n"  # one trial is too few to train a parent for
@@ -256,7 +257,7 @@ def test_a_training_that_is_over_its_time_is_tried_once_more_from_its_checkpoint
     assert trial.failures[0].message == "its training was ended after 0 s; as --trial-time says"
     assert (trial.state, len(trial.epochs)) == ("complete", 2)  # the first epoch told how long it should take
 
-    monkeypatch.setattr("nas_yolo.search.time_limit_s", lambda expected_s, given_s: 0.0)
+    monkeypatch.setattr("nas_yolo.planning.stop.time_limit_s", lambda expected_s, given_s: 0.0)
     (trial,) = run(repository, repository.create_search("two", replace(config, epochs=4).document()))
     assert [failure.cause for failure in trial.failures] == ["timeout", "timeout"]
     assert trial.state == "failed"

@@ -27,13 +27,14 @@ from evaluators.accuracy.full import FinalTrainer, first_network, read_weights
 from evaluators.accuracy.training import TrainingRequest, train, trained_weights
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Latency
+from nas_yolo.application import make_config
 from nas_yolo.cli import main
-from nas_yolo.cli.search import make_config
 from search_spaces import Architecture, Level, Neck, Stage, Stem
 from search_spaces.image_size import ImageSize
 from search_spaces.model_file import read_model
 from search_spaces.space_file import load_preset
 from storage import Repository
+from storage.events import EpochEnded
 
 STAGES = ("C2fGhost", "C2f", "C2f", "C2f")
 LEVELS = (Level("C2f", 16, 1), Level("C2f", 24, 1), Level("C2f", 32, 1))
@@ -84,7 +85,7 @@ class Trained(SimpleNamespace):
 
 
 @pytest.fixture(scope="module")
-def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory, by_hand: Any) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     data = folder / "few" / "data.yaml"  # of its own: a test changes it
     shutil.copytree(few_digits.parent, data.parent)
@@ -92,9 +93,9 @@ def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
     repository = Repository(url)
     config = make_config(str(data), ("cpu",), ("1h",), imgsz=64, epochs=1, runner="local", training=TRAINING, seed=3)
     search = repository.create_search("tiny", config.document())
-    checkpoints = []
+    checkpoints, rows = [], by_hand(repository, search)
     for number, architecture in enumerate((STOCK, OURS)):
-        trial = repository.add_trial(search, number, architecture, "sampler:random")
+        rows.trial(number, architecture, "sampler:random")
         repository.add_latency(
             architecture,
             10,
@@ -115,11 +116,11 @@ def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Train
         )
         for report in train(request):
             assert isinstance(report, Epoch), report
-            repository.add_epoch(trial, report)
-        repository.set_trial_state(trial, "complete")
+            rows.record(EpochEnded(number, report))
+        rows.move(number, "ready", "training", "complete")
         checkpoints.append(checkpoint)
-    repository.add_trial(search, 2, load_preset("yolov8n"), "preset:yolov8n")  # which was not trained, nor this:
-    repository.add_trial(search, 3, replace(STOCK, activation="ReLU"), "sampler:random")
+    rows.trial(2, load_preset("yolov8n"), "preset:yolov8n")  # which was not trained, nor this:
+    rows.trial(3, replace(STOCK, activation="ReLU"), "sampler:random")
     return Trained(data=data, folder=folder, url=url, checkpoints=checkpoints)
 
 

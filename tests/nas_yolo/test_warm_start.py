@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas_yolo.cli.search import make_config
+from nas_yolo.application import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import hypervolume
 from nas_yolo.samplers import Earlier, Seen

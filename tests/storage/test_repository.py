@@ -16,7 +16,17 @@ from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, 
 from evaluators.latency import Calibration
 from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_preset
-from storage import Repository, Search, SearchBusyError, SearchExistsError, SearchNotFoundError, StorageError
+from storage import (
+    Job,
+    Repository,
+    Search,
+    SearchBusyError,
+    SearchExistsError,
+    SearchNotFoundError,
+    Spent,
+    StorageError,
+)
+from storage.events import AttemptFailed, EpochEnded, JobEnded, JobStarted, LatencyMeasured, Sized
 
 STOCK, GHOST = load_preset("yolov8n"), load_preset("yolov8n-ghost")
 CONFIG: dict[str, Any] = {
@@ -52,17 +62,15 @@ def search(repository: Repository) -> Search:
     return repository.create_search("one", CONFIG)
 
 
-def test_a_trial_comes_back_with_everything_measured(repository: Repository, search: Search) -> None:
-    trial = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+def test_a_trial_comes_back_with_everything_measured(repository: Repository, search: Search, by_hand: Any) -> None:
+    rows = by_hand(repository, search)
+    rows.trial(0, STOCK, "preset:yolov8n")
     complexity = Complexity(3_000_000, 8.1, 2_900_000, 8.0, 225)
     epochs = (Epoch(1, 0.1, 0.2, 5.0, 3.0), Epoch(2, 0.15, 0.3, 4.0, 2.0))
     failure = Failure("crash", "the worker died", "traceback")
-    repository.set_complexity(trial, complexity)
-    for epoch in reversed(epochs):
-        repository.add_epoch(trial, epoch)
-    repository.add_latency(STOCK, 2, latency(1.5))
-    repository.add_failure(trial, failure)
-    repository.set_trial_state(trial, "paused")
+    rows.record(Sized(0, complexity), *(EpochEnded(0, epoch) for epoch in epochs), AttemptFailed(0, failure))
+    rows.record(LatencyMeasured(0, latency(1.5)))
+    rows.move(0, "ready", "training", "paused")
 
     again = Repository(repository.url)
     (found,) = again.trials(again.search("one"))
@@ -76,10 +84,11 @@ def test_a_trial_comes_back_with_everything_measured(repository: Repository, sea
     assert (found.number, found.origin, found.state, found.reason) == (0, "preset:yolov8n", "paused", "")
 
 
-def test_an_epoch_cannot_be_recorded_twice(repository: Repository, search: Search) -> None:
-    trial = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
-    repository.add_epoch(trial, Epoch(1, 0.1, 0.2, 5.0, 3.0))
-    repository.add_epoch(trial, Epoch(1, 0.9, 0.9, 1.0, 1.0))
+def test_an_epoch_cannot_be_recorded_twice(repository: Repository, search: Search, by_hand: Any) -> None:
+    rows = by_hand(repository, search)
+    rows.trial(0, STOCK, "preset:yolov8n")
+    for value in (0.1, 0.9):
+        rows.record(EpochEnded(0, Epoch(1, value, 0.2, 5.0, 3.0)))
 
     assert repository.trials(search)[0].epochs == (Epoch(1, 0.1, 0.2, 5.0, 3.0),)
 
@@ -95,8 +104,10 @@ def test_a_latency_counts_only_under_the_same_conditions(repository: Repository,
     assert repository.find_latency(STOCK, 2, ImageSize(96, 96), "aaaa") is None
 
 
-def test_a_search_does_not_see_latencies_of_other_conditions(repository: Repository, search: Search) -> None:
-    repository.add_trial(search, 0, GHOST, "preset:yolov8n-ghost")
+def test_a_search_does_not_see_latencies_of_other_conditions(
+    repository: Repository, search: Search, by_hand: Any
+) -> None:
+    by_hand(repository, search).trial(0, GHOST, "preset:yolov8n-ghost")
     repository.add_latency(GHOST, 2, latency(5.0, fingerprint="bbbb"))
     repository.add_latency(GHOST, 2, latency(6.0, imgsz=640))
     repository.add_latency(GHOST, 80, latency(7.0))
@@ -104,10 +115,10 @@ def test_a_search_does_not_see_latencies_of_other_conditions(repository: Reposit
     assert repository.trials(search)[0].latencies == {}
 
 
-def test_what_was_measured_at_a_size_that_is_not_square_is_its_own(repository: Repository) -> None:
+def test_what_was_measured_at_a_size_that_is_not_square_is_its_own(repository: Repository, by_hand: Any) -> None:
     wide, high, square = ImageSize(96, 64), ImageSize(64, 96), ImageSize(96, 96)
     search = repository.create_search("wide", CONFIG | {"imgsz": wide.plain})
-    repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+    by_hand(repository, search).trial(0, STOCK, "preset:yolov8n")
     for ms, size in ((3.0, square), (2.0, wide), (1.0, high)):
         repository.add_latency(STOCK, 2, replace(latency(ms), imgsz=size))
         repository.add_calibration(Calibration("aaaa", size, ms, 0.01))
@@ -118,18 +129,19 @@ def test_what_was_measured_at_a_size_that_is_not_square_is_its_own(repository: R
     ]
 
 
-def test_the_ledger_adds_up(repository: Repository, search: Search) -> None:
-    trial = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
-    other = repository.create_search("two", CONFIG)
-    session = repository.open_entry(search, None, "session")
-    training = repository.open_entry(search, trial, "train", gpus=0.5, cpus=2)
-    repository.charge({repository.open_entry(other, None, "session"): 1000})
-    repository.charge({session: 60})
-    for seconds in (10, 30):
-        repository.charge({training: seconds})
-
-    spent = repository.spent(search)
-    assert (spent.wall_seconds, spent.gpu_seconds, spent.cpu_seconds) == (60, 15, 60)
+def test_the_ledger_adds_up(repository: Repository, search: Search, by_hand: Any) -> None:
+    by_hand(repository, search).trial(0, STOCK, "preset:yolov8n")
+    session, training = Job("session", "session", "session", 0.0), Job("train 0", "train", "train", 10.0, 0, "", 0.5, 2)
+    with repository.claimed(other := repository.create_search("two", CONFIG)) as claim:
+        repository.journal(other, claim).record([JobStarted(session), JobEnded("session", 1000.0)], 1000.0)
+    with repository.claimed(search) as claim:
+        journal = repository.journal(search, claim)
+        journal.record([JobStarted(session), JobStarted(training)], 10.0)
+        for now_s in (20.0, 40.0):
+            journal.charge(now_s)
+        assert repository.spent(search) == journal.state.spent_at(40.0) == Spent(40, 15, 60)
+        journal.record([JobEnded("train 0", 40.0), JobEnded("session", 60.0)], 60.0)
+    assert repository.spent(search) == repository.state(search).spent == Spent(60, 20, 80)
 
 
 def test_calibration_is_kept_and_replaced(repository: Repository) -> None:
@@ -140,9 +152,9 @@ def test_calibration_is_kept_and_replaced(repository: Repository) -> None:
 
 
 def test_what_was_measured_is_given_anew_when_the_reference_is_calibrated_again(
-    repository: Repository, search: Search
+    repository: Repository, search: Search, by_hand: Any
 ) -> None:
-    repository.add_trial(search, 0, GHOST, "preset:yolov8n-ghost")
+    by_hand(repository, search).trial(0, GHOST, "preset:yolov8n-ghost")
     measured = replace(latency(3.0), ratio=1.5, reference_ms=2.0, ci_low_ms=2.8, ci_high_ms=3.2, median_ms=3.3)
     repository.add_latency(GHOST, 2, measured)
     repository.add_latency(GHOST, 2, replace(measured, fingerprint="bbbb"))
@@ -159,8 +171,8 @@ def test_what_was_measured_is_given_anew_when_the_reference_is_calibrated_again(
     )
 
 
-def test_sessions_of_one_network_are_combined(repository: Repository, search: Search) -> None:
-    repository.add_trial(search, 0, GHOST, "preset:yolov8n-ghost")
+def test_sessions_of_one_network_are_combined(repository: Repository, search: Search, by_hand: Any) -> None:
+    by_hand(repository, search).trial(0, GHOST, "preset:yolov8n-ghost")
     for ms, quality in ((3.0, "good"), (9.0, "noisy"), (3.2, "good"), (50.0, "invalid"), (3.1, "good")):
         repository.add_latency(GHOST, 2, latency(ms, quality=quality))
 
@@ -171,9 +183,9 @@ def test_sessions_of_one_network_are_combined(repository: Repository, search: Se
 
 
 def test_a_network_that_was_never_measured_well_has_the_noisy_latency_or_none(
-    repository: Repository, search: Search
+    repository: Repository, search: Search, by_hand: Any
 ) -> None:
-    repository.add_trial(search, 0, GHOST, "preset:yolov8n-ghost")
+    by_hand(repository, search).trial(0, GHOST, "preset:yolov8n-ghost", state="ready")
     repository.add_latency(GHOST, 2, latency(50.0, quality="invalid"))
     assert repository.trials(search)[0].latencies == {}
     repository.add_latency(GHOST, 2, latency(9.0, quality="noisy"))
@@ -181,10 +193,10 @@ def test_a_network_that_was_never_measured_well_has_the_noisy_latency_or_none(
     assert repository.find_latency(GHOST, 2, ImageSize(96, 96), "aaaa") is None
 
 
-def test_one_device_under_two_names_is_measured_once(repository: Repository) -> None:
+def test_one_device_under_two_names_is_measured_once(repository: Repository, by_hand: Any) -> None:
     names = [{"name": name, "fingerprint": "aaaa"} for name in ("cpu", "desk")]
     search = repository.create_search("two names", CONFIG | {"targets": names})
-    repository.add_trial(search, 0, GHOST, "preset:yolov8n-ghost")
+    by_hand(repository, search).trial(0, GHOST, "preset:yolov8n-ghost")
     repository.add_latency(GHOST, 2, latency(1.5))
 
     assert repository.trials(search)[0].latencies == {
@@ -203,11 +215,10 @@ def test_what_was_measured_since_a_device_began_to_drift_is_taken_back(repositor
 
     measured(9.0, "drifted")  # long ago: the device came back from it
     measured(3.0)
-    measured(4.0, "drifted")
-    measured(5.0, "off_calibration")
-    measured(6.0, "drifted")
     repository.add_latency(GHOST, 2, replace(latency(7.0, fingerprint="bbbb"), flags=("drifted",)))
-    repository.invalidate_latencies("aaaa")
+    measured(4.0, "drifted")
+    measured(6.0, "drifted")
+    measured(5.0, "off_calibration")
 
     assert good() == (5.0, 3)  # of 9, 3 and 5
     other = repository.find_latency(GHOST, 2, ImageSize(96, 96), "bbbb")
@@ -215,17 +226,19 @@ def test_what_was_measured_since_a_device_began_to_drift_is_taken_back(repositor
     assert other.latency_ms == 7.0
 
 
-def test_the_newest_deployed_accuracy_of_each_target_comes_back(repository: Repository, search: Search) -> None:
-    first = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
-    second = repository.add_trial(search, 1, STOCK, "repeat:0")
+def test_the_newest_deployed_accuracy_of_each_target_comes_back(
+    repository: Repository, search: Search, by_hand: Any
+) -> None:
+    by_hand(repository, search).trial(0, STOCK, "preset:yolov8n")
+    by_hand(repository, search).trial(1, STOCK, "repeat:0")
     old = DeployedAccuracy("nano", "cccc", "int8", 3, 128, 0.30, 0.50, 0.40, 0.60)
     new, other = replace(old, epochs=9, map50_95=0.35), replace(old, target="cpu", precision="fp32", map50_95=0.40)
     for accuracy in (old, other, new):
-        repository.add_deployed(first, accuracy)
+        repository.add_deployed(search, 0, accuracy)
 
     found = repository.trials(search)
-    assert found[first.number].deployed == {"nano": new, "cpu": other}
-    assert found[second.number].deployed == {}
+    assert found[0].deployed == {"nano": new, "cpu": other}
+    assert found[1].deployed == {}
 
 
 def test_names_are_unique(repository: Repository, search: Search) -> None:
@@ -239,18 +252,20 @@ def test_an_unknown_name_is_answered_with_the_nearest(repository: Repository, se
         repository.search("onne")
 
 
-def test_an_architecture_is_tried_once_in_a_search(repository: Repository, search: Search) -> None:
-    repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+def test_an_architecture_is_tried_once_in_a_search(repository: Repository, search: Search, by_hand: Any) -> None:
+    by_hand(repository, search).trial(0, STOCK, "preset:yolov8n")
     with pytest.raises(Exception, match=r"(?i)unique"):
-        repository.add_trial(search, 1, STOCK, "sampler:tpe")
+        by_hand(repository, search).trial(1, STOCK, "sampler:tpe")
     assert len(repository.trials(search)) == 1
 
 
-def test_a_repeat_has_the_architecture_and_the_latency_of_another_trial(repository: Repository, search: Search) -> None:
-    first = repository.add_trial(search, 0, STOCK, "preset:yolov8n")
+def test_a_repeat_has_the_architecture_and_the_latency_of_another_trial(
+    repository: Repository, search: Search, by_hand: Any
+) -> None:
+    first = by_hand(repository, search).trial(0, STOCK, "preset:yolov8n")
     repository.add_latency(STOCK, 2, latency(1.5))
     for number in (1, 2):
-        repository.add_trial(search, number, STOCK, "repeat:0")
+        by_hand(repository, search).trial(number, STOCK, "repeat:0")
     assert first.repeat_of is None
     assert [trial.repeat_of for trial in repository.trials(search)] == [None, 0, 0]
     assert [trial.latencies["cpu"].latency_ms for trial in repository.trials(search)] == [1.5] * 3
@@ -287,14 +302,14 @@ def write_old_tables(url: str, revision: str) -> None:
     engine.dispose()
 
 
-def test_a_database_of_the_first_revision_is_brought_up_to_date_with_all_it_holds(tmp_path: Path) -> None:
+def test_a_database_of_the_first_revision_is_brought_up_to_date_with_all_it_holds(tmp_path: Path, by_hand: Any) -> None:
     write_old_tables(f"sqlite:///{tmp_path / 'old.db'}", "0002")
 
     repository = Repository(f"sqlite:///{tmp_path / 'old.db'}")
     search = repository.search("one")
     (trial,) = repository.trials(search)
     assert (trial.architecture, trial.epochs) == (STOCK, (Epoch(1, 0.1, 0.2, 5.0, 3.0),))
-    repository.add_trial(search, 1, STOCK, "repeat:0")
+    by_hand(repository, search).trial(1, STOCK, "repeat:0")
     with pytest.raises(Exception, match=r"(?i)foreign key"):  # they hold again
         repository.add_epoch(replace(trial, id=99), Epoch(2, 0.1, 0.2, 5.0, 3.0))
     repository.close()

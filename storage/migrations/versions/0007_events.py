@@ -12,7 +12,7 @@ def upgrade() -> None:
         "nas_events",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("search_id", sa.Integer(), nullable=False),
-        sa.Column("at_s", sa.Float(), nullable=False),
+        sa.Column("at_s", sa.Double(), nullable=False),
         sa.Column("kind", sa.String(30), nullable=False),
         sa.Column("document", sa.JSON(), nullable=False),
         sa.Column("recorded_at", sa.DateTime(), nullable=False),

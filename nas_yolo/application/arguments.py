@@ -1,12 +1,26 @@
-"""Ultralytics arguments on the command line."""
+"""Ultralytics arguments, given as on its own command line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluators.accuracy.training import OWN_ARGUMENTS
+from search_spaces.errors import UserError
+from search_spaces.registry import unknown
 
-def parse_arguments(given: tuple[str, ...], refused: Mapping[str, str], option: str = "") -> dict[str, Any]:
+
+def parse_training(given: Sequence[str]) -> dict[str, Any]:
+    """Read `KEY=VALUE` pairs of training arguments for the trainings of a search.
+
+    Raises:
+        UserError: If one is unknown, of the wrong kind, or decided by the search itself.
+    """
+    reason = "is decided by the search itself (see nas-yolo search --help)"
+    return parse_arguments(given, dict.fromkeys(OWN_ARGUMENTS, reason), "--train ")
+
+
+def parse_arguments(given: Sequence[str], refused: Mapping[str, str], option: str = "") -> dict[str, Any]:
     """Read `KEY=VALUE` pairs of Ultralytics arguments, as its own command line does.
 
     Args:
@@ -17,9 +31,6 @@ def parse_arguments(given: tuple[str, ...], refused: Mapping[str, str], option: 
     Raises:
         UserError: If one is unknown, of the wrong kind, or refused.
     """
-    from search_spaces import UserError
-    from search_spaces.registry import unknown
-
     if not given:
         return {}
     from ultralytics.cfg import check_cfg, smart_value

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,21 +10,33 @@ from evaluators.accuracy.packing import MadeUpTraining, measure_packing
 from evaluators.complexity import largest
 from evaluators.packing import Packing
 from nas_yolo.config import SearchConfig
-from nas_yolo.decisions import BATCH
+from nas_yolo.planning.outcomes import BATCH
 from nas_yolo.proposals import stock_design
+from nas_yolo.runners.clock import AwakeClock
 from search_spaces.errors import UserError
-from storage import Repository, Search
+from storage import Claim, Job, Repository, Search
+from storage.events import JobEnded, JobStarted
 
 
-def with_packing(repository: Repository, search: Search, device: str, gpus: int, cores: int) -> Search:
+def with_packing(
+    repository: Repository,
+    search: Search,
+    claim: Claim,
+    device: str,
+    gpus: int,
+    cores: int,
+    on_probe: Callable[[], None] = lambda: None,
+) -> Search:
     """Measure how many trainings of a search share a GPU, if that is asked for and not known of this kind of GPU.
 
     Args:
         repository: Where the search is stored.
         search: The search.
+        claim: That the caller holds it.
         device: Name of the GPU.
         gpus: Of this machine.
         cores: Of this machine.
+        on_probe: Called before anything is measured, which takes a minute or two.
 
     Raises:
         UserError: If the GPU cannot be used.
@@ -33,15 +44,18 @@ def with_packing(repository: Repository, search: Search, device: str, gpus: int,
     config = SearchConfig.from_document(search.config)
     if config.packing is None or config.packing.get("device") == device:
         return search
-    with repository.claimed(search) as claim:
-        # Time of a session, with a GPU: it counts against budgets in wall-clock time and in GPU time.
-        entry, started = repository.open_entry(search, None, "session", gpus=1.0), time.monotonic()
-        try:
-            packing = _measure(config, gpus, cores)
-        finally:
-            repository.charge({entry: time.monotonic() - started})
-        found = {"packing": packing.document(), "gpus_per_trial": 1 / packing.trainings}
-        return repository.set_config(search, search.config | found, claim)
+    on_probe()
+    # Time of a session, with a GPU: it counts against budgets in wall-clock time and in GPU time.
+    journal, clock = repository.journal(search, claim), AwakeClock()
+    began_s = journal.state.spent.wall_seconds
+    journal.record([JobStarted(Job("packing", "session", "session", began_s, gpus=1.0))], began_s)
+    try:
+        packing = _measure(config, gpus, cores)
+    finally:
+        journal.record([JobEnded("packing", clock.now)], began_s + clock.now)
+        clock.close()
+    found = {"packing": packing.document(), "gpus_per_trial": 1 / packing.trainings}
+    return repository.set_config(search, search.config | found, claim)
 
 
 def fixed_batch(training: Mapping[str, Any]) -> int:
