@@ -66,9 +66,7 @@ def take(session: Session, search_id: int, name: str) -> Claim:
     mine = _document(token=claim.token, **_this_process())
     if not _update(session, (SearchRow.id == search_id) & free, owner=mine, heartbeat_at=_clock(session)):
         who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
-        raise SearchBusyError(
-            f"search {name!r} is being worked on by {who}; watch it with nas-yolo status {name}",
-        )
+        raise SearchBusyError(f"search {name!r} is being worked on by {who}; watch it with nas-yolo status {name}")
     return claim
 
 
