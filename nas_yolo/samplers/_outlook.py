@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Predict = Callable[[Sequence[Array]], Belief]
 
+FIRST_COST, MAX_FIRST = 1.5, 24  # full trainings that the first designs cost at the first fidelity; how many at most
 POOL = 600  # points drawn, and as many children of the best
 SAMPLE = 256  # points that stand for the whole space
 FIT_MAX, MAX_OBSERVATIONS = 160, 480  # accuracies for lengths and noise, and in all
@@ -34,8 +35,11 @@ REFERENCE_LATENCY = 0.99  # quantile of the space beyond which nothing counts
 
 
 def first_designs(costs: Array) -> int:
-    """How many designs are trained to the first fidelity before a model is asked: 6 to 24, for 1.5 full trainings."""
-    return int(np.clip(math.ceil(1.5 / costs[0]), 6, 24))
+    """How many designs are trained to the first fidelity before a model is asked.
+
+    As many as cost one and a half full trainings, 24 at most; at least as many as it takes to predict latency.
+    """
+    return int(np.clip(math.ceil(FIRST_COST / costs[0]), MIN_MEASURED, MAX_FIRST))
 
 
 def enough(seen: Sequence[Seen], costs: Array) -> bool:
@@ -315,7 +319,7 @@ def _kept(log_latency: Array, accuracy: Array, most: int) -> Indices:
     return np.sort(np.concatenate([best, others[spread_out(len(others), most - len(best))]]))
 
 
-def spread_design(grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, fits: Fits) -> Iterator[tuple[int, ...]]:
+def spread_design(grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, fits: Fits) -> list[tuple[int, ...]]:
     """Points for the first trainings, best first: as far as possible, in latency, from all that were measured.
 
     Random ones until latency can be predicted.
@@ -329,7 +333,7 @@ def spread_design(grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, fi
         gaps = np.abs(predicted[:, None] - latencies.measured[0]).min(axis=1)
         inside = (predicted >= np.quantile(predicted, 0.02)) & (predicted <= np.quantile(predicted, 0.98))
         points = points[np.argsort(-gaps * inside, kind="stable")]
-    return (tuple(point) for point in points.tolist())
+    return [tuple(point) for point in points.tolist()]
 
 
 def _picked(values: Sequence[Array], chosen: Sequence[Indices]) -> Array:

@@ -12,6 +12,7 @@ import pytest
 from nas_yolo.pareto import hypervolume
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers._outlook import first_designs
 from nas_yolo.samplers._surrogate import Belief, Surrogate
 from nas_yolo.samplers._worth import expected_improvement, step_front, worth
 from nas_yolo.samplers.frontier import Frontier
@@ -187,6 +188,16 @@ def test_the_mean_of_each_fidelity_is_linear_in_the_last_group() -> None:
     assert far.covariance[0, 0, 0] > 1
 
 
+def test_what_makes_low_accuracies_poor_is_expected_of_high_ones() -> None:
+    choices = np.random.default_rng(0).random((8, 3))
+    time = np.linspace(-1, 1, 8)[:, None]
+    beliefs = Surrogate(2, 2).condition([choices, time], np.zeros(8, int), 1.5 * time[:, 0])  # nothing high is known
+    slow, fast = np.array([[0.5, 0.5, 0.5]] * 2), np.array([[0.9], [-0.9]])
+    found = beliefs.predict([slow, fast])
+    assert found.mean[1, 0] - found.mean[1, 1] > 1
+    assert np.all(found.covariance[1, 1] > 1.2 * found.covariance[0, 0])  # but not taken for certain
+
+
 def test_the_gradient_of_the_fit_is_right() -> None:
     from scipy.optimize import check_grad
 
@@ -203,6 +214,12 @@ def test_the_gradient_of_the_fit_is_right() -> None:
         patch.setattr("nas_yolo.samplers._surrogate.minimize", spy)
         Surrogate(2, 3).fit(features, rng.integers(3, size=25), values)
     assert found["error"] < 1e-4 * found["size"]
+
+
+def test_the_start_follows_from_what_a_low_fidelity_costs() -> None:
+    count = [first_designs(np.array([cost, 1.0])) for cost in (0.01, 12 / 200, 1 / 9, 1 / 3, 1 / 2)]
+    assert count == [24, 24, 14, 5, 4]
+    assert first_designs(np.array([1.0])) == 4
 
 
 # Decisions ----------------------------------------------------------------------------------------------------------
