@@ -83,8 +83,8 @@ class Surrogate:
         Starts and draws are always the same: what is found depends on the data alone.
 
         Args:
-            features: Of each group, (n, d).
-            fidelity: Of each value, from 0, (n,).
+            features: One array for each group, (n, d).
+            fidelity: At which each value was seen, from 0, (n,).
             values: (n,), about standard normal at each fidelity.
         """
         distances = np.stack([_squared_distances(group, group) for group in features])
@@ -196,12 +196,12 @@ class Posterior:
 
 @dataclass(frozen=True)
 class _Parameters:
-    """Of one Gaussian process.
+    """What settles one Gaussian process.
 
     Attributes:
-        lengths: Of each group of features.
+        lengths: One for each group of features.
         mix: Covariances between fidelities, (F, F).
-        trend: Of the weights of their means, (F, F).
+        trend: Covariances between the weights of their means, (F, F).
         noise: Variances, (F,).
     """
 
