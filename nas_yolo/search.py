@@ -46,8 +46,7 @@ from nas_yolo.objective import too_slow
 from nas_yolo.proposals import propose, stock_design
 from nas_yolo.results import asked, is_design
 from nas_yolo.runners import Event, Kind, Runner, Work
-from nas_yolo.samplers import Seen
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Grid, Seen
 from nas_yolo.schedulers import get_strategy, rungs
 from nas_yolo.warm_start import earlier_designs
 from search_spaces.architecture import Architecture

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from nas_yolo.pareto import hypervolume
-from nas_yolo.samplers import Seen
+from nas_yolo.samplers import Grid, Seen
 from nas_yolo.samplers._acquisition import acquisition, expected_improvement, step_front
-from nas_yolo.samplers._grid import Grid
 from nas_yolo.samplers._outlook import first_designs
 from nas_yolo.samplers._surrogate import Belief, Surrogate
 from nas_yolo.samplers.frontier import Frontier

@@ -10,11 +10,9 @@ import pytest
 from evaluators.evaluation import Epoch
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import trust_document, trust_text
-from nas_yolo.samplers import Seen
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Fits, Grid, Seen, judge_scores
 from nas_yolo.samplers._outlook import Outlook
-from nas_yolo.samplers._quantity import Fits
-from nas_yolo.samplers._scores import MIN_TRIALS, ScoreFeature, judge_scores
+from nas_yolo.samplers._scores import MIN_TRIALS, ScoreFeature
 from storage import Repository, Search
 
 GRID = Grid({f"P{level}.block": tuple("abcde") for level in range(2, 7)})
