@@ -11,8 +11,7 @@ import click
 import numpy as np
 
 from benchmarks.report import report
-from nas_yolo.samplers import Seen
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Grid, Seen
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.schedulers import rungs
 from search_spaces.space_file import load_space

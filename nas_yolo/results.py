@@ -14,10 +14,7 @@ from typing import Any
 from evaluators.evaluation import TIE, DeployedAccuracy
 from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import front
-from nas_yolo.samplers import Seen
-from nas_yolo.samplers._grid import Grid
-from nas_yolo.samplers._quantity import Fits
-from nas_yolo.samplers._scores import ScoreVerdict, judge_scores
+from nas_yolo.samplers import Fits, Grid, ScoreVerdict, Seen, judge_scores
 from nas_yolo.schedulers.asha import rungs
 from nas_yolo.trust import Noise, RankCorrelation, iso_latency_correlation, seed_noise
 from search_spaces.errors import UserError

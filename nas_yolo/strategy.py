@@ -7,7 +7,7 @@ import math
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import rung_efforts
 from nas_yolo.planning.situation import Context
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Grid
 from nas_yolo.schedulers import get_strategy
 from nas_yolo.warm_start import earlier_designs
 from search_spaces.architecture import Architecture

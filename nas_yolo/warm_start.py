@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import regrets
 from nas_yolo.results import asked
-from nas_yolo.samplers import Earlier
-from nas_yolo.samplers._scale import normal_ranks
+from nas_yolo.samplers import Earlier, normal_ranks
 from nas_yolo.schedulers import rungs
 from search_spaces.architecture import Architecture
 from storage import Repository, Search

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.replay.simulation import Job
 from benchmarks.replay.table import Table
-from nas_yolo.samplers import Earlier, Seen
-from nas_yolo.samplers._grid import Codes, Grid
+from nas_yolo.samplers import Codes, Earlier, Grid, Seen
 from nas_yolo.samplers.frontier import Frontier
 
 DENSE = 0.25  # share of a space's points from which children of rows are mostly rows themselves

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import asked
-from nas_yolo.samplers._optuna import distributions
+from nas_yolo.samplers import distributions
 from storage import Repository, Search, Trial
 
 REFRESH_S = 5.0

@@ -12,8 +12,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_yolo.samplers import Seen
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Grid, Seen
 from nas_yolo.samplers.frontier import Frontier
 
 MEASURED = 16  # of the best candidates, the early objective is asked for

@@ -9,8 +9,7 @@ from evaluators.target import Target
 from nas_yolo.budget import Spending, parse_budget
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs
-from nas_yolo.samplers import Seen, Strategy
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Grid, Seen, Strategy
 from nas_yolo.schedulers import rungs
 from search_spaces.architecture import Architecture
 from storage import Job, JobKind, State, Trial

@@ -10,10 +10,48 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers._grid import Codes, Grid
 from search_spaces.registry import UnknownNameError, unknown
+
+if TYPE_CHECKING:
+    from nas_yolo.samplers._optuna import distributions
+    from nas_yolo.samplers._quantity import Fits
+    from nas_yolo.samplers._scale import normal_ranks
+    from nas_yolo.samplers._scores import ScoreVerdict, judge_scores
+
+__all__ = [
+    "Ask",
+    "Codes",
+    "Earlier",
+    "Fits",
+    "Grid",
+    "ScoreVerdict",
+    "Seen",
+    "Strategy",
+    "check_sampler",
+    "distributions",
+    "get_ask",
+    "judge_scores",
+    "list_samplers",
+    "normal_ranks",
+]
+
+# Parts of the engine that others need, imported when they do: some bring SciPy or Optuna with them.
+_PARTS = {
+    "Fits": "_quantity",
+    "ScoreVerdict": "_scores",
+    "distributions": "_optuna",
+    "judge_scores": "_scores",
+    "normal_ranks": "_scale",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PARTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PARTS[name]}"), name)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 
 from nas_yolo.pareto import front, regrets
 from nas_yolo.samplers import Earlier, Seen
+from nas_yolo.samplers._acquisition import Front, acquisition, expected_improvement, step_front
 from nas_yolo.samplers._grid import Codes, Grid
 from nas_yolo.samplers._quantity import MIN_MEASURED, Fits, Quantity, spread_out, step_below
 from nas_yolo.samplers._scale import REFERENCE_ACCURACY, final_scale, standard
 from nas_yolo.samplers._scores import ScoreFeature, judge_scores
 from nas_yolo.samplers._surrogate import Belief
-from nas_yolo.samplers._worth import Front, expected_improvement, step_front, worth
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Predict = Callable[[Sequence[Array]], Belief]
 
+FIRST_COST, MAX_FIRST = 1.5, 24  # full trainings that the first designs cost at the first fidelity; how many at most
 POOL = 600  # points drawn, and as many children of the best
 SAMPLE = 256  # points that stand for the whole space
 FIT_MAX, MAX_OBSERVATIONS = 160, 480  # accuracies for lengths and noise, and in all
@@ -34,8 +35,11 @@ REFERENCE_LATENCY = 0.99  # quantile of the space beyond which nothing counts
 
 
 def first_designs(costs: Array) -> int:
-    """How many designs are trained to the first fidelity before a model is asked: 6 to 24, for 1.5 full trainings."""
-    return int(np.clip(math.ceil(1.5 / costs[0]), 6, 24))
+    """How many designs are trained to the first fidelity before a model is asked.
+
+    As many as cost one and a half full trainings, 24 at most; at least as many as it takes to predict latency.
+    """
+    return int(np.clip(math.ceil(FIRST_COST / costs[0]), MIN_MEASURED, MAX_FIRST))
 
 
 def enough(seen: Sequence[Seen], costs: Array) -> bool:
@@ -49,8 +53,8 @@ class Outlook:
     Args:
         grid: The space.
         seen: All trials, by number.
-        costs: Of training from nothing to each fidelity, ascending, in full trainings.
-        seed: Of everything random.
+        costs: What it costs to train from nothing to each fidelity, ascending, in full trainings.
+        seed: Settles everything random.
         limit_ms: Latency beyond which a design is of no use.
         fits: Kept between outlooks, to save time; changes nothing.
         earlier: Designs of earlier searches: a fidelity more, below all others, that costs nothing. How much it tells
@@ -182,7 +186,7 @@ class Outlook:
         return end
 
     def _front(self, target: int) -> Front:
-        """Of complete trials, and of those on their way to completion as expected."""
+        """The front of complete trials, and of those on their way to completion as expected."""
         last = len(self._costs) - 1
         done = [i for i, one in enumerate(self._seen) if len(one.accuracies) > last]
         coming = [i for i, one in enumerate(self._seen) if one.heading == last]
@@ -196,7 +200,7 @@ class Outlook:
 
     # Decisions ------------------------------------------------------------------------------------------------------
 
-    def worth_of(self, seen: Sequence[Seen]) -> list[float]:
+    def acquisition_of(self, seen: Sequence[Seen]) -> list[float]:
         """What it is worth to train each of these measured trials on; comparable to each other and to `candidates`."""
         codes = np.array([one.codes for one in seen])
         latencies = np.log([one.latencies_ms for one in seen]).T
@@ -222,7 +226,7 @@ class Outlook:
             here = compared[reached[compared] == level]
             trials = [seen[i] for i in here.tolist()]
             taken = self._seconds(codes[here], [one.epoch_s for one in trials])
-            result[here] = self._worth(codes[here], latencies[:, here], int(level), trials=trials) / taken
+            result[here] = self._acquisition(codes[here], latencies[:, here], int(level), trials=trials) / taken
         return [float(value) for value in result]
 
     @cached_property
@@ -237,13 +241,13 @@ class Outlook:
             return []
         latencies = self.latencies.predict(pool)
         taken = self._seconds(pool)
-        rough = self._worth(pool, latencies, -1, self._accuracy.sketch) / taken
+        rough = self._acquisition(pool, latencies, -1, self._accuracy.sketch) / taken
         chosen = np.argsort(-rough, kind="stable")[:MAX_COMPARED]
-        values = self._worth(pool[chosen], latencies[:, chosen], -1) / taken[chosen]
+        values = self._acquisition(pool[chosen], latencies[:, chosen], -1) / taken[chosen]
         order = np.argsort(-values, kind="stable")
         return list(zip(map(tuple, pool[chosen[order]].tolist()), values[order].tolist(), strict=True))
 
-    def _worth(
+    def _acquisition(
         self,
         codes: Codes,
         log_latencies: Array,
@@ -252,10 +256,10 @@ class Outlook:
         trials: Sequence[Seen] = (),
     ) -> Array:
         belief = self.believe(codes, log_latencies, predict, trials)
-        return worth(self.fronts, log_latencies, belief, reached, self._costs)
+        return acquisition(self.fronts, log_latencies, belief, reached, self._costs)
 
     def _seconds(self, codes: Codes, known: Sequence[float | None] = ()) -> Array:
-        """Of an epoch, as far as known, else predicted, (N,); 1 where nothing was timed."""
+        """Seconds that an epoch takes, as far as known, else predicted, (N,); 1 where nothing was timed."""
         if self._epoch is None:
             return np.ones(len(codes))
         seconds: Array = np.exp(self._epoch.predict(codes)[0])
@@ -315,7 +319,7 @@ def _kept(log_latency: Array, accuracy: Array, most: int) -> Indices:
     return np.sort(np.concatenate([best, others[spread_out(len(others), most - len(best))]]))
 
 
-def spread_design(grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, fits: Fits) -> Iterator[tuple[int, ...]]:
+def spread_design(grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, fits: Fits) -> list[tuple[int, ...]]:
     """Points for the first trainings, best first: as far as possible, in latency, from all that were measured.
 
     Random ones until latency can be predicted.
@@ -329,7 +333,7 @@ def spread_design(grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, fi
         gaps = np.abs(predicted[:, None] - latencies.measured[0]).min(axis=1)
         inside = (predicted >= np.quantile(predicted, 0.02)) & (predicted <= np.quantile(predicted, 0.98))
         points = points[np.argsort(-gaps * inside, kind="stable")]
-    return (tuple(point) for point in points.tolist())
+    return [tuple(point) for point in points.tolist()]
 
 
 def _picked(values: Sequence[Array], chosen: Sequence[Indices]) -> Array:

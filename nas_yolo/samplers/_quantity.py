@@ -72,7 +72,7 @@ class Quantity:
     Args:
         name: Under which its lengths are kept.
         grid: The space.
-        codes: Of measured points, at least one.
+        codes: Measured points, at least one.
         values: Measured, (points, devices).
         fits: Kept between calls.
     """

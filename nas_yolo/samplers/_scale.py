@@ -26,7 +26,7 @@ class Scale:
 
 
 def final_scale(raw: Sequence[Array]) -> Scale:
-    """Of the final accuracies known so far; guessed from the early ones while there are few."""
+    """The scale of the final accuracies known so far; guessed from the early ones while there are few."""
     final, early = raw[-1], raw[0]
     if len(final) < MIN_FINAL:
         deviation = max(0.5 * float(early.std()), float(final.std()) if len(final) else 0.0, 1e-6)

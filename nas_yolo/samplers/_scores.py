@@ -31,9 +31,10 @@ class ScoreVerdict:
     """Whether a score helps to predict accuracy, by cross-validation over the trials of a search.
 
     Attributes:
-        name: Of the score.
+        name: The name of the score.
         kept: Whether the engine uses it.
-        tau: Of predictions without it and accuracies, among trials of about equal latency; with those kept before it.
+        tau: Between accuracies and predictions without it, among trials of about equal latency; with those kept before
+            it.
         tau_with: With it.
         trials: Number of trials that were predicted.
     """
@@ -80,7 +81,7 @@ def _judge(grid: Grid, trials: Sequence[Seen], level: int) -> tuple[ScoreVerdict
     speed = _standard(logarithms) / math.sqrt(logarithms.shape[1])
 
     def tau(names: Sequence[str], shuffle: slice | Indices = slice(None)) -> float:
-        """Of predictions with these scores, the last of them shuffled."""
+        """How well predictions with these scores, the last of them shuffled, order the trials."""
         groups = [columns[name] for name in names]
         groups[-1:] = [group[shuffle] for group in groups[-1:]]
         predicted = _cross_validated([*base, *groups, speed], normal_ranks(accuracies))
@@ -127,7 +128,7 @@ class ScoreFeature:
     """A score as a feature: what it is of trials that have it, what is to be expected of it elsewhere.
 
     Args:
-        name: Of the score.
+        name: The name of the score.
         grid: The space.
         seen: Trials, at least one of which has it.
         fits: Kept between calls.
@@ -143,7 +144,7 @@ class ScoreFeature:
         """With a mean squared distance of 1 between trials, (N, 1).
 
         Args:
-            codes: Of points.
+            codes: The points.
             seen: The first of these, as far as they are trials.
         """
         values = self._quantity.predict(codes)[0]

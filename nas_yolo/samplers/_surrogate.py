@@ -51,10 +51,11 @@ class Belief:
 class Surrogate:
     """Beliefs about a function, given noisy values of it.
 
-    At each fidelity the function has a mean of its own, linear in the last group of features, that nothing is assumed
-    of: what is trained further is no average part of the space, and an early model that took it for one
-    would be sure of what it has not seen. For the same reason beliefs are averaged over lengths, ratios and noise drawn
-    from what is plausible, not taken at the most probable ones alone.
+    At each fidelity the function has a mean, linear in the last group of features, whose weights are a multiple of
+    those below plus something of their own: what is trained further is no average part of the space, and an early
+    model that took it for one would be sure of what it has not seen; but where low fidelities are poor, high ones
+    hardly shine. For the same reason beliefs are averaged over lengths, ratios and noise drawn from what is plausible,
+    not taken at the most probable ones alone.
 
     Args:
         groups: Number of groups of features; each has a length of its own.
@@ -72,6 +73,9 @@ class Surrogate:
         self._prior_mean, self._prior_deviation = np.array(priors).T
         self._draws = draws
         self.plausible = np.zeros((1 + 2 * draws, len(priors)))
+        own = math.exp(LOG_OWN[0] + LOG_OWN[1] ** 2)  # root mean square
+        shares = _shares(np.full(pairs, RATIO[0]), np.full(pairs, own))
+        self._trend = shares @ shares.T
 
     def fit(self, features: Sequence[Array], fidelity: Indices, values: Array) -> None:
         """Find the most probable lengths, ratios and noise, and how far from them is plausible.
@@ -79,13 +83,14 @@ class Surrogate:
         Starts and draws are always the same: what is found depends on the data alone.
 
         Args:
-            features: Of each group, (n, d).
-            fidelity: Of each value, from 0, (n,).
+            features: One array for each group, (n, d).
+            fidelity: At which each value was seen, from 0, (n,).
             values: (n,), about standard normal at each fidelity.
         """
         distances = np.stack([_squared_distances(group, group) for group in features])
         member = np.eye(self._fidelities)[fidelity]
-        trend = _trend(_linear(features), fidelity, _linear(features), fidelity)
+        linear = _linear(features)
+        trend = (linear @ linear.T) * self._trend[fidelity][:, fidelity]
         n, deviation = len(values), self._prior_deviation
 
         def cost(z: Array) -> tuple[float, Array]:
@@ -143,21 +148,13 @@ class Surrogate:
         return Posterior([_Process(self._read(z), features, fidelity, values) for z in plausible])
 
     def _read(self, z: Array) -> _Parameters:
-        lengths, _, _, noise = self._split(z)
-        shares = self._shares(z)
-        return _Parameters(np.exp(lengths), shares @ shares.T, np.exp(2 * noise))
+        lengths, ratios, own, noise = self._split(z)
+        shares = _shares(ratios, np.exp(own))
+        return _Parameters(np.exp(lengths), shares @ shares.T, self._trend, np.exp(2 * noise))
 
     def _split(self, z: Array) -> list[Array]:
         pairs = self._fidelities - 1
         return np.split(self._prior_mean + z * self._prior_deviation, np.cumsum([self._groups, pairs, pairs]))
-
-    def _shares(self, z: Array) -> Array:
-        """The share of each fidelity's own part in each fidelity, (F, F)."""
-        _, ratios, own, _ = self._split(z)
-        shares = np.diag(np.exp(np.concatenate([[0.0], own])))
-        for i in range(1, self._fidelities):
-            shares[i, :i] = ratios[i - 1] * shares[i - 1, :i]
-        return shares
 
     def _mix_changes(self, z: Array) -> list[Array]:
         """Derivatives of the covariances between fidelities by each ratio and own part; central differences."""
@@ -199,16 +196,18 @@ class Posterior:
 
 @dataclass(frozen=True)
 class _Parameters:
-    """Of one Gaussian process.
+    """What settles one Gaussian process.
 
     Attributes:
-        lengths: Of each group of features.
+        lengths: One for each group of features.
         mix: Covariances between fidelities, (F, F).
+        trend: Covariances between the weights of their means, (F, F).
         noise: Variances, (F,).
     """
 
     lengths: Array
     mix: Array
+    trend: Array
     noise: Array
 
 
@@ -219,7 +218,7 @@ class _Process:
         self._parameters, self._fidelity = parameters, fidelity
         self._points, self._linear = self._scaled(features), _linear(features)
         covariance = _matern(self._points, self._points) * parameters.mix[fidelity][:, fidelity]
-        covariance += _trend(self._linear, fidelity, self._linear, fidelity)
+        covariance += (self._linear @ self._linear.T) * parameters.trend[fidelity][:, fidelity]
         covariance[np.diag_indices(len(values))] += parameters.noise[fidelity] + JITTER
         self._factor = np.linalg.cholesky(covariance)
         self._white = solve_triangular(self._factor, values, lower=True, check_finite=False)
@@ -229,18 +228,19 @@ class _Process:
         weights = solve_triangular(self._factor, self._white, lower=True, trans="T", check_finite=False)
         kernel = _matern(self._scaled(features), self._points)
         means: Array = (kernel @ (self._parameters.mix[self._fidelity] * weights[:, None])).T
-        slopes = [self._linear[known].T @ weights[known] for known in self._known]
-        means += np.stack(slopes) @ _linear(features).T
+        slopes = (self._parameters.trend[self._fidelity] * weights[:, None]).T @ self._linear
+        means += slopes @ _linear(features).T
         return means
 
     def predict(self, features: Sequence[Array]) -> Belief:
         """Beliefs about other points."""
-        mix, linear = self._parameters.mix, _linear(features)
+        mix, trend, linear = self._parameters.mix, self._parameters.trend, _linear(features)
         kernel = _matern(self._points, self._scaled(features))
+        line = self._linear @ linear.T
         explained = []
-        for column, known in zip(mix, self._known, strict=True):
+        for column, slope in zip(mix, trend, strict=True):
             shared = kernel * column[self._fidelity][:, None]
-            shared[known] += self._linear[known] @ linear.T
+            shared += line * slope[self._fidelity][:, None]
             explained.append(solve_triangular(self._factor, shared, lower=True, check_finite=False))
         mean = np.stack([part.T @ self._white for part in explained])
         covariance = np.array(
@@ -249,13 +249,8 @@ class _Process:
                 for i, one in enumerate(explained)
             ]
         )
-        covariance[np.diag_indices(len(mix))] += np.square(linear).sum(axis=1)
+        covariance += trend[:, :, None] * np.square(linear).sum(axis=1)
         return Belief(mean, covariance, self._parameters.noise)
-
-    @property
-    def _known(self) -> list[NDArray[np.bool_]]:
-        """Which observations are of each fidelity."""
-        return [self._fidelity == fidelity for fidelity in range(len(self._parameters.mix))]
 
     def _scaled(self, features: Sequence[Array]) -> Array:
         lengths = self._parameters.lengths
@@ -271,10 +266,12 @@ def _linear(features: Sequence[Array]) -> Array:
     return linear
 
 
-def _trend(one: Array, fidelity: Indices, other: Array, other_fidelity: Indices) -> Array:
-    """Covariances due to the means."""
-    covariance: Array = (fidelity[:, None] == other_fidelity) * (one @ other.T)
-    return covariance
+def _shares(ratios: Array, own: Array) -> Array:
+    """The share of each fidelity's own part, the lowest one's being 1, in each fidelity, (F, F)."""
+    shares = np.diag(np.concatenate([[1.0], own]))
+    for i in range(1, len(shares)):
+        shares[i, :i] = ratios[i - 1] * shares[i - 1, :i]
+    return shares
 
 
 def _squared_distances(one: Array, other: Array) -> Array:

@@ -1,8 +1,8 @@
 """The engine of the search: latency known early, accuracy at several fidelities, hypervolume per unit of cost.
 
 Every free slot goes to whatever is expected to add most hypervolume per second of training: a new design's first rung,
-or a paused one's next. A model of accuracy over choices, latency and fidelity tells what to expect; see `_worth.py` for
-how that becomes a number and `_surrogate.py` for the model.
+or a paused one's next. A model of accuracy over choices, latency and fidelity tells what to expect; see
+`_acquisition.py` for how that becomes a number and `_surrogate.py` for the model.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Frontier:
 
     Args:
         grid: The space.
-        costs: Of training from nothing to each fidelity, ascending, in epochs; in any unit where no trial has an
-            `epoch_s`.
-        seed: Of everything random.
+        costs: What it costs to train from nothing to each fidelity, ascending, in epochs; in any unit where no trial
+            has an `epoch_s`.
+        seed: Settles everything random.
         limit_ms: Latency beyond which a design is of no use.
         earlier: Designs of earlier searches. The best of them are tried first, and all of them inform the model.
         tie: Relative difference of latencies up to which none is faster: what measurements differ by.
@@ -82,12 +82,12 @@ class Frontier:
         idle = [i for i, one in enumerate(seen) if one.idle]
         if not enough(seen, self._costs):
             return [i for i in idle if not seen[i].accuracies]
-        return self._by_worth(seen, idle)
+        return self._by_acquisition(seen, idle)
 
     @one_thread
     def finalists(self, seen: Sequence[Seen]) -> list[int]:
         """Positions of paused trials, the one worth most first."""
-        return self._by_worth(seen, [i for i, one in enumerate(seen) if one.idle and one.accuracies])
+        return self._by_acquisition(seen, [i for i, one in enumerate(seen) if one.idle and one.accuracies])
 
     @one_thread
     def wants(self, seen: Sequence[Seen], slots: int) -> bool:
@@ -107,14 +107,14 @@ class Frontier:
             return False
         outlook = self._outlook(seen)
         best = outlook.candidates[0][1] if outlook.candidates else 0.0
-        return measuring + sum(value >= best for value in outlook.worth_of(new)) < slots
+        return measuring + sum(value >= best for value in outlook.acquisition_of(new)) < slots
 
     @one_thread
     def ranked(self, seen: Sequence[Seen], designs: Sequence[Seen]) -> list[int]:
         """Positions of measured designs, the one worth most first; as they are while little is known."""
         if not enough(seen, self._costs):
             return list(range(len(designs)))
-        values = self._outlook(seen).worth_of(designs)
+        values = self._outlook(seen).acquisition_of(designs)
         return sorted(range(len(designs)), key=lambda i: -values[i])
 
     def _ahead(self, seen: Sequence[Seen]) -> int:
@@ -124,10 +124,10 @@ class Frontier:
         first_s = self._first_epochs * float(np.median(epochs_s))
         return int(np.clip(first_s * MEASURING_SHARE / MEASURING_S, 1, AHEAD))
 
-    def _by_worth(self, seen: Sequence[Seen], positions: list[int]) -> list[int]:
+    def _by_acquisition(self, seen: Sequence[Seen], positions: list[int]) -> list[int]:
         if not positions:
             return []
-        values = self._outlook(seen).worth_of([seen[i] for i in positions])
+        values = self._outlook(seen).acquisition_of([seen[i] for i in positions])
         return [i for _, i in sorted(zip([-value for value in values], positions, strict=True))]
 
     def _outlook(self, seen: Sequence[Seen]) -> Outlook:

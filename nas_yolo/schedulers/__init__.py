@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from evaluators.evaluation import TIE
-from nas_yolo.samplers import Earlier, Strategy, get_ask
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Earlier, Grid, Strategy, get_ask
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.schedulers.asha import Halving, rungs
 

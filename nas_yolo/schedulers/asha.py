@@ -17,8 +17,7 @@ import numpy as np
 
 from evaluators.evaluation import TIE
 from nas_yolo.pareto import regrets
-from nas_yolo.samplers import Ask, Seen
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Ask, Grid, Seen
 
 ETA = 3
 MAX_RUNGS = 3

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from benchmarks.replay import variant
 from benchmarks.replay.frontier import new
 from benchmarks.replay.simulation import Job, replay
 from benchmarks.replay.table import TableError, load_table
@@ -108,6 +110,20 @@ def test_workers_wait_for_a_slow_driver(table: Path) -> None:
     slow = replay(load_table(table), lambda *_: Slow(), 0, 60, workers=10, training_s=0.05)
     assert slow.busy < 0.6  # of ten workers, five are served in the time of a training
     assert replay(load_table(table), lambda *_: Slow(), 0, 60, workers=10).busy == pytest.approx(1.0)
+
+
+def test_another_table_can_be_made_of_one(table: Path, tmp_path: Path) -> None:
+    made = tmp_path / "third.npz"
+    arguments = [str(table), str(made), "--epochs", "1,3", "--mix", "0.5", "--rows", "100"]
+    done = CliRunner().invoke(variant.main, arguments)
+    assert done.exit_code == 0, done.output
+    before, after = load_table(table), load_table(made)
+    assert len(after.configs) == 100
+    assert after.costs.tolist() == pytest.approx([1 / 3, 1])
+    rows = [before.row_of[tuple(config)] for config in after.configs.tolist()]
+    assert (before.accuracy[rows, -1] == after.accuracy[:, -1]).all()
+    ranks = [np.corrcoef(t.accuracy[:, 0], t.accuracy[:, -1])[0, 1] for t in (before, after)]
+    assert ranks[1] > ranks[0]  # the low fidelity tells more
 
 
 def test_a_table_can_be_cut_to_its_highest_fidelities(table: Path) -> None:

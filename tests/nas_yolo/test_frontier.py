@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from nas_yolo.pareto import hypervolume
-from nas_yolo.samplers import Seen
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Grid, Seen
+from nas_yolo.samplers._acquisition import acquisition, expected_improvement, step_front
+from nas_yolo.samplers._outlook import first_designs
 from nas_yolo.samplers._surrogate import Belief, Surrogate
-from nas_yolo.samplers._worth import expected_improvement, step_front, worth
 from nas_yolo.samplers.frontier import Frontier
 
 GRID = Grid({f"P{level}.block": tuple("abcde") for level in range(2, 7)})
@@ -87,20 +87,20 @@ def belief(mean: float, together: float, noise: float = 0.01) -> Belief:
     return Belief(np.array([[0.0], [mean]]), covariance, np.array([noise, 0.0]))
 
 
-def worth_of(now: Belief, reached: int = -1, low_cost: float = 0.1) -> float:
+def acquisition_of(now: Belief, reached: int = -1, low_cost: float = 0.1) -> float:
     front = step_front(np.array([0.0]), np.array([0.0]), (1.0, -1.0))
-    return float(worth([front], np.array([[0.5]]), now, reached, np.array([low_cost, 1.0]))[0])
+    return float(acquisition([front], np.array([[0.5]]), now, reached, np.array([low_cost, 1.0]))[0])
 
 
 def test_a_low_fidelity_is_worth_its_cost_only_if_it_tells_something() -> None:
-    straight = worth_of(belief(-1.0, 0.0))
-    assert worth_of(belief(-1.0, 0.9)) > 1.5 * straight  # it pays to look first
-    assert worth_of(belief(-1.0, 0.9), low_cost=0.9) == pytest.approx(straight, rel=0.05)  # but not at that price
-    assert worth_of(belief(-1.0, 0.5)) < worth_of(belief(-1.0, 0.9))
+    straight = acquisition_of(belief(-1.0, 0.0))
+    assert acquisition_of(belief(-1.0, 0.9)) > 1.5 * straight  # it pays to look first
+    assert acquisition_of(belief(-1.0, 0.9), low_cost=0.9) == pytest.approx(straight, rel=0.05)  # but not at that price
+    assert acquisition_of(belief(-1.0, 0.5)) < acquisition_of(belief(-1.0, 0.9))
 
 
 def test_what_was_paid_is_not_paid_again() -> None:
-    assert worth_of(belief(0.5, 0.8), reached=0) == pytest.approx(worth_of(belief(0.5, 0.0)) / 0.9)
+    assert acquisition_of(belief(0.5, 0.8), reached=0) == pytest.approx(acquisition_of(belief(0.5, 0.0)) / 0.9)
 
 
 def test_the_worth_of_a_plan_is_that_of_its_best_simulated_rule() -> None:
@@ -113,14 +113,14 @@ def test_the_worth_of_a_plan_is_that_of_its_best_simulated_rule() -> None:
     gains = expected_improvement(front, np.full_like(then, 0.5), then, rest)
     shares = np.linspace(0.02, 1.0, 50)
     rates = [np.mean(gains * (then >= np.quantile(then, 1 - s))) / (cost + (1 - cost) * s) for s in shares]
-    assert worth_of(belief(mean, together, noise)) == pytest.approx(max(rates), rel=0.08)  # by nine outcomes
+    assert acquisition_of(belief(mean, together, noise)) == pytest.approx(max(rates), rel=0.08)  # by nine outcomes
 
 
 def test_targets_add_up() -> None:
     front = step_front(np.array([0.0]), np.array([0.0]), (1.0, -1.0))
     costs, now = np.array([0.1, 1.0]), belief(0.0, 0.5)
-    one = worth([front], np.array([[0.5]]), now, -1, costs)
-    both = worth([front, front], np.array([[0.5], [0.5]]), now, -1, costs)
+    one = acquisition([front], np.array([[0.5]]), now, -1, costs)
+    both = acquisition([front, front], np.array([[0.5], [0.5]]), now, -1, costs)
     assert both == pytest.approx(2 * one)
 
 
@@ -187,6 +187,16 @@ def test_the_mean_of_each_fidelity_is_linear_in_the_last_group() -> None:
     assert far.covariance[0, 0, 0] > 1
 
 
+def test_what_makes_low_accuracies_poor_is_expected_of_high_ones() -> None:
+    choices = np.random.default_rng(0).random((8, 3))
+    time = np.linspace(-1, 1, 8)[:, None]
+    beliefs = Surrogate(2, 2).condition([choices, time], np.zeros(8, int), 1.5 * time[:, 0])  # nothing high is known
+    slow, fast = np.array([[0.5, 0.5, 0.5]] * 2), np.array([[0.9], [-0.9]])
+    found = beliefs.predict([slow, fast])
+    assert found.mean[1, 0] - found.mean[1, 1] > 1
+    assert np.all(found.covariance[1, 1] > 1.2 * found.covariance[0, 0])  # but not taken for certain
+
+
 def test_the_gradient_of_the_fit_is_right() -> None:
     from scipy.optimize import check_grad
 
@@ -203,6 +213,12 @@ def test_the_gradient_of_the_fit_is_right() -> None:
         patch.setattr("nas_yolo.samplers._surrogate.minimize", spy)
         Surrogate(2, 3).fit(features, rng.integers(3, size=25), values)
     assert found["error"] < 1e-4 * found["size"]
+
+
+def test_the_start_follows_from_what_a_low_fidelity_costs() -> None:
+    count = [first_designs(np.array([cost, 1.0])) for cost in (0.01, 12 / 200, 1 / 9, 1 / 3, 1 / 2)]
+    assert count == [24, 24, 14, 5, 4]
+    assert first_designs(np.array([1.0])) == 4
 
 
 # Decisions ----------------------------------------------------------------------------------------------------------
@@ -249,8 +265,8 @@ def test_what_runs_makes_its_neighbours_worth_less() -> None:
     running = [*seen, Seen(best, (truth(best)[0],), heading=0)]
     neighbours = [c for c in ranked[1:] if sum(a != b for a, b in zip(c, best, strict=True)) == 1]
     designs = [Seen(c, (truth(c)[0],)) for c in neighbours]
-    before = Frontier(GRID, COSTS, 0)._outlook(seen).worth_of(designs)
-    after = Frontier(GRID, COSTS, 0)._outlook(running).worth_of(designs)
+    before = Frontier(GRID, COSTS, 0)._outlook(seen).acquisition_of(designs)
+    after = Frontier(GRID, COSTS, 0)._outlook(running).acquisition_of(designs)
     assert neighbours
     assert np.mean(after) < np.mean(before)
 
@@ -259,8 +275,8 @@ def test_a_limit_on_latency_makes_slower_designs_worthless() -> None:
     seen = run(0, 9 * 6)
     outlook = Frontier(GRID, COSTS, 0, limit_ms=10.0)._outlook(seen)
     slow, fast = Seen((4, 4, 4, 4, 3), (24.0,)), Seen((2, 2, 2, 2, 1), (9.5,))
-    assert outlook.worth_of([slow])[0] == 0.0
-    assert outlook.worth_of([fast])[0] > 0.0
+    assert outlook.acquisition_of([slow])[0] == 0.0
+    assert outlook.acquisition_of([fast])[0] > 0.0
 
 
 def test_a_space_that_was_tried_out_offers_nothing_new() -> None:

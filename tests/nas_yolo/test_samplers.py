@@ -6,8 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from nas_yolo.samplers import Ask, Seen, check_sampler, get_ask, list_samplers
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Ask, Grid, Seen, check_sampler, get_ask, list_samplers
 from search_spaces.registry import UnknownNameError
 
 GRID = Grid(

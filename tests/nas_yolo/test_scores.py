@@ -10,11 +10,9 @@ import pytest
 from evaluators.evaluation import Epoch
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import trust_document, trust_text
-from nas_yolo.samplers import Seen
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Fits, Grid, Seen, judge_scores
 from nas_yolo.samplers._outlook import Outlook
-from nas_yolo.samplers._quantity import Fits
-from nas_yolo.samplers._scores import MIN_TRIALS, ScoreFeature, judge_scores
+from nas_yolo.samplers._scores import MIN_TRIALS, ScoreFeature
 from storage import Repository, Search
 
 GRID = Grid({f"P{level}.block": tuple("abcde") for level in range(2, 7)})
@@ -107,7 +105,7 @@ def test_of_two_trials_that_differ_in_a_kept_score_alone_the_better_scored_is_wo
     outlook = Outlook(GRID, seen, COSTS, 0)
     design = replace(seen[0], accuracies=())
     low, high = (replace(design, scores={"telling": value}) for value in (0.4, 0.7))
-    values = outlook.worth_of([low, high])
+    values = outlook.acquisition_of([low, high])
     assert values[1] > 2 * values[0]
 
 
@@ -116,7 +114,7 @@ def test_scores_that_are_not_kept_change_no_decision() -> None:
     plain = Outlook(GRID, seen, COSTS, 0)
     noise = Outlook(GRID, scored(seen, noise=np.random.default_rng(3).normal(size=30)), COSTS, 0)
     assert noise.candidates == plain.candidates
-    assert noise.worth_of(seen) == plain.worth_of(seen)
+    assert noise.acquisition_of(seen) == plain.acquisition_of(seen)
 
 
 def test_the_report_says_what_became_of_the_scores(finished: tuple[Repository, Search]) -> None:

@@ -11,8 +11,7 @@ import pytest
 from nas_yolo.application import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import hypervolume
-from nas_yolo.samplers import Earlier, Seen
-from nas_yolo.samplers._grid import Grid
+from nas_yolo.samplers import Earlier, Grid, Seen
 from nas_yolo.samplers._outlook import bounded
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.warm_start import earlier_designs, standings

@@ -310,8 +310,12 @@ def test_a_database_of_the_first_revision_is_brought_up_to_date_with_all_it_hold
     (trial,) = repository.trials(search)
     assert (trial.architecture, trial.epochs) == (STOCK, (Epoch(1, 0.1, 0.2, 5.0, 3.0),))
     by_hand(repository, search).trial(1, STOCK, "repeat:0")
-    with pytest.raises(Exception, match=r"(?i)foreign key"):  # they hold again
-        repository.add_epoch(replace(trial, id=99), Epoch(2, 0.1, 0.2, 5.0, 3.0))
+    stray = JobStarted(Job("train 99", "train", "train", 0.0))
+    with repository.claimed(search) as claim:
+        journal = repository.journal(search, claim)
+        journal._ids[99] = 99  # of no trial
+        with pytest.raises(Exception, match=r"(?i)foreign key"):  # they hold again
+            journal.record([JobStarted(replace(stray.job, trial=99))], 0.0)
     repository.close()
 
 

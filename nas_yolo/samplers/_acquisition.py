@@ -49,8 +49,8 @@ def expected_improvement(front: Front, log_latency: Array, mean: Array, deviatio
     Args:
         front: To be improved.
         log_latency: (N,).
-        mean: Of the normal accuracy, (N,) or (N, M).
-        deviation: Likewise, positive.
+        mean: Mean of the normal accuracy, (N,) or (N, M).
+        deviation: Its standard deviation, likewise; positive.
     """
     edge, base = front.reference
     starts = np.concatenate([[-np.inf], front.log_latency])
@@ -67,7 +67,7 @@ def expected_improvement(front: Front, log_latency: Array, mean: Array, deviatio
     return total
 
 
-def worth(fronts: list[Front], log_latencies: Array, belief: Belief, reached: int, costs: Array) -> Array:
+def acquisition(fronts: list[Front], log_latencies: Array, belief: Belief, reached: int, costs: Array) -> Array:
     """The hypervolume per unit of cost that training these points on is expected to add, (N,); more is better.
 
     A training may stop at any fidelity and go on only if what it shows there is good enough. For each fidelity on the
@@ -80,7 +80,7 @@ def worth(fronts: list[Front], log_latencies: Array, belief: Belief, reached: in
         log_latencies: On each target, (targets, N).
         belief: In the units of the fronts' accuracies, as far as the last fidelity goes.
         reached: Fidelity that was reached, -1 for none.
-        costs: Of training from nothing to each fidelity, ascending, (F,).
+        costs: What it costs to train from nothing to each fidelity, ascending, (F,).
     """
     last = len(costs) - 1
     paid = costs[reached] if reached >= 0 else 0.0
