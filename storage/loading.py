@@ -97,6 +97,8 @@ def load_trials(session: Session, search: Search) -> list[Trial]:
         .where(TrialRow.search_id == search.id)
         .order_by(TrialRow.number)
     ).all()
+    if not rows:
+        return []
     architectures = {row.id: Architecture.from_document(document) for row, document in rows}
     epochs: dict[int, list[Epoch]] = {}
     for e in session.scalars(select(EpochRow).where(EpochRow.trial_id.in_(mine)).order_by(EpochRow.epoch)):
