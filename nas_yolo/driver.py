@@ -13,15 +13,17 @@ from typing import TypeVar
 from evaluators.evaluation import Failure
 from nas_yolo.budget import Spending
 from nas_yolo.config import SearchConfig
+from nas_yolo.devices import SUSPECT_AFTER
 from nas_yolo.planning import decide
 from nas_yolo.planning.actions import Action, Begin, Cancel, Stop, events_of, is_current
 from nas_yolo.planning.outcomes import of_end, of_result, standing
-from nas_yolo.planning.situation import Context, spending
+from nas_yolo.planning.situation import Context, Situation, spending
+from nas_yolo.planning.stop import what_hangs
 from nas_yolo.runners import Kind, Report, Runner
 from nas_yolo.work import work_of
 from search_spaces.errors import UserError
-from storage import Claim, Job, JobKind, Repository, Search, State, StorageAwayError, StorageError, Trial
-from storage.events import Event, JobEnded, JobStarted, PhaseEntered, SearchMoved, TrialMoved
+from storage import Claim, Device, Job, JobKind, Repository, Search, State, StorageAwayError, StorageError, Trial
+from storage.events import DeviceMoved, Event, JobEnded, JobStarted, PhaseEntered, SearchMoved, TrialMoved
 from storage.trial import Phase, SearchState
 
 TICK_S, THINKING_S = 1.0, 0.02  # between two looks: at the clock, at a decision that is being thought out
@@ -153,6 +155,11 @@ class Driver:
         self._runner_began = self._ticked_s = self.runner.now
         self._began_s = sum(lost[key] for key in left if left[key].kind == "session") + self.state.spent.wall_seconds
         events += self._settled()
+        # What was away is not forgotten: its reference is measured before anything else is.
+        suspect = Device(failures=SUSPECT_AFTER)
+        events += [
+            DeviceMoved(name, suspect) for name, one in self.state.devices.items() if one.away_since_s is not None
+        ]
         session = Job(SESSION, "session", "session", self._began_s)
         self._record([*events, JobStarted(session)])
 
@@ -163,6 +170,8 @@ class Driver:
         state = self.state
         for report in self._polled():
             self._take_in(report)
+        while hung := what_hangs(Situation(self.context, self.state, self.now_s)):
+            self._take(hung)
         if self.runner.now - self._ticked_s >= TICK_S:
             self._tick()
         elif self.state is not state:

@@ -29,7 +29,6 @@ Policy = Callable[[Situation], Action | None]
 
 POLICIES: tuple[Policy, ...] = (
     stop.at_budgets_end,
-    stop.what_hangs,
     prepare.images_and_targets,
     devices.suspects,
     measure.new_trials,

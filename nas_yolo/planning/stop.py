@@ -21,15 +21,16 @@ def at_budgets_end(situation: Situation) -> Action | None:
     return Stop() if situation.spending.exhausted else None
 
 
-def what_hangs(situation: Situation) -> Action | None:
-    """A training that takes many times what it should is ended."""
+def what_hangs(situation: Situation) -> Cancel | None:
+    """A training that takes many times what it should is ended; asked once results were taken in, which may tell."""
     for job in situation.running("train"):
         if job.purpose != "train" or job.trial is None:
             continue
         trial = situation.trials[job.trial]
         # A training of which nothing was expected tells what to expect once it reports an epoch.
-        told_s = situation.costs.per_epoch(trial) * situation.config.epochs if trial.epochs else 0.0
-        expected_s = job.expected_s or told_s
+        expected_s = job.expected_s
+        if not expected_s and trial.epochs:
+            expected_s = situation.costs.per_epoch(trial) * situation.config.epochs
         if situation.now_s - job.started_s > (limit := time_limit_s(expected_s, situation.config.trial_time_s)):
             expected = f"{expected_s:.0f} s were expected" if expected_s else "as --trial-time says"
             failure = Failure("timeout", f"its training was ended after {limit:.0f} s; {expected}")

@@ -9,7 +9,7 @@ import pytest
 from evaluators.evaluation import Complexity, Latency
 from nas_yolo.application import make_config
 from nas_yolo.driver import Driver, Snapshot
-from nas_yolo.planning import POLICIES, confirm, validate
+from nas_yolo.planning import POLICIES, validate
 from nas_yolo.runners.local import LocalRunner
 from nas_yolo.strategy import context_of
 from search_spaces import Architecture
@@ -22,8 +22,9 @@ from storage.events import LatencyMeasured, SearchMoved, Sized
 @pytest.fixture
 def trainings_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finalists are not measured again, nor validated: a search and its repetition decide from the same numbers."""
-    later = (confirm.sessions, validate.finalists)
-    policies = tuple(policy for policy in POLICIES if policy not in later)
+    monkeypatch.setattr("nas_yolo.planning.confirm.FRONT_SESSIONS", 1)
+    monkeypatch.setattr("nas_yolo.planning.confirm.FINAL_SESSIONS", 1)
+    policies = tuple(policy for policy in POLICIES if policy is not validate.finalists)
     monkeypatch.setattr("nas_yolo.planning.POLICIES", policies)
 
 

@@ -126,7 +126,8 @@ def test_a_search_is_held_while_it_is_open(config: SearchConfig, database: str) 
 def test_what_was_stored_since_the_search_was_looked_up_is_kept(config: SearchConfig, database: str) -> None:
     repository = Repository(database)
     stale = create_search(repository, "mine", config)
-    repository.set_config(stale, stale.config | {"budgets": ["5trials"], "workers": 3})
+    with repository.claimed(stale) as claim:
+        repository.set_config(stale, stale.config | {"budgets": ["5trials"], "workers": 3}, claim)
     with open_search(repository, stale, checked=True) as opened:
         assert opened.search.config["budgets"] == ["5trials"]
     with open_search(repository, stale, ["7 trials"], checked=True) as opened:

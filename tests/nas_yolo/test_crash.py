@@ -29,8 +29,8 @@ SPACE = Path(__file__).parent / "space.yaml"
 DEADLINE_S = 400  # ten times what it takes: a busy machine is no failure
 LEAN = """
 from nas_yolo import planning
-later = (planning.confirm.sessions, planning.validate.finalists)
-planning.POLICIES = tuple(policy for policy in planning.POLICIES if policy not in later)
+planning.confirm.FRONT_SESSIONS = planning.confirm.FINAL_SESSIONS = 1
+planning.POLICIES = tuple(policy for policy in planning.POLICIES if policy is not planning.validate.finalists)
 from nas_yolo.cli import main
 main()
 """

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from evaluators.evaluation import Failure
-from nas_yolo.runners import Event
+from nas_yolo.runners import Report
 
 pytestmark = pytest.mark.ray
 
@@ -33,9 +33,9 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     os.chdir(before)
 
 
-def collect(runner: Any, *keys: str, until: Callable[[list[Event]], bool] | None = None) -> list[Event]:
+def collect(runner: Any, *keys: str, until: Callable[[list[Report]], bool] | None = None) -> list[Report]:
     """Events until all the keys have ended."""
-    events: list[Event] = []
+    events: list[Report] = []
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         events += runner.poll(0.2)
@@ -45,7 +45,7 @@ def collect(runner: Any, *keys: str, until: Callable[[list[Event]], bool] | None
     raise AssertionError(f"no end after 60 s: {events}")
 
 
-def items(events: list[Event], key: str) -> list[Any]:
+def items(events: list[Report], key: str) -> list[Any]:
     return [event.item for event in events if event.key == key]
 
 

@@ -184,7 +184,7 @@ def test_a_parent_that_takes_too_much_of_the_budget_is_given_up_for_trainings_fr
     requests: list[TrainingRequest],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nas_yolo.first_weights.PARENT_SHARE", 1e-9)  # however fast this machine is
+    monkeypatch.setattr("nas_yolo.planning.first_weights.PARENT_SHARE", 1e-9)  # however fast this machine is
     config = replace(config, epochs=3, budgets=(parse_budget("1h"),))
     search = repository.create_search("one", config.document())
 
