@@ -73,8 +73,7 @@ class Surrogate:
         self._prior_mean, self._prior_deviation = np.array(priors).T
         self._draws = draws
         self.plausible = np.zeros((1 + 2 * draws, len(priors)))
-        own = math.exp(LOG_OWN[0] + LOG_OWN[1] ** 2)  # root mean square
-        shares = _shares(np.full(pairs, RATIO[0]), np.full(pairs, own))
+        shares = _shares(np.full(pairs, RATIO[0]), np.ones(pairs))
         self._trend = shares @ shares.T
 
     def fit(self, features: Sequence[Array], fidelity: Indices, values: Array) -> None:
