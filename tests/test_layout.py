@@ -27,7 +27,7 @@ MAY_IMPORT = {
         "evaluators/export.py",
         "evaluators/export_ncnn.py",
         "evaluators/complexity.py",
-        "nas_yolo/export.py",
+        "nas_yolo/design_files.py",
         "nas_yolo/cli/arguments.py",
         "nas_yolo/cli/search.py",
         "nas_yolo/cli/yolo.py",

@@ -126,7 +126,7 @@ def train(request: TrainingRequest) -> Iterator[FirstWeights | Epoch | Failure]:
     def run() -> None:
         try:
             with _alone(request), training_slot() as slot:
-                from evaluators.accuracy.packing import hold_to_share
+                from evaluators.accuracy.gpu_sharing import hold_to_share
                 from evaluators.accuracy.trainer import train_rung
 
                 if request.gpu:

@@ -197,7 +197,7 @@ def export_command(
     """
     from evaluators.accuracy.training import trained_weights
     from nas_yolo.config import SearchConfig
-    from nas_yolo.export import check_folder, design_of, write_folder, write_yaml
+    from nas_yolo.design_files import check_folder, design_of, write_folder, write_yaml
     from search_spaces import UserError
     from search_spaces.registry import unknown
 

@@ -600,7 +600,7 @@ def show_result(repository: Repository, search: Search, folder: Path, as_json: b
     from evaluators.dataset import write_data_file
     from nas_yolo.cli.data import MEANING
     from nas_yolo.config import SearchConfig
-    from nas_yolo.export import design_of, write_yaml
+    from nas_yolo.design_files import design_of, write_yaml
     from nas_yolo.report.tables import front_table
     from nas_yolo.results import NoSuchTrialError, asked, best_trial, front_document, trust_text
 

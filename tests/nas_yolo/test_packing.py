@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from evaluators.accuracy.packing import MadeUpTraining
+from evaluators.accuracy.gpu_sharing import MadeUpTraining
 from evaluators.packing import Packing, Run
 from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config

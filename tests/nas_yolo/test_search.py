@@ -23,7 +23,7 @@ from nas_yolo.budget import Purse, parse_budget
 from nas_yolo.cli import main
 from nas_yolo.cli.search import make_config
 from nas_yolo.config import SearchConfig
-from nas_yolo.export import design_of, write_yaml
+from nas_yolo.design_files import design_of, write_yaml
 from nas_yolo.objective import LimitError, parse_limit
 from nas_yolo.results import front_document, front_trials
 from nas_yolo.runners.local import LocalRunner

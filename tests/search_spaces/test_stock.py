@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel, guess_model_scale
 
-from nas_yolo.export import Design, write_folder, write_yaml
+from nas_yolo.design_files import Design, write_folder, write_yaml
 from search_spaces import Architecture, Neck, Stage, Stem, hook
 from search_spaces.architecture import MAX_WIDTH, Level
 from search_spaces.contract import randomise

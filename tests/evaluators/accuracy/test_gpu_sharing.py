@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from evaluators.accuracy.packing import MadeUpTraining, Sample, measure_packing, together, train_steps
+from evaluators.accuracy.gpu_sharing import MadeUpTraining, Sample, measure_packing, together, train_steps
 from evaluators.evaluation import Failure
 from evaluators.packing import Packing
 from search_spaces.image_size import ImageSize
