@@ -161,7 +161,7 @@ def validated_by_ultralytics(request: TrainingRequest, folder: Path) -> float:
 
 def one_epoch(data: Path, folder: Path, rounds: int) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """A trial of one epoch of stock yolov8n."""
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     request = request_for(load_preset("yolov8n"), data, folder, 1)
     pairs = []
@@ -187,7 +187,7 @@ def one_epoch(data: Path, folder: Path, rounds: int) -> tuple[list[tuple[str, st
 
 def pauses(data: Path, folder: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """Two epochs of stock yolov8n, in one piece and in two."""
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     request = replace(request_for(load_preset("yolov8n"), data, folder, 2), rungs=(1, 2))
     warm(request)
@@ -259,7 +259,7 @@ def main(rounds: int, trials: int, lean_every: int, file: Path | None) -> None:
     os.environ.update(ultralytics_environment())
     os.environ["OMP_NUM_THREADS"] = "1"
     from nas_yolo.digits import write_digits
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

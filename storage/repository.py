@@ -25,7 +25,7 @@ from evaluators.location import locate
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import unknown
+from search_spaces.names import unknown
 from storage.tables import (
     ArchitectureRow,
     CalibrationRow,

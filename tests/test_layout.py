@@ -15,7 +15,7 @@ HEAVY = ("torch", "ultralytics", "ray", "optuna", "onnxruntime", "sklearn")
 # Which library may be imported where; a path ending in / is a folder.
 MAY_IMPORT = {
     "ultralytics": (
-        "search_spaces/activation.py",
+        "search_spaces/block_activation.py",
         "search_spaces/hook.py",
         "search_spaces/model_architecture.py",
         "search_spaces/model_file.py",

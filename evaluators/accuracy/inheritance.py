@@ -31,10 +31,10 @@ from evaluators.evaluation import FirstWeights
 from search_spaces import hook
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.families import get_family
 from search_spaces.model_architecture import architecture_of
 from search_spaces.model_file import read_model
 from search_spaces.model_rows import ModelError
-from search_spaces.registry import get_family
 
 if TYPE_CHECKING:
     from evaluators.location import Location

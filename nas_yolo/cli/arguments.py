@@ -18,7 +18,7 @@ def parse_arguments(given: tuple[str, ...], refused: Mapping[str, str], option: 
         UserError: If one is unknown, of the wrong kind, or refused.
     """
     from search_spaces import UserError
-    from search_spaces.registry import unknown
+    from search_spaces.names import unknown
 
     if not given:
         return {}

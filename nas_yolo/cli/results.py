@@ -199,7 +199,7 @@ def export_command(
     from nas_yolo.config import SearchConfig
     from nas_yolo.design_files import check_folder, design_of, write_folder, write_yaml
     from search_spaces import UserError
-    from search_spaces.registry import unknown
+    from search_spaces.names import unknown
 
     repository = open_repository(url)
     search = repository.search(name)

@@ -241,7 +241,7 @@ def make_config(
     from nas_yolo.samplers import check_sampler
     from search_spaces import UserError
     from search_spaces.image_size import ImageSize
-    from search_spaces.registry import unknown
+    from search_spaces.names import unknown
     from search_spaces.space_file import load_space
 
     size = ImageSize.parse(imgsz, "--imgsz")

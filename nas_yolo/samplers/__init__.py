@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nas_yolo.samplers._grid import Grid
-from search_spaces.registry import UnknownNameError, unknown
+from search_spaces.names import UnknownNameError, unknown
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from nas_yolo.runners.local import LocalRunner
 from nas_yolo.search import SearchLoop, Snapshot
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository, Search, Trial
 
 

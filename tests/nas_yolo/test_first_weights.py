@@ -14,7 +14,7 @@ from nas_yolo.decisions import half_batch, time_limit_s
 from nas_yolo.first_weights import likeness, parents_of, too_dear, wants_parent
 from nas_yolo.results import asked, best_trial, front_trials, verdict, weights_text
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Spent, Trial, TrialState
 
 

@@ -21,7 +21,7 @@ from nas_yolo.runners import Event, Kind, Work
 from nas_yolo.search import SearchLoop
 from search_spaces import UserError
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository
 
 SPACE = Path(__file__).parent / "space.yaml"

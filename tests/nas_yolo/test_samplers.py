@@ -8,7 +8,7 @@ import pytest
 
 from nas_yolo.samplers import Ask, Seen, check_sampler, get_ask, list_samplers
 from nas_yolo.samplers._grid import Grid
-from search_spaces.registry import UnknownNameError
+from search_spaces.names import UnknownNameError
 
 GRID = Grid(
     {

@@ -33,7 +33,7 @@ from nas_yolo.search import SearchError, SearchLoop, Snapshot
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize, chosen_size
 from search_spaces.model_file import read_model
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository, Search, Spent, Trial
 
 SPACE = Path(__file__).parent / "space.yaml"

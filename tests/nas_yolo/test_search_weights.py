@@ -27,7 +27,7 @@ from nas_yolo.results import front_document, front_trials, weights_text
 from nas_yolo.search import SearchError, Snapshot
 from search_spaces import UserError
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository, Trial
 
 SPACE = Path(__file__).parent / "space.yaml"

@@ -32,7 +32,7 @@ from nas_yolo.cli.search import make_config
 from search_spaces import Architecture, Level, Neck, Stage, Stem
 from search_spaces.image_size import ImageSize
 from search_spaces.model_file import read_model
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository
 
 STAGES = ("C2fGhost", "C2f", "C2f", "C2f")

@@ -24,7 +24,7 @@ from nas_yolo.cli import main
 from nas_yolo.environment import count_cores
 from nas_yolo.results import deployed_document
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository, Search
 
 Finished = tuple[Repository, Search]

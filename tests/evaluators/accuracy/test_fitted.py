@@ -20,7 +20,7 @@ from evaluators.accuracy.images import DecodedImages, TrainingImages, seed_augme
 from evaluators.accuracy.training import TrainingRequest
 from evaluators.dataset import Dataset, load_dataset
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 SIZES = (ImageSize(96, 64), ImageSize(64, 128))
 SHAPES = ((128, 192), (200, 120), (100, 100), (30, 45), (90, 33), (64, 96))  # height and width, larger and smaller

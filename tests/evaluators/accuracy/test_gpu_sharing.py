@@ -20,7 +20,7 @@ from search_spaces.image_size import ImageSize
 
 
 def small() -> MadeUpTraining:
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     return MadeUpTraining(
         load_preset("yolov8n"), classes=3, imgsz=ImageSize(32, 32), batch=2, device="cpu", window_s=0.3

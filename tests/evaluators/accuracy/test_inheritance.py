@@ -21,7 +21,8 @@ from search_spaces import Architecture, hook
 from search_spaces.activation import ACTIVATIONS
 from search_spaces.contract import randomise
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset, load_space
+from search_spaces.presets import load_preset
+from search_spaces.space_file import load_space
 
 CLASSES = 3
 
