@@ -141,7 +141,8 @@ def run(work: dict[str, Any]) -> dict[str, Any]:
 
 def train_one(work: dict[str, Any]) -> dict[str, Any]:
     """One training; mAP50-95 after every epoch."""
-    from evaluators.accuracy.training import Parent, TrainingRequest, train
+    from evaluators.accuracy.request import Parent, TrainingRequest
+    from evaluators.accuracy.training import train
     from evaluators.dataset import load_dataset
     from evaluators.evaluation import Epoch, Failure, FirstWeights
     from search_spaces.architecture import Architecture

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluators.accuracy.gpu_sharing import MadeUpTraining, measure_packing
-from evaluators.accuracy.training import TrainingRequest, prepare, train
+from evaluators.accuracy.request import TrainingRequest
+from evaluators.accuracy.training import prepare, train
 from evaluators.complexity import largest
 from evaluators.dataset import Dataset, load_dataset
 from evaluators.evaluation import Failure

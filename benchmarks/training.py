@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.report import report
 
 if TYPE_CHECKING:
-    from evaluators.accuracy.training import TrainingRequest
+    from evaluators.accuracy.request import TrainingRequest
     from evaluators.evaluation import Epoch
     from evaluators.location import Location
     from search_spaces.architecture import Architecture
@@ -95,7 +95,7 @@ def fresh(model: str, data: Path, folder: Path, epochs: int, lean: bool = True) 
 
 def request_for(architecture: Architecture, data: Path, folder: Path, epochs: int) -> TrainingRequest:
     """A trial in a folder of its own; decoded images are shared."""
-    from evaluators.accuracy.training import TrainingRequest
+    from evaluators.accuracy.request import TrainingRequest
     from evaluators.dataset import load_dataset
     from search_spaces.image_size import ImageSize
 

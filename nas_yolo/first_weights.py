@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluators.accuracy.training import Parent
+from evaluators.accuracy.request import Parent
 from nas_yolo.budget import Purse
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs

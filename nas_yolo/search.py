@@ -17,8 +17,9 @@ from functools import cached_property, partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from evaluators.accuracy.deployed import DeployedRequest, validate_finalist
-from evaluators.accuracy.training import TrainingRequest, prepare, train
+from evaluators.accuracy.deployed import validate_finalist
+from evaluators.accuracy.request import DeployedRequest, TrainingRequest
+from evaluators.accuracy.training import prepare, train
 from evaluators.dataset import spread_images
 from evaluators.errors import AWAY
 from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, Scores, combine

@@ -26,7 +26,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from evaluators.accuracy.channels import Channels, Dimension, Numbers, find_channels
 from evaluators.accuracy.checkpoints import load_checkpoint, version
-from evaluators.accuracy.training import Parent
+from evaluators.accuracy.request import Parent
 from evaluators.evaluation import FirstWeights
 from search_spaces import hook
 from search_spaces.architecture import Architecture

@@ -321,7 +321,7 @@ def parse_training(given: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         UserError: If one is unknown, of the wrong kind, or decided by the search itself.
     """
-    from evaluators.accuracy.training import OWN_ARGUMENTS
+    from evaluators.accuracy.request import OWN_ARGUMENTS
     from nas_yolo.cli.arguments import parse_arguments
 
     reason = "is decided by the search itself (see nas-yolo search --help)"

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from evaluators.accuracy import training
-from evaluators.accuracy.training import TrainingRequest, trained_epochs
+from evaluators.accuracy.checkpoints import trained_epochs
+from evaluators.accuracy.request import TrainingRequest
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import FirstWeights, Latency
 from evaluators.latency import Calibration, fingerprint

@@ -23,8 +23,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from ultralytics.nn.tasks import load_checkpoint
 
+from evaluators.accuracy.checkpoints import trained_weights
 from evaluators.accuracy.full import FinalTrainer, first_network, read_weights
-from evaluators.accuracy.training import TrainingRequest, train, trained_weights
+from evaluators.accuracy.request import TrainingRequest
+from evaluators.accuracy.training import train
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Latency
 from nas_yolo.cli import main

@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from evaluators.accuracy import deployed
-from evaluators.accuracy.deployed import DeployedRequest
-from evaluators.accuracy.training import TrainingRequest, train
+from evaluators.accuracy.request import DeployedRequest, TrainingRequest
+from evaluators.accuracy.training import train
 from evaluators.dataset import load_dataset
 from evaluators.errors import LatencyError
 from evaluators.evaluation import DeployedAccuracy, Epoch

@@ -17,7 +17,7 @@ from evaluators.accuracy.decoded import decode, open_decoded
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.fitted import FittedImages, fitted
 from evaluators.accuracy.images import DecodedImages, TrainingImages, seed_augmentation
-from evaluators.accuracy.training import TrainingRequest
+from evaluators.accuracy.request import TrainingRequest
 from evaluators.dataset import Dataset, load_dataset
 from search_spaces.image_size import ImageSize
 from search_spaces.presets import load_preset

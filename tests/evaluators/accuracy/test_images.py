@@ -19,8 +19,10 @@ from ultralytics.data.dataset import YOLODataset
 from evaluators.accuracy.decoded import decode, open_decoded
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, seed_augmentation
-from evaluators.accuracy.training import TrainingError, TrainingRequest, prepare
+from evaluators.accuracy.request import TrainingRequest
+from evaluators.accuracy.training import prepare
 from evaluators.dataset import Dataset, load_dataset
+from evaluators.errors import TrainingError
 from evaluators.evaluation import Failure
 from search_spaces.image_size import ImageSize
 from search_spaces.presets import load_preset

@@ -14,7 +14,8 @@ from ultralytics.nn.tasks import DetectionModel
 
 from evaluators.accuracy.channels import find_channels
 from evaluators.accuracy.inheritance import WeightsError, inherit
-from evaluators.accuracy.training import Parent, TrainingRequest, train
+from evaluators.accuracy.request import Parent, TrainingRequest
+from evaluators.accuracy.training import train
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, FirstWeights
 from search_spaces import Architecture, hook
