@@ -180,7 +180,7 @@ def _key(dataset: Dataset, imgsz: ImageSize) -> str:
 
 
 def _stamp(file: str) -> Stamp | None:
-    """Of a folder only the time: files were added or removed."""
+    """Size and time of the last change; a folder's size is 0, its time tells that files were added or removed."""
     try:
         found = os.stat(file)  # no Path: there are as many files as twice the images, looked at before every training
     except OSError:

@@ -247,7 +247,7 @@ def _classes(numbers: Numbers, signatures: Mapping[int, frozenset[Dimension]]) -
 
 
 def _importance(donor: Donor) -> dict[int, float]:
-    """Of each channel: how large the weights are that write and read it, each relative to its neighbours'."""
+    """How large the weights are that write and read each channel, relative to its neighbours'."""
     total: dict[int, float] = defaultdict(float)
     for (name, dim), numbers in donor.channels.of.items():
         value = donor.weights[name].float()
