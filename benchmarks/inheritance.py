@@ -47,7 +47,8 @@ def designs(count: int, imgsz: ImageSize, seed: int) -> list[Architecture]:
     import numpy as np
 
     from evaluators.complexity import predict_size
-    from search_spaces.space_file import load_preset, load_space
+    from search_spaces.presets import load_preset
+    from search_spaces.space_file import load_space
 
     space, rng, found = load_space("yolov8n"), np.random.default_rng(seed), list[Any]()
     stock = predict_size(load_preset("yolov8n"), 10, imgsz).gflops
@@ -140,7 +141,8 @@ def run(work: dict[str, Any]) -> dict[str, Any]:
 
 def train_one(work: dict[str, Any]) -> dict[str, Any]:
     """One training; mAP50-95 after every epoch."""
-    from evaluators.accuracy.training import Parent, TrainingRequest, train
+    from evaluators.accuracy.request import Parent, TrainingRequest
+    from evaluators.accuracy.training import train
     from evaluators.dataset import load_dataset
     from evaluators.evaluation import Epoch, Failure, FirstWeights
     from search_spaces.architecture import Architecture
@@ -283,7 +285,7 @@ def main(
     from nas_yolo.application.arguments import parse_arguments
     from nas_yolo.digits import write_digits
     from search_spaces.image_size import ImageSize
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     asked = {"imgsz": imgsz, "epochs": epochs, "designs": count, "seed": seed, "arguments": parse_arguments(given, {})}
     document: dict[str, Any] = json.loads(file.read_text()) if file and file.exists() else {**asked, "trainings": {}}

@@ -148,7 +148,7 @@ def measure_condition(
         data: Images for Ultralytics' benchmark; None: leave it out.
     """
     from search_spaces import hook
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     networks = {model: hook.build(hook.model_file(load_preset(model), 80)) for model in MODELS}
     samples: dict[str, dict[str, Sample]] = {name: {} for name in targets}

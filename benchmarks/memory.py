@@ -59,7 +59,8 @@ def worker_memory(trials: int, data: Path, folder: Path) -> dict[str, dict[int, 
     """MB of a worker by number of trainings done: resident, and reserved on the GPU where there is one."""
     import torch
 
-    from evaluators.accuracy.training import TrainingRequest, train
+    from evaluators.accuracy.request import TrainingRequest
+    from evaluators.accuracy.training import train
     from evaluators.dataset import load_dataset
     from evaluators.evaluation import Epoch
     from search_spaces.image_size import ImageSize

@@ -25,15 +25,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluators.accuracy.packing import MadeUpTraining, measure_packing
-from evaluators.accuracy.training import TrainingRequest, prepare, train
+from evaluators.accuracy.gpu_sharing import MadeUpTraining, measure_packing
+from evaluators.accuracy.request import TrainingRequest
+from evaluators.accuracy.training import prepare, train
 from evaluators.complexity import largest
 from evaluators.dataset import Dataset, load_dataset
 from evaluators.evaluation import Failure
 from search_spaces.architecture import Architecture
+from search_spaces.families import get_family
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import get_family
-from search_spaces.space_file import load_preset, load_space
+from search_spaces.presets import load_preset
+from search_spaces.space_file import load_space
 
 if TYPE_CHECKING:
     from evaluators.location import Location

@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.report import report
 
 if TYPE_CHECKING:
-    from evaluators.accuracy.training import TrainingRequest
+    from evaluators.accuracy.request import TrainingRequest
     from evaluators.evaluation import Epoch
     from evaluators.location import Location
     from search_spaces.architecture import Architecture
@@ -95,7 +95,7 @@ def fresh(model: str, data: Path, folder: Path, epochs: int, lean: bool = True) 
 
 def request_for(architecture: Architecture, data: Path, folder: Path, epochs: int) -> TrainingRequest:
     """A trial in a folder of its own; decoded images are shared."""
-    from evaluators.accuracy.training import TrainingRequest
+    from evaluators.accuracy.request import TrainingRequest
     from evaluators.dataset import load_dataset
     from search_spaces.image_size import ImageSize
 
@@ -161,7 +161,7 @@ def validated_by_ultralytics(request: TrainingRequest, folder: Path) -> float:
 
 def one_epoch(data: Path, folder: Path, rounds: int) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """A trial of one epoch of stock yolov8n."""
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     request = request_for(load_preset("yolov8n"), data, folder, 1)
     pairs = []
@@ -187,7 +187,7 @@ def one_epoch(data: Path, folder: Path, rounds: int) -> tuple[list[tuple[str, st
 
 def pauses(data: Path, folder: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """Two epochs of stock yolov8n, in one piece and in two."""
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     request = replace(request_for(load_preset("yolov8n"), data, folder, 2), rungs=(1, 2))
     warm(request)
@@ -259,7 +259,7 @@ def main(rounds: int, trials: int, lean_every: int, file: Path | None) -> None:
     os.environ.update(ultralytics_environment())
     os.environ["OMP_NUM_THREADS"] = "1"
     from nas_yolo.digits import write_digits
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

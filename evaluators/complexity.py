@@ -72,7 +72,7 @@ def predict_size(architecture: Architecture, classes: int, imgsz: ImageSize) -> 
         ValueError: If a block cannot stand where the architecture has it.
     """
     from search_spaces import hook
-    from search_spaces.registry import get_family
+    from search_spaces.families import get_family
 
     hook.install()
     file = hook.model_file(architecture, classes)

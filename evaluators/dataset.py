@@ -277,7 +277,7 @@ def write_data_file(dataset: Dataset, folder: Path) -> Path:
 def _read_split(
     found: Found, said: DataFile, single_cls: bool, classes: set[int] | None, tell: Callable[[], None]
 ) -> SplitReading:
-    from evaluators.accuracy.labels import read_labels  # loads Ultralytics
+    from evaluators.labels import read_labels  # loads Ultralytics
 
     split = SplitReading(boxes=[0] * (1 if single_cls else len(said.names)), other=found.other)
     for image in read_labels(found.images, len(said.names), said.kpt_shape, single_cls):

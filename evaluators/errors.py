@@ -1,4 +1,4 @@
-"""Why a device gave no figure."""
+"""Why a device gave no figure, or a training none."""
 
 from __future__ import annotations
 
@@ -44,3 +44,17 @@ class LatencyError(RuntimeError):
         return cls(
             "garbage", f"the device answered what cannot be read: {shown!r}", text[-4096:].decode(errors="replace")
         )
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on.
+
+    Attributes:
+        cause: `nan`: a loss or a weight is not finite; `diverged`: the mean loss of an epoch is more than 50 and ten
+            times the lowest so far at the same image size, or over a million in a first one; `data_changed`: images or
+            labels are not what the search began with.
+    """
+
+    def __init__(self, cause: Cause, message: str):
+        super().__init__(message)
+        self.cause: Cause = cause

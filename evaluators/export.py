@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evaluators.errors import LatencyError
+from evaluators.export_ncnn import export_ncnn
+from evaluators.tracing import deployed
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
     from torch import nn
     from ultralytics.nn.tasks import DetectionModel
@@ -49,8 +48,6 @@ def export(
     if format == "torchscript":
         export_torchscript(network, imgsz, folder / "model.torchscript")
     elif format == "ncnn":
-        from evaluators.export_ncnn import export_ncnn
-
         export_ncnn(network, imgsz, folder)
     elif format in FORMATS:
         path = folder / "model.onnx"
@@ -121,31 +118,6 @@ def export_torchscript(model: DetectionModel, imgsz: ImageSize, path: Path) -> N
     with deployed(model, imgsz, "torchscript") as (network, image), replacing(path) as temporary:
         traced = torch.jit.trace(network, image, strict=False, check_trace=False)
         torch.jit.save(traced, str(temporary), _extra_files={"imgsz": str(imgsz)})
-
-
-@contextmanager
-def deployed(model: DetectionModel, imgsz: ImageSize, format: str) -> Iterator[tuple[Any, torch.Tensor]]:
-    """A fused copy of a detector with its head set for export, and an empty image; for tracing.
-
-    Args:
-        model: Left unchanged.
-        imgsz: Size of the image.
-        format: As Ultralytics calls it.
-    """
-    import torch
-    from ultralytics.nn.modules import C2f, Detect
-
-    network = deepcopy(model).cpu().float().eval().fuse(verbose=False)
-    for module in network.modules():
-        if isinstance(module, Detect):
-            module.dynamic, module.export, module.format = False, True, format
-        elif isinstance(module, C2f):
-            module.forward = module.forward_split  # a cleaner graph than chunk, as in Ultralytics' exporter
-    image = torch.zeros(1, 3, *imgsz.shape)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that shapes become constants is what is wanted
-        network(image)  # computes the anchors, which become constants
-        yield network, image
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluators.errors import LatencyError
-from evaluators.export import deployed
 from evaluators.runtimes import ncnn as runtime
+from evaluators.tracing import deployed
 
 if TYPE_CHECKING:
     import torch

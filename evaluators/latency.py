@@ -297,7 +297,7 @@ def reference_files(target: Target, imgsz: ImageSize) -> dict[str, Path]:
         import torch
 
         from search_spaces import hook
-        from search_spaces.space_file import load_preset
+        from search_spaces.presets import load_preset
 
         with torch.random.fork_rng():
             torch.manual_seed(0)

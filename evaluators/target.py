@@ -14,7 +14,7 @@ import platformdirs
 import yaml
 
 from search_spaces.errors import UserError
-from search_spaces.registry import unknown
+from search_spaces.names import unknown
 
 MAX_THREADS = 256
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")

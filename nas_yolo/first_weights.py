@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluators.accuracy.training import Parent
+from evaluators.accuracy.request import Parent
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import asked
 from search_spaces.architecture import Architecture

@@ -10,7 +10,7 @@ from evaluators.complexity import Size, predict_size, smallest
 from evaluators.evaluation import Complexity, Latency
 from search_spaces.errors import UserError
 from search_spaces.image_size import ImageSize, chosen_size
-from search_spaces.registry import unknown
+from search_spaces.names import unknown
 from search_spaces.space import SearchSpace
 
 METRICS = ("gflops", "latency_ms", "params", "params_m")

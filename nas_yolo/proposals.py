@@ -10,8 +10,8 @@ from evaluators.complexity import predict_size, smallest
 from nas_yolo.config import SearchConfig
 from nas_yolo.objective import too_complex
 from search_spaces.architecture import Architecture
+from search_spaces.presets import known_designs
 from search_spaces.space import Choices
-from search_spaces.space_file import known_designs
 
 BY_CHANCE, BY_WALK = 50, 500  # architectures looked at for one that is new and within the limits
 

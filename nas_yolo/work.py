@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from evaluators.accuracy.deployed import DeployedRequest, validate_finalist
+from evaluators.accuracy.deployed import validate_finalist
 from evaluators.accuracy.handover import hand_over
-from evaluators.accuracy.training import TrainingRequest, prepare, train
+from evaluators.accuracy.request import DeployedRequest, TrainingRequest
+from evaluators.accuracy.training import prepare, train
 from evaluators.dataset import Dataset, spread_images
 from evaluators.latency import Calibration
 from evaluators.measurement import MeasurementRequest, calibrate_target, check_target, measure

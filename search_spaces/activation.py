@@ -13,14 +13,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from search_spaces.architecture import Architecture
 
 # Classes of `torch.nn`, and what they are built with. Darknet and the first Ultralytics YOLO leak 0.1.
 ACTIVATIONS: dict[str, tuple[float, ...]] = {
@@ -53,7 +49,7 @@ def replace_activations(layers: Iterable[nn.Module], name: str) -> None:
     from torch import nn
 
     new: dict[nn.Module, nn.Module] = {}
-    for module, child, old in _activations(layers):
+    for module, child, old in activations(layers):
         if old not in new:
             new[old] = getattr(nn, name)(*ACTIVATIONS[name])
         setattr(module, child, new[old])
@@ -64,40 +60,7 @@ def ultralytics_text(name: str) -> str:
     return f"torch.nn.{name}({', '.join(map(str, ACTIVATIONS[name]))})"
 
 
-def own_activations(block: str) -> frozenset[str]:
-    """Class names of the activations that a block has where none is chosen."""
-    return frozenset(name for name, _ in _own(block))
-
-
-def ultralytics_gives(block: str, activation: str) -> bool:
-    """Whether a block has this activation everywhere if a model file has it under Ultralytics' own key."""
-    return all(from_conv or own == activation for own, from_conv in _own(block))
-
-
-def canonical(architecture: Architecture) -> Architecture:
-    """The same network with no activation named, if the one that is named is what its blocks have by themselves."""
-    own = architecture.activation == DEFAULT and all(
-        own_activations(block) <= {DEFAULT} for block in architecture.blocks
-    )
-    return replace(architecture, activation=None) if own else architecture
-
-
-@cache
-def _own(block: str) -> frozenset[tuple[str, bool]]:
-    """Class name of each activation of a block, and whether it is the one that Ultralytics' `Conv` has."""
-    import torch
-    from ultralytics.nn.modules import Conv
-
-    from search_spaces.contract import cases
-    from search_spaces.registry import get_block
-
-    found = get_block(block)
-    with parsing, torch.random.fork_rng(devices=()), torch.device("meta"):
-        layers = [found.build(*case) for case in cases(found)]
-        return frozenset((type(old).__name__, old is Conv.default_act) for _, _, old in _activations(layers))
-
-
-def _activations(layers: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+def activations(layers: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     """Every activation inside the layers: the module that holds it, under which name, and itself."""
     classes = activation_classes()
     for layer in layers:

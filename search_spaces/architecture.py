@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from search_spaces.activation import ACTIVATIONS
-from search_spaces.registry import unknown
+from search_spaces.names import unknown
 
 WIDTH_STEP = 8  # Ultralytics rounds channels up to a multiple of it while it builds; here they must be one before
 MAX_WIDTH = 2048

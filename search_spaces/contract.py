@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from search_spaces.activation import replace_activations
-from search_spaces.registry import Block, BlockError, Place
+from search_spaces.block import Block, BlockError, Place
 
 # PyTorch's operators for what a chosen activation replaces, without the mark of those that work in place.
 ACTIVATION_OPERATORS = frozenset(

@@ -30,8 +30,10 @@ from ultralytics.utils.torch_utils import initialize_weights
 
 from search_spaces.activation import ACTIVATIONS, parsing, replace_activations
 from search_spaces.architecture import MAX_WIDTH, Architecture
-from search_spaces.families import ModelFile
-from search_spaces.registry import Block, Place, Row, UnknownNameError, get_family, nearest, our_modules
+from search_spaces.block import Block, Place, Row
+from search_spaces.blocks import our_modules
+from search_spaces.families import ModelFile, get_family
+from search_spaces.names import UnknownNameError, nearest
 
 PARTS = ("backbone", "head")
 LAYERS = "ultralytics.nn.modules."

@@ -74,7 +74,7 @@ class ImageSize:
         return self.height, self.width
 
     def at_width(self, width: int) -> ImageSize:
-        """Of the same shape, as nearly as a stride allows, at another width in pixels."""
+        """The size at another width in pixels whose shape is the same, as nearly as a stride allows."""
         return ImageSize(width, _nearest(self.height * width / self.width))
 
     @property

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.architecture import Architecture, Level, Neck, Stage, Stem
+from search_spaces.block import Block, Place, Row
+from search_spaces.blocks import get_block, list_blocks
+from search_spaces.families import get_family, list_families
 from search_spaces.model_file import Model
 from search_spaces.model_rows import ModelError, row_text
-from search_spaces.registry import Block, Place, Row, get_block, get_family, list_blocks, list_families
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 if TYPE_CHECKING:
     from torch import nn

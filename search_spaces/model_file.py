@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from search_spaces.architecture import Architecture
-from search_spaces.families import ModelFile
+from search_spaces.families import ModelFile, get_family
 from search_spaces.model_rows import ModelError, checked
-from search_spaces.registry import get_family, unknown
-from search_spaces.space_file import presets
+from search_spaces.names import unknown
+from search_spaces.presets import presets
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,11 +6,11 @@ import logging
 from dataclasses import replace
 
 from search_spaces.architecture import MAX_DEPTH, MAX_WIDTH, WIDTH_STEP
+from search_spaces.families import get_family
 from search_spaces.model_architecture import architecture_of
 from search_spaces.model_file import Model
-from search_spaces.registry import get_family
 from search_spaces.space import LEVELS, SearchSpace, Value, values_of
-from search_spaces.space_file import load_space
+from search_spaces.space_reader import library_space
 
 WIDTHS = (0.5, 0.75, 1.0, 1.5)  # of the model's own
 
@@ -29,7 +29,7 @@ def space_around(model: Model) -> SearchSpace:
     own = replace(architecture_of(model), imgsz=None)
     if model.scale_from == "first of its scales":
         log.warning("the search space is around %s", model.text)
-    values, library = values_of(own), load_space(get_family(own.family).baseline).choices
+    values, library = values_of(own), library_space(get_family(own.family).baseline).choices
     tied = {
         f"neck.{name}.width"
         for name, stage, level in zip(LEVELS, own.stages[1:], own.neck.levels, strict=True)

@@ -188,7 +188,7 @@ def _is_loaded_layer(name: str) -> bool:
     """Whether a layer of that name is in this process already, as those of all blocks are, wherever they come from."""
     import torch
 
-    from search_spaces.registry import our_modules
+    from search_spaces.blocks import our_modules
 
     our_modules()  # loads them
     module, _, word = name.rpartition(".")

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.activation import DEFAULT, canonical, ultralytics_gives
+from search_spaces.activation import DEFAULT
 from search_spaces.architecture import Architecture, Level, Neck, Stage, Stem
+from search_spaces.block_activation import canonical, ultralytics_gives
+from search_spaces.blocks import get_block
 from search_spaces.errors import UserError
-from search_spaces.registry import get_block, get_family, unknown
+from search_spaces.families import get_family
+from search_spaces.names import unknown
 
 STAGES = ("P2", "P3", "P4", "P5")
 LEVELS = ("P3", "P4", "P5")

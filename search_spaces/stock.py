@@ -5,10 +5,12 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from search_spaces.activation import ACTIVATIONS, ultralytics_gives, ultralytics_text
+from search_spaces.activation import ACTIVATIONS, ultralytics_text
 from search_spaces.architecture import Architecture
+from search_spaces.block import Row
+from search_spaces.block_activation import ultralytics_gives
+from search_spaces.blocks import get_block, list_blocks, our_modules
 from search_spaces.families import ModelFile
-from search_spaces.registry import Row, get_block, list_blocks, our_modules
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel

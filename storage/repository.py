@@ -22,7 +22,7 @@ from evaluators.latency import Calibration
 from evaluators.location import locate
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import unknown
+from search_spaces.names import unknown
 from storage.errors import (
     SearchExistsError,
     SearchNotFoundError,

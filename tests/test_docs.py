@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.registry import list_blocks
-from search_spaces.space_file import list_spaces, load_space
+from search_spaces.blocks import list_blocks
+from search_spaces.space_file import load_space
+from search_spaces.space_reader import list_spaces
 
 DOCS = Path(__file__).parent.parent / "docs"
 

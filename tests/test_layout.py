@@ -15,7 +15,7 @@ HEAVY = ("torch", "ultralytics", "ray", "optuna", "onnxruntime", "sklearn")
 # Which library may be imported where; a path ending in / is a folder.
 MAY_IMPORT = {
     "ultralytics": (
-        "search_spaces/activation.py",
+        "search_spaces/block_activation.py",
         "search_spaces/hook.py",
         "search_spaces/model_architecture.py",
         "search_spaces/model_file.py",
@@ -27,7 +27,10 @@ MAY_IMPORT = {
         "evaluators/export.py",
         "evaluators/export_ncnn.py",
         "evaluators/complexity.py",
-        "nas_yolo/export.py",
+        "evaluators/labels.py",
+        "evaluators/tracing.py",
+        "evaluators/user_files.py",
+        "nas_yolo/design_files.py",
         "nas_yolo/application/arguments.py",
         "nas_yolo/application/pretrained.py",
         "nas_yolo/cli/yolo.py",

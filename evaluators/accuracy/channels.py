@@ -251,7 +251,7 @@ class _Follower(TorchDispatchMode):
             self._note((weight, places[0]), numbers)
 
     def _merge(self, one: Tensor, other: Tensor) -> Tensor:
-        """Of an operation value by value: the channels of both are the same, unless one is spread over all."""
+        """Labels after an operation value by value: both have the same channels, unless one is spread over all."""
         for a, b in ((one, other), (other, one)):
             for dim in range(min(a.dim(), b.dim())):
                 if a.dim() == b.dim() and a.shape[dim] > b.shape[dim] and bool((a != a.narrow(dim, 0, 1)).any()):

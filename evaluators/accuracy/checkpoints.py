@@ -40,6 +40,24 @@ def load_checkpoint(location: Location) -> dict[str, Any]:
     return document
 
 
+def trained_weights(checkpoint: Location) -> dict[str, torch.Tensor] | None:
+    """The moving average of the weights that a training has reached; None before its first checkpoint.
+
+    Raises:
+        StoreError: If the checkpoint cannot be read.
+    """
+    try:
+        weights: dict[str, torch.Tensor] = load_checkpoint(checkpoint)["ema"]
+    except FileNotFoundError:
+        return None
+    return weights
+
+
+def trained_epochs(checkpoint: Location) -> int:
+    """After which epoch a checkpoint was written: the weights that it holds."""
+    return int(load_checkpoint(checkpoint)["epoch"])
+
+
 def version(location: Location) -> str:
     """Another one when the file was written again.
 

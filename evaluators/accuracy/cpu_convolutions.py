@@ -82,7 +82,7 @@ def depthwise_weight_gradient(
     padding: tuple[int, int],
     dilation: tuple[int, int],
 ) -> Tensor:
-    """Of a loss, from its gradient with respect to the output.
+    """A loss's gradient with respect to the weights, from that with respect to the output.
 
     A weight is read by every output pixel, each time with the input pixel so many strides further. So its gradient is
     itself a depthwise convolution, of each channel of each image with the gradient of its output as the kernel; stride

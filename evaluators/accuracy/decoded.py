@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from ultralytics.utils import NUM_THREADS
 
 from evaluators.accuracy.fitted import fitted
-from evaluators.accuracy.labels import ReadImages
-from evaluators.accuracy.training import TrainingError
+from evaluators.accuracy.read_images import ReadImages
 from evaluators.data_file import SPLITS
 from evaluators.dataset import Change, Dataset, DatasetError, find_change
+from evaluators.errors import TrainingError
 from evaluators.image_files import label_file
 from search_spaces.image_size import ImageSize
 
@@ -180,7 +180,7 @@ def _key(dataset: Dataset, imgsz: ImageSize) -> str:
 
 
 def _stamp(file: str) -> Stamp | None:
-    """Of a folder only the time: files were added or removed."""
+    """Size and time of the last change; a folder's size is 0, its time tells that files were added or removed."""
     try:
         found = os.stat(file)  # no Path: there are as many files as twice the images, looked at before every training
     except OSError:

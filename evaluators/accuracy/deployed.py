@@ -12,50 +12,20 @@ import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evaluators import probe
-from evaluators.dataset import Dataset
+from evaluators.accuracy.request import DeployedRequest
 from evaluators.errors import LatencyError
 from evaluators.evaluation import DeployedAccuracy, Failure, failure_from
 from evaluators.host_lock import training
 from evaluators.latency import fingerprint_of, identify
-from evaluators.target import Target, get_runtime
-from search_spaces.architecture import Architecture
-from search_spaces.image_size import ImageSize
-
-if TYPE_CHECKING:
-    from evaluators.location import Location
+from evaluators.target import get_runtime
 
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class DeployedRequest:
-    """What is validated.
-
-    Attributes:
-        architecture: Of the trial.
-        checkpoint: Where its training is kept.
-        epochs: That it was trained for.
-        dataset: Validation images; training images, to calibrate int8 on.
-        imgsz: Size of the images.
-        target: Runtime and precision.
-        threads: Computing threads: those of the target are for latency.
-        arguments: Ultralytics arguments that the search trained and validated with.
-    """
-
-    architecture: Architecture
-    checkpoint: Location
-    epochs: int
-    dataset: Dataset
-    imgsz: ImageSize
-    target: Target
-    threads: int = 1
-    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def validate_deployed(request: DeployedRequest, progress: Progress | None = None) -> DeployedAccuracy:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.accuracy.training import TrainingRequest
+from evaluators.accuracy.request import TrainingRequest
 from search_spaces.image_size import ImageSize
 
 DRAW = 2**32 - 1  # in the place of an epoch, which is never so large: the draw of the subset is another than its order

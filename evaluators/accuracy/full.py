@@ -18,9 +18,10 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import RANK, SETTINGS, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
-from evaluators.accuracy import checkpoints, user_files
+from evaluators import user_files
+from evaluators.accuracy import checkpoints
+from evaluators.accuracy.checkpoints import trained_weights
 from evaluators.accuracy.fitted import FittedImages
-from evaluators.accuracy.training import trained_weights
 from evaluators.host_lock import training as training_slot
 from evaluators.location import locate
 from search_spaces import hook

@@ -111,7 +111,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self.fidelity, self.batch, self.epoch = fidelity, batch, epoch
 
     def __len__(self) -> int:
-        """Of an epoch that sees all images."""
+        """Number of batches of an epoch that sees all images."""
         return self._batches(self.fidelity.images)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

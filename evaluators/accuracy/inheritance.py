@@ -26,15 +26,15 @@ from ultralytics.nn.tasks import DetectionModel
 
 from evaluators.accuracy.channels import Channels, Dimension, Numbers, find_channels
 from evaluators.accuracy.checkpoints import load_checkpoint, version
-from evaluators.accuracy.training import Parent
+from evaluators.accuracy.request import Parent
 from evaluators.evaluation import FirstWeights
 from search_spaces import hook
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
+from search_spaces.families import get_family
 from search_spaces.model_architecture import architecture_of
 from search_spaces.model_file import read_model
 from search_spaces.model_rows import ModelError
-from search_spaces.registry import get_family
 
 if TYPE_CHECKING:
     from evaluators.location import Location
@@ -247,7 +247,7 @@ def _classes(numbers: Numbers, signatures: Mapping[int, frozenset[Dimension]]) -
 
 
 def _importance(donor: Donor) -> dict[int, float]:
-    """Of each channel: how large the weights are that write and read it, each relative to its neighbours'."""
+    """How large the weights are that write and read each channel, relative to its neighbours'."""
     total: dict[int, float] = defaultdict(float)
     for (name, dim), numbers in donor.channels.of.items():
         value = donor.weights[name].float()

@@ -28,9 +28,10 @@ from evaluators.accuracy.decoded import Decoded, decode, open_decoded
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, mix, seed_augmentation
 from evaluators.accuracy.inheritance import inherit
-from evaluators.accuracy.labels import data_document
-from evaluators.accuracy.training import TrainingError, TrainingRequest
+from evaluators.accuracy.read_images import data_document
+from evaluators.accuracy.request import TrainingRequest
 from evaluators.dataset import Dataset
+from evaluators.errors import TrainingError
 from evaluators.evaluation import Epoch, FirstWeights
 from evaluators.host_lock import TrainingSlot
 from search_spaces import hook

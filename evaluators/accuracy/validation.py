@@ -14,9 +14,10 @@ import torch
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils import LOGGER
 
-from evaluators.accuracy.labels import ReadImages, data_document
+from evaluators.accuracy.checkpoints import trained_weights
+from evaluators.accuracy.read_images import ReadImages, data_document
+from evaluators.accuracy.request import DeployedRequest
 from evaluators.accuracy.trainer import base_arguments
-from evaluators.accuracy.training import trained_weights
 from evaluators.dataset import Dataset
 from evaluators.errors import LatencyError
 from evaluators.export import export
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from evaluators.accuracy.deployed import DeployedRequest
     from search_spaces.image_size import ImageSize
 
 CALIBRATION_IMAGES = 100

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from evaluators.accuracy.training import trained_weights
+from evaluators.accuracy.checkpoints import trained_weights
 from search_spaces import hook
 from search_spaces.architecture import Architecture
 

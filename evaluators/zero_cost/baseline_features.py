@@ -31,7 +31,7 @@ def score(network: nn.Module, images: Tensor, imgsz: ImageSize, baseline: nn.Mod
 
 
 def linear_cka(one: Tensor, other: Tensor) -> float:
-    """Of two sets of features of the same examples, (n, c) and (n, d)."""
+    """Linear centred kernel alignment of two sets of features of the same examples, (n, c) and (n, d); from 0 to 1."""
     one, other = one - one.mean(dim=0), other - other.mean(dim=0)
     together = (one.T @ other).square().sum()
     return float(together / ((one.T @ one).norm() * (other.T @ other).norm()))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluators.accuracy.training import OWN_ARGUMENTS
+from evaluators.accuracy.request import OWN_ARGUMENTS
 from search_spaces.errors import UserError
-from search_spaces.registry import unknown
+from search_spaces.names import unknown
 
 
 def parse_training(given: Sequence[str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from nas_yolo.objective import check_feasible, parse_limit
 from nas_yolo.samplers import check_sampler
 from search_spaces.errors import UserError
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import unknown
+from search_spaces.names import unknown
 from search_spaces.space_file import load_space
 
 

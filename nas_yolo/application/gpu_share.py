@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from evaluators.accuracy.packing import MadeUpTraining, measure_packing
+from evaluators.accuracy.gpu_sharing import MadeUpTraining, measure_packing
 from evaluators.complexity import largest
 from evaluators.packing import Packing
 from nas_yolo.config import SearchConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evaluators.dataset import write_data_file
 from nas_yolo.config import SearchConfig
-from nas_yolo.export import design_of, write_yaml
+from nas_yolo.design_files import design_of, write_yaml
 from nas_yolo.results import best_trial
 from storage import Repository, Search, Trial
 

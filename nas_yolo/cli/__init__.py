@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Name the nearest command when there is none of that name."""
         if args and args[0] not in COMMANDS:
-            from search_spaces.registry import unknown
+            from search_spaces.names import unknown
 
             ctx.fail(unknown("command", args[0], COMMANDS))
         return super().resolve_command(ctx, args)

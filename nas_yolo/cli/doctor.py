@@ -58,7 +58,7 @@ def _torch() -> str:
 
 def _ultralytics() -> str:
     from search_spaces import hook
-    from search_spaces.registry import list_blocks
+    from search_spaces.blocks import list_blocks
 
     hook.install()
     return f"{version('ultralytics')}, knows the blocks {', '.join(list_blocks())}"

@@ -155,7 +155,7 @@ def models_command(as_json: bool) -> None:
     """List known designs: stock models, and the swaps that people make by hand. Each is a model for `profile`."""
     from rich.table import Table
 
-    from search_spaces.space_file import presets
+    from search_spaces.presets import presets
 
     rows = [
         {
@@ -183,7 +183,8 @@ def spaces_command(as_json: bool) -> None:
     from rich.table import Table
 
     from nas_yolo.report.tables import count_text
-    from search_spaces.space_file import LIBRARY, list_spaces, load_space
+    from search_spaces.space_file import load_space
+    from search_spaces.space_reader import LIBRARY, list_spaces
 
     rows: list[dict[str, Any]] = []
     for name in list_spaces():

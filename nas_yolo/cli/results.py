@@ -195,11 +195,11 @@ def export_command(
       nas-yolo export my --trial 7 -o trial-7
       nas-yolo yolo train model=best.yaml data=my.yaml epochs=300
     """
-    from evaluators.accuracy.training import trained_weights
+    from evaluators.accuracy.checkpoints import trained_weights
     from nas_yolo.config import SearchConfig
-    from nas_yolo.export import check_folder, design_of, write_folder, write_yaml
+    from nas_yolo.design_files import check_folder, design_of, write_folder, write_yaml
     from search_spaces import UserError
-    from search_spaces.registry import unknown
+    from search_spaces.names import unknown
 
     repository = open_repository(url)
     search = repository.search(name)

@@ -122,7 +122,7 @@ def list_command(targets_file: Path | None, as_json: bool) -> None:
 def remove_command(name: str, targets_file: Path | None) -> None:
     """Forget a target of yours. What was measured on it stays in the database."""
     from evaluators.target import BUILT_IN, TargetError, own_targets
-    from search_spaces.registry import unknown
+    from search_spaces.names import unknown
 
     own = own_targets(targets_file)
     if name not in own:

@@ -256,7 +256,7 @@ def _how_to_go_on(chosen: Chosen, last: Path) -> str:
 def _show(chosen: Chosen, best: Path, as_json: bool) -> None:
     """Where the model is, how accurate it was and is, and what to do with it."""
     from evaluators.accuracy.full import read_weights
-    from nas_yolo.export import design_of
+    from nas_yolo.design_files import design_of
     from search_spaces.image_size import ImageSize
 
     search, config, trial = chosen.search, chosen.config, chosen.trial

@@ -11,7 +11,7 @@ from nas_yolo.cli.options import chosen_trial, console, json_option, open_reposi
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evaluators.accuracy.deployed import DeployedRequest
+    from evaluators.accuracy.request import DeployedRequest
     from evaluators.evaluation import DeployedAccuracy
     from evaluators.target import Target
 
@@ -42,8 +42,8 @@ def validate_command(name: str, number: int | None, given: tuple[str, ...], url:
       nas-yolo validate my --trial 7 --target openvino
       nas-yolo validate my --target cpu --target nano --json
     """
-    from evaluators.accuracy.deployed import DeployedRequest
-    from evaluators.accuracy.training import trained_epochs
+    from evaluators.accuracy.checkpoints import trained_epochs
+    from evaluators.accuracy.request import DeployedRequest
     from evaluators.errors import LatencyError
     from evaluators.target import get_target
     from nas_yolo.application.checks import check_dataset

@@ -25,7 +25,7 @@ def yolo_command(arguments: tuple[str, ...]) -> None:
     hook.install()
     from ultralytics.cfg import entrypoint
 
-    from evaluators.accuracy import user_files
+    from evaluators import user_files
 
     user_files.install()
     # In place: Ultralytics took hold of the list when it was imported.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nas_yolo.samplers._grid import Codes, Grid
-from search_spaces.registry import UnknownNameError, unknown
+from search_spaces.names import UnknownNameError, unknown
 
 if TYPE_CHECKING:
     from nas_yolo.samplers._optuna import distributions

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from search_spaces.architecture import Architecture
-from search_spaces.families import ModelFile
-from search_spaces.registry import Place, Row, get_block
+from search_spaces.block import Place, Row
+from search_spaces.blocks import get_block
+from search_spaces.families._family import ModelFile
 
 
 def same_width(downsample: str, width: int, next_width: int) -> int:

@@ -8,7 +8,7 @@ Source: Ultralytics YOLO26 (AGPL-3.0). The presets yolo26n to yolo26x are Ultral
 from __future__ import annotations
 
 from search_spaces.architecture import Architecture
-from search_spaces.families import Family, ModelFile
+from search_spaces.families._family import Family, ModelFile
 from search_spaces.families._pan import pan_rows
 
 

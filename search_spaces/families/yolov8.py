@@ -6,7 +6,7 @@ Source: Ultralytics YOLOv8 (AGPL-3.0). The presets yolov8n to yolov8x are Ultral
 from __future__ import annotations
 
 from search_spaces.architecture import Architecture
-from search_spaces.families import Family, ModelFile
+from search_spaces.families._family import Family, ModelFile
 from search_spaces.families._pan import pan_rows
 
 

@@ -7,7 +7,7 @@ Source: Ultralytics' conversion (AGPL-3.0). The presets yolov9t, yolov9s and yol
 from __future__ import annotations
 
 from search_spaces.architecture import WIDTH_STEP, Architecture
-from search_spaces.families import Family, ModelFile
+from search_spaces.families._family import Family, ModelFile
 from search_spaces.families._pan import pan_rows
 
 

@@ -18,7 +18,7 @@ from evaluators import latency, probe
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
 
-    from evaluators.accuracy.deployed import DeployedRequest
+    from evaluators.accuracy.request import DeployedRequest
     from evaluators.dataset import Dataset
 
 SCRIPTED = """
@@ -253,8 +253,8 @@ def squares() -> Dataset:
 @pytest.fixture(scope="session")
 def trained_on_squares(squares: Dataset) -> Callable[[str], DeployedRequest]:
     """A small `yolov8`, also `at 96x64`, or an NMS-free `yolo26`, trained for some seconds, for the target `cpu`."""
-    from evaluators.accuracy.deployed import DeployedRequest
-    from evaluators.accuracy.training import TrainingRequest, train
+    from evaluators.accuracy.request import DeployedRequest, TrainingRequest
+    from evaluators.accuracy.training import train
     from evaluators.evaluation import Epoch
     from evaluators.target import Target
     from search_spaces import Architecture, Level, Neck, Stage, Stem

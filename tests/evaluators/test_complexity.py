@@ -13,7 +13,8 @@ from evaluators import complexity as complexity_module
 from evaluators.complexity import ROWS_REMEMBERED, Size, largest, measure_complexity, predict_size, smallest
 from search_spaces import Architecture, SearchSpace, hook
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset, load_space
+from search_spaces.presets import load_preset
+from search_spaces.space_file import load_space
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel

@@ -22,7 +22,7 @@ from search_spaces import hook
 from search_spaces.activation import ACTIVATIONS
 from search_spaces.contract import randomise
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel

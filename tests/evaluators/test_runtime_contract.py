@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ultralytics.nn.tasks import DetectionModel
 
-    from evaluators.accuracy.deployed import DeployedRequest
+    from evaluators.accuracy.request import DeployedRequest
 
 FOLDER = Path(evaluators.runtimes.__file__).parent
 SQUARE = ImageSize(64, 64)
@@ -207,7 +207,7 @@ def test_int8_computes_nearly_what_a_trained_network_does(
 
 def trained(request: DeployedRequest) -> tuple[DetectionModel, list[Any], list[Any]]:
     """The network of a training; some of its images, of the training and of the validation."""
-    from evaluators.accuracy.training import trained_weights
+    from evaluators.accuracy.checkpoints import trained_weights
     from evaluators.accuracy.validation import LetterboxedImages
     from search_spaces import hook
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from ultralytics.data.base import BaseDataset
 
-from evaluators.accuracy.labels import ReadImages
+from evaluators.accuracy.read_images import ReadImages
 from evaluators.dataset import DatasetError, load_dataset
 from evaluators.image_files import find_images
 from search_spaces.image_size import ImageSize

@@ -14,7 +14,7 @@ from nas_yolo.runners.local import LocalRunner
 from nas_yolo.strategy import context_of
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository, Search, Trial
 from storage.events import LatencyMeasured, SearchMoved, Sized
 

@@ -25,7 +25,9 @@ from nas_yolo.config import DEFAULT_WEIGHTS, SearchConfig
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize
 from search_spaces.model_file import read_model
-from search_spaces.space_file import list_spaces, load_preset, load_space, presets
+from search_spaces.presets import load_preset, presets
+from search_spaces.space_file import load_space
+from search_spaces.space_reader import list_spaces
 from storage import Repository, Search, default_url
 from storage.events import BatchSet, WeightsTaken
 

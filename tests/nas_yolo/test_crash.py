@@ -20,7 +20,8 @@ from evaluators.evaluation import Latency
 from evaluators.latency import Calibration, fingerprint
 from evaluators.target import get_target
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset, load_space
+from search_spaces.presets import load_preset
+from search_spaces.space_file import load_space
 from storage import Repository, Search, Trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

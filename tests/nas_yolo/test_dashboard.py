@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from search_spaces import Architecture
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository, Search, Trial
 
 DEADLINE_S = 120  # a busy machine is no failure

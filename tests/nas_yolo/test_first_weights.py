@@ -16,7 +16,7 @@ from nas_yolo.planning.outcomes import half_batch
 from nas_yolo.planning.stop import time_limit_s
 from nas_yolo.results import asked, best_trial, front_trials, verdict, weights_text
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Spent, Trial, TrialState
 
 

@@ -15,7 +15,8 @@ from nas_yolo.proposals import over_limit, propose
 from nas_yolo.results import baselines, best_trial, verdict, weights_text
 from search_spaces import hook
 from search_spaces.model_rows import ModelError
-from search_spaces.space_file import load_preset, load_space
+from search_spaces.presets import load_preset
+from search_spaces.space_file import load_space
 from storage import Repository, Search, Trial
 
 Run = Callable[[Repository, Search], list[Trial]]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from evaluators.accuracy.packing import MadeUpTraining
+from evaluators.accuracy.gpu_sharing import MadeUpTraining
 from evaluators.packing import Packing, Run
 from nas_yolo.application import make_config
 from nas_yolo.application.gpu_share import with_packing
@@ -23,7 +23,7 @@ from nas_yolo.runners.simulated import Inline
 from nas_yolo.strategy import context_of
 from search_spaces import UserError
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository, Search
 
 SPACE = Path(__file__).parent / "space.yaml"

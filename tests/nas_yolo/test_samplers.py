@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nas_yolo.samplers import Ask, Grid, Seen, check_sampler, get_ask, list_samplers
-from search_spaces.registry import UnknownNameError
+from search_spaces.names import UnknownNameError
 
 GRID = Grid(
     {

@@ -22,8 +22,8 @@ from nas_yolo.application import make_config
 from nas_yolo.budget import parse_budget
 from nas_yolo.cli import main
 from nas_yolo.config import SearchConfig
+from nas_yolo.design_files import design_of, write_yaml
 from nas_yolo.driver import SearchError, Snapshot
-from nas_yolo.export import design_of, write_yaml
 from nas_yolo.objective import LimitError, parse_limit
 from nas_yolo.planning import decide
 from nas_yolo.planning.actions import events_of
@@ -34,7 +34,7 @@ from nas_yolo.strategy import context_of
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize, chosen_size
 from search_spaces.model_file import read_model
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository, Search, Trial
 from storage.events import BudgetsSet, PhaseEntered
 from storage.state import fold

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from evaluators.accuracy import training
-from evaluators.accuracy.training import TrainingRequest, trained_epochs
+from evaluators.accuracy.checkpoints import trained_epochs
+from evaluators.accuracy.request import TrainingRequest
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import FirstWeights, Latency
 from evaluators.latency import Calibration, fingerprint
@@ -28,7 +29,7 @@ from nas_yolo.driver import SearchError, Snapshot
 from nas_yolo.results import front_document, front_trials, weights_text
 from search_spaces import UserError
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository, Trial
 
 SPACE = Path(__file__).parent / "space.yaml"

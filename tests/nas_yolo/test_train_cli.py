@@ -23,8 +23,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from ultralytics.nn.tasks import load_checkpoint
 
+from evaluators.accuracy.checkpoints import trained_weights
 from evaluators.accuracy.full import FinalTrainer, first_network, read_weights
-from evaluators.accuracy.training import TrainingRequest, train, trained_weights
+from evaluators.accuracy.request import TrainingRequest
+from evaluators.accuracy.training import train
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Latency
 from nas_yolo.application import make_config
@@ -32,7 +34,7 @@ from nas_yolo.cli import main
 from search_spaces import Architecture, Level, Neck, Stage, Stem
 from search_spaces.image_size import ImageSize
 from search_spaces.model_file import read_model
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository
 from storage.events import EpochEnded
 

@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from evaluators.accuracy import deployed
-from evaluators.accuracy.deployed import DeployedRequest
-from evaluators.accuracy.training import TrainingRequest, train
+from evaluators.accuracy.request import DeployedRequest, TrainingRequest
+from evaluators.accuracy.training import train
 from evaluators.dataset import load_dataset
 from evaluators.errors import LatencyError
 from evaluators.evaluation import DeployedAccuracy, Epoch
@@ -24,7 +24,7 @@ from nas_yolo.cli import main
 from nas_yolo.environment import count_cores
 from nas_yolo.results import deployed_document
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import Repository, Search
 
 Finished = tuple[Repository, Search]

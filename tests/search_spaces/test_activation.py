@@ -13,17 +13,10 @@ from ultralytics.nn.modules import Conv, RepConv
 from ultralytics.nn.tasks import DetectionModel
 
 from search_spaces import hook
-from search_spaces.activation import (
-    ACTIVATIONS,
-    REPLACED,
-    canonical,
-    own_activations,
-    replace_activations,
-    ultralytics_gives,
-    ultralytics_text,
-)
+from search_spaces.activation import ACTIVATIONS, REPLACED, replace_activations, ultralytics_text
+from search_spaces.block_activation import canonical, own_activations, ultralytics_gives
 from search_spaces.contract import ACTIVATION_OPERATORS, Operators, randomise
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 # Blocks and rows with an activation of their own, attention, and a head with copies of one.
 PRESETS = ("yolov8n", "yolov8n-convnext", "yolov9t-focal", "yolo11n", "yolo26n")

@@ -9,7 +9,7 @@ import pytest
 
 from search_spaces import Architecture, Neck, Stage, Stem
 from search_spaces.architecture import MAX_DEPTH, MAX_WIDTH, Level
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 
 def some_architecture() -> Architecture:

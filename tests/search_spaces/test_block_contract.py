@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
 from search_spaces.activation import REPLACED
+from search_spaces.block import Place, Role
+from search_spaces.blocks import get_block, list_blocks
 from search_spaces.contract import (
     ACTIVATION_OPERATORS,
     CHECKS,
@@ -29,7 +31,8 @@ from search_spaces.contract import (
     fuse,
     randomise,
 )
-from search_spaces.registry import Place, Role, UnknownNameError, get_block, list_blocks, register_block
+from search_spaces.names import UnknownNameError
+from search_spaces.registry import register_block
 
 over_blocks = pytest.mark.parametrize("name", list_blocks())
 

@@ -18,9 +18,11 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import C2f, C3x, Conv, Detect, GhostBottleneck
 
 from search_spaces import hook
+from search_spaces.block import Place, Row
+from search_spaces.blocks import get_block, list_blocks, our_modules
 from search_spaces.families import ModelFile
-from search_spaces.registry import Place, Row, UnknownNameError, get_block, list_blocks, our_modules
-from search_spaces.space_file import load_preset
+from search_spaces.names import UnknownNameError
+from search_spaces.presets import load_preset
 
 OURS = [name for name in list_blocks() if not get_block(name).stock]
 

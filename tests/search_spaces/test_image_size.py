@@ -9,7 +9,7 @@ import pytest
 
 from search_spaces.errors import UserError
 from search_spaces.image_size import ImageSize, chosen_size
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 SIDES = [int(side) * 32 for side in np.random.default_rng(0).integers(1, 130, 20)]
 

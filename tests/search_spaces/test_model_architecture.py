@@ -19,7 +19,7 @@ from search_spaces.architecture import Architecture, Level, Stage
 from search_spaces.model_architecture import architecture_of
 from search_spaces.model_file import read_model
 from search_spaces.model_rows import ModelError
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 MODELS = Path(ultralytics.__file__).parent / "cfg" / "models"
 

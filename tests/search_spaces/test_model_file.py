@@ -19,7 +19,8 @@ from ultralytics.nn.modules import Conv, TorchVision
 from search_spaces import hook
 from search_spaces.model_file import Model, read_model
 from search_spaces.model_rows import ModelError
-from search_spaces.space_file import LIBRARY, load_preset
+from search_spaces.presets import load_preset
+from search_spaces.space_reader import LIBRARY
 
 OWN = sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))
 SCALED = [f"{name}.yaml" for name in ("yolov8s", "yolov8x-p2", "yolov8n6", "yolo11m", "yolo11l", "yolo12x", "yolo26x")]

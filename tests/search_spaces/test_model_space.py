@@ -9,10 +9,12 @@ import yaml
 
 from search_spaces import Architecture, SearchSpace, hook
 from search_spaces.architecture import MAX_DEPTH
+from search_spaces.families import get_family
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import get_family
+from search_spaces.presets import known_designs, load_preset
 from search_spaces.space import values_of
-from search_spaces.space_file import LIBRARY, known_designs, load_preset, load_space
+from search_spaces.space_file import load_space
+from search_spaces.space_reader import LIBRARY
 
 
 def space_of(architecture: Architecture, folder: Path, name: str = "mine.yaml") -> SearchSpace:

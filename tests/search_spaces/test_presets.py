@@ -15,9 +15,10 @@ from ultralytics.nn.tasks import DetectionModel
 
 from evaluators.complexity import measure_complexity
 from search_spaces import hook
+from search_spaces.blocks import get_block
+from search_spaces.families import get_family
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import get_block, get_family
-from search_spaces.space_file import load_preset, presets
+from search_spaces.presets import load_preset, presets
 
 STOCK = [name for name in presets() if "-" not in name]
 SWAPS = [name for name in presets() if "-" in name]

@@ -20,8 +20,8 @@ from search_spaces import hook
 from search_spaces.contract import randomise
 from search_spaces.model_file import read_model
 from search_spaces.model_rows import ModelError
+from search_spaces.presets import load_preset
 from search_spaces.pt_file import network_of, plain, read_checkpoint
-from search_spaces.space_file import load_preset
 
 NAMES = {0: "cat", 1: "dog", 2: "hen"}
 

@@ -15,19 +15,13 @@ from ultralytics.nn.modules import C2f, Conv
 from ultralytics.utils.torch_utils import initialize_weights
 
 from search_spaces import registry
+from search_spaces.block import BlockError, Place, Row
+from search_spaces.blocks import ENTRY_POINTS, get_block, list_blocks, our_modules
 from search_spaces.contract import ContractError
 from search_spaces.errors import UserError
-from search_spaces.registry import (
-    BlockError,
-    Place,
-    UnknownNameError,
-    get_block,
-    get_family,
-    list_blocks,
-    list_families,
-    register_block,
-    unknown,
-)
+from search_spaces.families import get_family, list_families
+from search_spaces.names import UnknownNameError, unknown
+from search_spaces.registry import register_block
 
 
 def test_names_are_sorted() -> None:
@@ -57,7 +51,7 @@ def test_a_block_is_stock_where_ultralytics_knows_the_class(name: str) -> None:
 
 
 def test_our_modules_are_one_block_of_each_class_that_ultralytics_does_not_know() -> None:
-    ours = registry.our_modules()
+    ours = our_modules()
     classes = {get_block(name).module for name in list_blocks() if not get_block(name).stock}
     assert {block.module for block in ours.values()} == classes
     assert all(name == block.module.__name__ for name, block in ours.items())
@@ -103,7 +97,7 @@ def test_blocks_are_listed_by_role() -> None:
         ("ShuffleV2", Place(16, 32, 4), [[-1, 4, "ShuffleV2", [32]]]),
     ],
 )
-def test_rows_of_a_block(name: str, place: Place, rows: list[registry.Row]) -> None:
+def test_rows_of_a_block(name: str, place: Place, rows: list[Row]) -> None:
     assert get_block(name).rows(place) == rows
 
 
@@ -264,7 +258,7 @@ def test_a_block_from_outside_is_built_through_the_hook_as_by_itself(name: str, 
 @pytest.mark.parametrize("preset", ["yolov8n", "yolo26n"])
 def test_a_block_from_outside_stands_in_a_detector(name: str, preset: str) -> None:
     from search_spaces import hook
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     p2, p3, *others = load_preset(preset).stages
     architecture = replace(load_preset(preset), stages=(p2, replace(p3, block=name, width=64, depth=3), *others))
@@ -317,7 +311,7 @@ def test_unknown_names_the_nearest_word_or_all(name: object, known: list[str], m
 
 def test_listing_families_loads_neither_torch_nor_ultralytics() -> None:
     code = (
-        "import sys; from search_spaces.registry import get_family, list_families; get_family(list_families()[0]);"
+        "import sys; from search_spaces.families import get_family, list_families; get_family(list_families()[0]);"
         "sys.exit(any(name in sys.modules for name in ('torch', 'ultralytics')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -347,8 +341,8 @@ import torch
 from evaluators.export import export_onnx
 from search_spaces import hook
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import get_block, list_blocks
-from search_spaces.space_file import load_preset
+from search_spaces.blocks import get_block, list_blocks
+from search_spaces.presets import load_preset
 
 assert "Twofold" in list_blocks("stage") and "Twofold" in list_blocks("downsample"), list_blocks()
 preset = load_preset("yolov8n")
@@ -371,7 +365,7 @@ def plugin(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         info = site / "twofold-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: twofold\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\ntwofold = twofold_block\n")
+        (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\ntwofold = twofold_block\n")
         path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.run(
@@ -408,7 +402,7 @@ from dataclasses import replace
 from torch import nn
 
 from search_spaces import hook
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 preset = load_preset("yolov8n")
 p2, p3, *others = preset.stages
@@ -430,7 +424,7 @@ def test_a_block_of_another_package_may_become_deep_in_each_way(
 
 LIST = """
 from search_spaces.errors import UserError
-from search_spaces.registry import list_blocks
+from search_spaces.blocks import list_blocks
 
 try:
     list_blocks()

@@ -11,9 +11,11 @@ import pytest
 from scipy.stats import chisquare
 
 from search_spaces import SearchSpace, SpaceError
-from search_spaces.registry import list_blocks
+from search_spaces.blocks import list_blocks
+from search_spaces.presets import load_preset
 from search_spaces.space import Choices
-from search_spaces.space_file import list_spaces, load_preset, load_space
+from search_spaces.space_file import load_space
+from search_spaces.space_reader import list_spaces
 
 over_library = pytest.mark.parametrize("name", list_spaces())
 

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from search_spaces import SearchSpace, SpaceError
+from search_spaces.blocks import list_blocks
+from search_spaces.families import get_family, list_families
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import get_family, list_blocks, list_families
-from search_spaces.space_file import LIBRARY, known_designs, list_spaces, load_preset, load_space, presets
+from search_spaces.presets import known_designs, load_preset, presets
+from search_spaces.space_file import load_space
+from search_spaces.space_reader import LIBRARY, list_spaces
 
 SMALL = """\
 version: 1
@@ -419,7 +422,7 @@ def test_a_strange_shape_is_refused_like_any_other_mistake(text: str, tmp_path: 
 @pytest.mark.parametrize("widen", ["", ", widen: 1", ", widen: 2", ", widen: [1, 2]"])
 def test_a_width_is_rounded_up_and_said_so(widen: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     step = 16 if "2" in widen else 8
-    with caplog.at_level(logging.WARNING, "search_spaces.space_file"):
+    with caplog.at_level(logging.WARNING, "search_spaces.space_reader"):
         space = load_text(SMALL.replace("width: 32, depth: 1", f"width: [17, 33, 64], depth: 1{widen}"), tmp_path)
     rounded = (17 + -17 % step, 33 + -33 % step)
     assert space.choices["P2.width"] == (*rounded, 64)

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel, guess_model_scale
 
-from nas_yolo.export import Design, write_folder, write_yaml
+from nas_yolo.design_files import Design, write_folder, write_yaml
 from search_spaces import Architecture, Neck, Stage, Stem, hook
 from search_spaces.architecture import MAX_WIDTH, Level
+from search_spaces.blocks import list_blocks, our_modules
 from search_spaces.contract import randomise
 from search_spaces.errors import UserError
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import list_blocks, our_modules
-from search_spaces.space_file import load_preset, presets
+from search_spaces.presets import load_preset, presets
 from search_spaces.stock import needs_nas_yolo, stock_file, stock_network
 
 IMAGE = (1, 3, 96, 64)
@@ -562,7 +562,7 @@ def test_an_export_that_needs_nas_yolo_runs_on_an_older_ultralytics(
 def test_a_block_that_an_older_ultralytics_lacks_is_not_registered(
     version: str, known: bool, older: Callable[[str], Environment]
 ) -> None:
-    code = "from search_spaces.registry import list_blocks; print(*list_blocks())"
+    code = "from search_spaces.blocks import list_blocks; print(*list_blocks())"
     done = older(version).run(code, PYTHONPATH=HERE)
     assert done.returncode == 0, done.stderr
     found = set(done.stdout.splitlines()[-1].split())

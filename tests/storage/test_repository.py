@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency
 from evaluators.latency import Calibration
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 from storage import (
     Job,
     Repository,

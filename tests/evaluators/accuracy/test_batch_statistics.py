@@ -6,7 +6,7 @@ import torch
 
 from evaluators.accuracy.batch_statistics import measure_statistics
 from search_spaces import hook
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 
 def test_statistics_are_those_of_what_the_network_sees() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from evaluators.accuracy.cpu_convolutions import Depthwise, StridedPointwise, prepare_for_cpu
-from search_spaces.registry import get_block
+from search_spaces.blocks import get_block
 
 
 def outcome(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:

@@ -18,7 +18,8 @@ from PIL import Image
 
 from evaluators.accuracy import validation
 from evaluators.accuracy.checkpoints import load_checkpoint
-from evaluators.accuracy.deployed import DeployedRequest, validate_deployed
+from evaluators.accuracy.deployed import validate_deployed
+from evaluators.accuracy.request import DeployedRequest
 from evaluators.accuracy.validation import validate_both
 from evaluators.errors import LatencyError
 from evaluators.export import export

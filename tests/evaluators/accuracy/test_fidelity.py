@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from evaluators.accuracy.fidelity import Fidelity
-from evaluators.accuracy.training import TrainingRequest
+from evaluators.accuracy.request import TrainingRequest
 from evaluators.dataset import Dataset
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 IMAGES = 100
 

@@ -17,10 +17,10 @@ from evaluators.accuracy.decoded import decode, open_decoded
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.fitted import FittedImages, fitted
 from evaluators.accuracy.images import DecodedImages, TrainingImages, seed_augmentation
-from evaluators.accuracy.training import TrainingRequest
+from evaluators.accuracy.request import TrainingRequest
 from evaluators.dataset import Dataset, load_dataset
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 SIZES = (ImageSize(96, 64), ImageSize(64, 128))
 SHAPES = ((128, 192), (200, 120), (100, 100), (30, 45), (90, 33), (64, 96))  # height and width, larger and smaller

@@ -19,11 +19,13 @@ from ultralytics.data.dataset import YOLODataset
 from evaluators.accuracy.decoded import decode, open_decoded
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, seed_augmentation
-from evaluators.accuracy.training import TrainingError, TrainingRequest, prepare
+from evaluators.accuracy.request import TrainingRequest
+from evaluators.accuracy.training import prepare
 from evaluators.dataset import Dataset, load_dataset
+from evaluators.errors import TrainingError
 from evaluators.evaluation import Failure
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset
+from search_spaces.presets import load_preset
 
 IMGSZ = ImageSize(64, 64)
 AUGMENTATION = {"mosaic": 0.8, "mixup": 0.5, "cutmix": 0.3, "degrees": 10.0, "flipud": 0.5}

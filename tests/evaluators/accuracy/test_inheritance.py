@@ -14,14 +14,16 @@ from ultralytics.nn.tasks import DetectionModel
 
 from evaluators.accuracy.channels import find_channels
 from evaluators.accuracy.inheritance import WeightsError, inherit
-from evaluators.accuracy.training import Parent, TrainingRequest, train
+from evaluators.accuracy.request import Parent, TrainingRequest
+from evaluators.accuracy.training import train
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, FirstWeights
 from search_spaces import Architecture, hook
 from search_spaces.activation import ACTIVATIONS
 from search_spaces.contract import randomise
 from search_spaces.image_size import ImageSize
-from search_spaces.space_file import load_preset, load_space
+from search_spaces.presets import load_preset
+from search_spaces.space_file import load_space
 
 CLASSES = 3
 

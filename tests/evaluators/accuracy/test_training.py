@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import torch
 
-from evaluators.accuracy.checkpoints import load_checkpoint
-from evaluators.accuracy.training import OWN_ARGUMENTS, TrainingRequest, train, trained_epochs
+from evaluators.accuracy.checkpoints import load_checkpoint, trained_epochs
+from evaluators.accuracy.request import OWN_ARGUMENTS, TrainingRequest
+from evaluators.accuracy.training import train
 from evaluators.dataset import load_dataset
 from evaluators.evaluation import Epoch, Failure
 from evaluators.location import locate

@@ -141,7 +141,7 @@ def test_what_cannot_be_computed_is_left_out(small_detector: DetectionModel, fil
 
 
 def test_a_trained_baseline_is_read_from_its_checkpoint(files: list[str], tmp_path: Path) -> None:
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     architecture = load_preset("yolov8n")
     trained = hook.build(hook.model_file(architecture, 2))
@@ -155,7 +155,7 @@ def test_a_trained_baseline_is_read_from_its_checkpoint(files: list[str], tmp_pa
 
 
 def test_the_same_architecture_is_measured_with_the_same_scores(files: list[str], tmp_path: Path) -> None:
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     threads = torch.get_num_threads()
     request = MeasurementRequest(load_preset("yolov8n"), 2, IMGSZ, (), tmp_path, images=tuple(files))

@@ -5,9 +5,9 @@ import torch
 from timm.models._efficientnet_blocks import InvertedResidual as Reference
 from torch import nn
 
+from search_spaces.blocks import get_block
 from search_spaces.blocks.mobilenet_v2 import InvertedResidual, MBConv
 from search_spaces.contract import randomise
-from search_spaces.registry import get_block
 
 
 @pytest.mark.parametrize("training", [False, True])

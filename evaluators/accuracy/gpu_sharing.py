@@ -1,6 +1,7 @@
-"""Measure how many trainings at once a GPU gains from: with fresh processes that train on made-up images.
+"""Trainings that share a GPU: measure how many at once it gains from, and hold each to its share of the memory.
 
-It works on a CPU likewise, where memory is not divided. What it does on a GPU was not run: none was at hand.
+Measured with fresh processes that train on made-up images, on a CPU likewise, where memory is not divided. What it does
+on a GPU was not run: none was at hand.
 """
 
 from __future__ import annotations

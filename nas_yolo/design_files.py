@@ -12,9 +12,8 @@ import yaml
 
 from search_spaces.architecture import Architecture
 from search_spaces.errors import UserError
-from search_spaces.families import ModelFile
+from search_spaces.families import ModelFile, get_family
 from search_spaces.image_size import ImageSize
-from search_spaces.registry import get_family
 from search_spaces.stock import needs_nas_yolo, stock_file
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from evaluators.accuracy.packing import MadeUpTraining, Sample, measure_packing, together, train_steps
+from evaluators.accuracy.gpu_sharing import MadeUpTraining, Sample, measure_packing, together, train_steps
 from evaluators.evaluation import Failure
 from evaluators.packing import Packing
 from search_spaces.image_size import ImageSize
 
 
 def small() -> MadeUpTraining:
-    from search_spaces.space_file import load_preset
+    from search_spaces.presets import load_preset
 
     return MadeUpTraining(
         load_preset("yolov8n"), classes=3, imgsz=ImageSize(32, 32), batch=2, device="cpu", window_s=0.3

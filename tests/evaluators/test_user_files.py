@@ -14,7 +14,7 @@ from ultralytics.data import dataset, utils
 from ultralytics.data.base import BaseDataset
 from ultralytics.data.dataset import YOLODataset
 
-from evaluators.accuracy import user_files
+from evaluators import user_files
 
 user_files.install()
 

@@ -1,4 +1,4 @@
-"""A split's images and labels as Ultralytics reads them, by its own code; and why it would leave some out."""
+"""Images' labels as Ultralytics reads them, by its own code; and why it would leave some images out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +14,7 @@ from ultralytics.data import utils
 from ultralytics.utils import NUM_THREADS
 from ultralytics.utils.patches import imread
 
-from evaluators.accuracy import user_files
-from evaluators.accuracy.fitted import FittedImages
-from evaluators.dataset import Dataset, DatasetError
+from evaluators import user_files
 from evaluators.image_files import label_file
 
 user_files.install()
@@ -87,58 +83,6 @@ def read_labels(
 
     with ThreadPool(NUM_THREADS) as pool:
         yield from pool.imap(read, files, chunksize=8)
-
-
-class ReadImages(FittedImages):
-    """The images of a split that the data set names, with labels from their files as Ultralytics reads them.
-
-    Args:
-        dataset: Which.
-        split: `train` or `val`.
-        arguments: Of `FittedImages`.
-
-    Raises:
-        DatasetError: If an image cannot be used that could be.
-    """
-
-    def __init__(self, dataset: Dataset, split: str, **arguments: Any):
-        self._named = dataset.images(split)
-        super().__init__(
-            img_path=list(getattr(dataset, split)),
-            data=data_document(dataset),
-            single_cls=dataset.single_cls,
-            classes=None if dataset.classes is None else list(dataset.classes),
-            **arguments,
-        )
-
-    def get_img_files(self, img_path: Any) -> list[str]:
-        """Those that the data set names."""
-        return list(self._named)
-
-    def _load_or_scan_cache(self, cache_path: Path, cache_hash: str) -> tuple[dict[str, Any], bool]:
-        """Always from the files: a cache knows them by sizes and times only."""
-        return self.cache_labels(cache_path), False
-
-    def get_labels(self) -> list[dict[str, Any]]:
-        """One for each image."""
-        labels: list[dict[str, Any]] = super().get_labels()
-        if len(labels) != len(self._named):
-            lost = sorted(set(self._named) - set(self.im_files))
-            raise DatasetError(f"{len(lost)} images cannot be used any more, e.g. {lost[0]}")
-        return labels
-
-
-def data_document(dataset: Dataset) -> dict[str, Any]:
-    """What Ultralytics' own check of the data file would return."""
-    return {
-        "train": list(dataset.train),
-        "val": list(dataset.val),
-        "nc": len(dataset.names),
-        "names": dict(enumerate(dataset.names)),
-        "channels": 3,
-        "yaml_file": dataset.file,
-        **({"kpt_shape": list(dataset.kpt_shape)} if dataset.kpt_shape else {}),
-    }
 
 
 def _decodes(file: str) -> bool:
