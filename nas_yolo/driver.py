@@ -170,8 +170,9 @@ class Driver:
         state = self.state
         for report in self._polled():
             self._take_in(report)
-        while hung := what_hangs(Situation(self.context, self.state, self.now_s)):
-            self._take(hung)
+        if not self._thought:  # else the runner was only looked at, and what hangs may have something to say
+            while hung := what_hangs(Situation(self.context, self.state, self.now_s)):
+                self._take(hung)
         if self.runner.now - self._ticked_s >= TICK_S:
             self._tick()
         elif self.state is not state:
