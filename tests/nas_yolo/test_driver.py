@@ -1,0 +1,190 @@
+"""What befalls a search while it runs: databases that are away or gone, other processes, views that fail."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluators.evaluation import Failure
+from nas_yolo.driver import Driver, SearchError, Snapshot
+from nas_yolo.runners import Report
+from nas_yolo.runners.simulated import Inline, SimulatedRunner, Timed, World
+from nas_yolo.strategy import context_of
+from storage import ClaimLostError, Repository, StorageAwayError, StorageError
+from storage.journal import Journal
+
+
+@pytest.fixture(scope="module")
+def scenario() -> Any:
+    spec = importlib.util.spec_from_file_location("scenarios", Path(__file__).parent / "scenarios.py")
+    assert spec
+    assert spec.loader
+    sys.modules["scenarios"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Scenario("one", budgets=("4trials",), epochs=4, slots=2)
+
+
+@pytest.fixture
+def repository(database: str) -> Iterator[Repository]:
+    opened = Repository(database)
+    yield opened
+    opened.close()
+
+
+def run(
+    repository: Repository, scenario: Any, *listeners: Any, runner: SimulatedRunner | None = None, name: str = "one"
+) -> SimulatedRunner:
+    if name not in {search.name for search in repository.searches()}:
+        repository.create_search(name, scenario.config.document())
+    search = repository.search(name)
+    runner = runner or SimulatedRunner(scenario.world(), scenario.slots)
+    with repository.claimed(search) as claim:
+        context = context_of(repository, search, runner.slots, threads=1, on_gpu=False)
+        Driver(repository, search, claim, runner, context, listeners, Inline()).run()
+    return runner
+
+
+def trained(snapshot: Snapshot) -> int:
+    return sum(len(trial.epochs) for trial in snapshot.trials)
+
+
+def test_a_view_that_fails_is_logged_and_stops_nothing(
+    repository: Repository, scenario: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(snapshot: Snapshot) -> None:
+        raise BrokenPipeError("nobody reads this")
+
+    seen: list[str] = []
+    with caplog.at_level(logging.ERROR):
+        run(repository, scenario, broken, lambda snapshot: seen.append(snapshot.phase))
+    assert "a view of search one failed" in caplog.text
+    assert seen[-1] == "done"
+    assert repository.search("one").state == "done"
+
+
+def test_listeners_hear_every_event_once_and_in_order(repository: Repository, scenario: Any) -> None:
+    heard: list[object] = []
+    run(repository, scenario, lambda snapshot: heard.extend(snapshot.events))
+    recorded = [one.event for one in repository.events(repository.search("one"))]
+    assert heard == recorded[-len(heard) :]
+    assert len(recorded) - len(heard) <= 2  # what creating it wrote
+
+
+def test_a_search_that_another_process_took_over_stops_and_writes_nothing_more(
+    repository: Repository, scenario: Any
+) -> None:
+    other = Repository(repository.url)
+
+    def take_over(snapshot: Snapshot) -> None:
+        if trained(snapshot) == 2:
+            with other._sessions.begin() as session:
+                from storage.tables import SearchRow
+
+                session.get_one(SearchRow, snapshot.search.id).owner = '{"token":"another"}'
+
+    runner = SimulatedRunner(scenario.world(), scenario.slots)
+    with pytest.raises(ClaimLostError, match="taken over"):
+        run(repository, scenario, take_over, runner=runner)
+    trials = other.trials(other.search("one"))
+    assert sum(len(trial.epochs) for trial in trials) == 2
+    assert runner.poll(1e6) == []  # its work was cancelled
+    other.close()
+
+
+def test_a_database_file_that_is_deleted_is_noticed(repository: Repository, scenario: Any, database: str) -> None:
+    def delete(snapshot: Snapshot) -> None:
+        if trained(snapshot) == 2:
+            Path(database.removeprefix("sqlite:///")).unlink(missing_ok=True)
+
+    with pytest.raises(StorageError, match="is gone or was replaced"):
+        run(repository, scenario, delete)
+    assert not Path(database.removeprefix("sqlite:///")).exists()  # nor made anew
+
+
+def test_a_database_that_is_away_is_waited_for_and_the_view_says_so(
+    repository: Repository, scenario: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, calls = Journal.record, 0
+
+    def away(journal: Journal, events: Any, now_s: float) -> Any:
+        nonlocal calls
+        calls += 1
+        if 20 <= calls < 25:
+            raise StorageAwayError("storage does not answer")
+        return record(journal, events, now_s)
+
+    monkeypatch.setattr(Journal, "record", away)
+    notices: list[str] = []
+    run(repository, scenario, lambda snapshot: notices.append(snapshot.notice))
+    assert notices.count("storage does not answer; trying again") == 5
+    straight = run(repository, scenario, name="two")
+    assert straight.now > 0
+    one, two = (repository.trials(repository.search(name)) for name in ("one", "two"))
+    assert [(t.architecture, t.state, t.epochs) for t in one] == [(t.architecture, t.state, t.epochs) for t in two]
+
+
+def test_a_database_that_stays_away_ends_the_search_after_minutes(
+    repository: Repository, scenario: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(journal: Journal, now_s: float) -> None:
+        raise StorageAwayError("storage does not answer")
+
+    monkeypatch.setattr(Journal, "charge", away)
+    runner = SimulatedRunner(scenario.world(), scenario.slots)
+    with pytest.raises(StorageAwayError):
+        run(repository, scenario, runner=runner)
+    assert 240 < runner.now < 400
+
+
+class Broken(World):
+    """After so many trainings, no process of this machine can import what it needs."""
+
+    left = 2
+
+    def _train(self, request: Any) -> Iterator[Timed]:
+        self.left -= 1
+        if self.left >= 0:
+            yield from super()._train(request)
+        else:
+            yield 0.1, Failure("environment", "ModuleNotFoundError: No module named 'cv2'")
+
+
+def test_a_machine_that_fails_stops_the_search_and_costs_no_trial(repository: Repository, scenario: Any) -> None:
+    whole = scenario.world()
+    broken = Broken(whole.map50_95, whole.latency_ms, whole.epoch_s)
+    with pytest.raises(SearchError, match=r"^3 times running, this machine failed .*cv2.*nas-yolo resume one"):
+        run(repository, scenario, runner=SimulatedRunner(broken, 1))
+    assert not any(trial.state == "failed" for trial in repository.trials(repository.search("one")))
+    assert repository.search("one").state == "stopped"
+    run(repository, scenario)
+    assert {trial.state for trial in repository.trials(repository.search("one"))} <= {"complete", "paused"}
+
+
+class AllAtOnce(SimulatedRunner):
+    """Reports at once: that the data changed, and two epochs of another training."""
+
+    def poll(self, timeout_s: float) -> Sequence[Report]:
+        reports = list(super().poll(timeout_s))
+        training = [key for key in self._running if key.startswith("train")]
+        if len(training) == 2 and any(report.key == training[1] for report in reports):
+            changed = Failure("data_changed", "images/train is gone")
+            reports = [Report(training[0], changed), Report(training[0], None), *reports]
+        return reports
+
+
+def test_what_was_paid_is_recorded_even_if_another_result_ends_the_search(
+    repository: Repository, scenario: Any
+) -> None:
+    with pytest.raises(SearchError, match=r"images/train is gone.*nas-yolo resume one"):
+        run(repository, scenario, runner=AllAtOnce(scenario.world(), 2))
+    trials = repository.trials(repository.search("one"))
+    assert sum(len(trial.epochs) for trial in trials) > 0
+    assert all(trial.state not in ("training", "measuring") for trial in trials)
+    run(repository, scenario)
+    assert repository.search("one").state == "done"
