@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -76,8 +77,9 @@ class SshServer:
     def cut(self) -> None:
         """End all connections; what they started on the device goes on, if it wants to."""
         for process in psutil.Process(self.process.pid).children(recursive=True):
-            if process.name().startswith("sshd"):
-                process.kill()
+            with suppress(psutil.NoSuchProcess):  # it may end meanwhile
+                if process.name().startswith("sshd"):
+                    process.kill()
 
     def stop(self) -> None:
         """End it and all connections."""

@@ -41,7 +41,7 @@ class LocalRunner:
 
     def cancel(self, key: str) -> None:
         """Close the iterator."""
-        self._close(self._work.pop(key))
+        self._close(self._work.pop(key, iter(())))
 
     def close(self) -> None:
         """Close all iterators."""

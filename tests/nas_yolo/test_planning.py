@@ -29,7 +29,7 @@ from nas_yolo.planning import (
     validate,
 )
 from nas_yolo.planning.actions import Begin, Cancel, Note, Stop, Wait, events_of, is_current
-from nas_yolo.planning.outcomes import of_end, of_result
+from nas_yolo.planning.outcomes import of_end, of_result, standing
 from nas_yolo.planning.situation import Context, Situation
 from nas_yolo.runners.simulated import latency
 from nas_yolo.samplers import Seen
@@ -324,3 +324,9 @@ def test_failures_are_the_trials_the_devices_or_the_machines(context: Context, d
     away = Failure("unreachable", "no route", target="cpu")
     assert after(away).device("cpu") == Device(5.0, 15.0, "no route")
     assert after(away).trials[0].state == "ready"
+
+
+def test_a_repeat_that_was_left_without_a_state_is_not_measured(designs: list[Architecture]) -> None:
+    for origin, stands in (("repeat:0", "ready"), ("parent:yolov8n", "ready"), ("sampler:x", "new")):
+        (left,) = exploring(TrialAdded(0, designs[0], origin)).trials
+        assert standing(left) == stands

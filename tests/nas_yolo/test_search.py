@@ -483,29 +483,6 @@ def test_a_search_interrupted_during_a_repeat_goes_on_with_it(
     assert sum(trial.repeat_of is not None for trial in trials) == 3
 
 
-@pytest.mark.usefixtures("anything_counts")
-def test_a_repeat_that_a_kill_left_without_a_state_is_not_measured(
-    repository: Repository, config: SearchConfig, run: Run, by_hand: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    search = repository.create_search("one", replace(config, epochs=1, repeats=1).document())
-
-    def stop(snapshot: Snapshot) -> None:
-        if len(snapshot.trials) == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(search, stop)
-    by_hand(repository, search).trial(4, repository.trials(search)[0].architecture, "repeat:0")
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("measured")
-
-    monkeypatch.setattr("nas_yolo.work.measure", refuse)
-    trials = run(search)
-    assert len(trials) == 5
-    assert (trials[-1].state, trials[-1].failures) == ("complete", ())
-
-
 def test_the_budget_ends_even_while_the_next_step_is_thought_out(
     repository: Repository, config: SearchConfig, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

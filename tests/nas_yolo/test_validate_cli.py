@@ -173,7 +173,7 @@ def test_json_shows_the_accuracy_and_the_front_only_a_difference(
 
     trial = repository.trials(search)[1]
     good = DeployedAccuracy("cpu", "cccc", "fp32", 3, 16, 0.349, 0.54, 0.35, 0.54)
-    repository.add_deployed(trial, good)
+    repository.add_deployed(search, trial.number, good)
     assert "deployed" not in shown("front")
     (document,) = (found for found in json.loads(shown("front", "--json"))["front"] if found["trial"] == 1)
     assert document["deployed"]["cpu"]["map50_95"] == 0.349
@@ -182,5 +182,6 @@ def test_json_shows_the_accuracy_and_the_front_only_a_difference(
 
     invoke("done", "--trial", 1)
     assert "Trial 1 deployed in fp32: -0.020 mAP50-95 against PyTorch" in shown("front")
-    repository.add_deployed(trial, replace(good, epochs=1, map50_95=0.1))  # of a training that went on since
+    before = replace(good, epochs=1, map50_95=0.1)  # of a training that went on since
+    repository.add_deployed(search, trial.number, before)
     assert "deployed" not in shown("front")
