@@ -103,9 +103,8 @@ def main(trials: int, sampler: str, postgres: str | None, no_ray: bool, file: Pa
         urls = {"sqlite": sqlite} | ({"postgresql": postgres} if postgres else {})
         for base, url in urls.items():
             slots = count_cores()
-            found[f"simulated, {base}"] = trials_per_second(
-                trials, sampler, SimulatedRunner(world(), slots), url, folder
-            )
+            simulated = SimulatedRunner(world(), slots)
+            found[f"simulated, {base}"] = trials_per_second(trials, sampler, simulated, url)
             if not no_ray:
                 runner = NullRay(slots, 0.0, folder)
                 try:
