@@ -111,6 +111,7 @@ class Driver:
         self._failures: dict[str, list[Failure]] = defaultdict(list)
         self._reports: list[Report] = []
         self._thought: tuple[State, Future[list[Action]]] | None = None
+        self._happened: tuple[Event, ...] = ()
         self._ticked_s, self._changed, self._problem = 0.0, True, ""
 
     @property
@@ -238,8 +239,6 @@ class Driver:
         if facts:
             self._happened = (*self._happened, *self._stored(lambda: self.journal.record(facts, now_s)))
             self._changed = True
-
-    _happened: tuple[Event, ...] = ()
 
     def _stored(self, write: Callable[[], T]) -> T:
         """Write to the database; where that is away, again and again, while work goes on."""

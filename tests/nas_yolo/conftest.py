@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,3 +83,14 @@ def finished(few_digits: Path, database: str, by_hand: Any) -> tuple[Repository,
     add(3, load_preset("yolov8n-shufflev2"), "preset:yolov8n-shufflev2", 1.0, (0.1,))
     rows.record(SearchMoved("done"))
     return repository, repository.search("done")
+
+
+@pytest.fixture(scope="session")
+def scenarios() -> Any:
+    """The module `scenarios.py`: tests are no package that it could be imported from."""
+    spec = importlib.util.spec_from_file_location("scenarios", Path(__file__).parent / "scenarios.py")
+    assert spec
+    assert spec.loader
+    sys.modules["scenarios"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -22,19 +22,6 @@ GOLDEN = Path(__file__).parent / "golden_actions.json"
 RECORDED: dict[str, list[str]] = json.loads(GOLDEN.read_text())
 
 
-@pytest.fixture(scope="session")
-def scenarios() -> Any:
-    import importlib.util
-    import sys
-
-    spec = importlib.util.spec_from_file_location("scenarios", Path(__file__).parent / "scenarios.py")
-    assert spec
-    assert spec.loader
-    sys.modules["scenarios"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def drive(repository: Repository, search: Search, runner: SimulatedRunner, gpu: bool) -> None:
     with repository.claimed(search) as claim:
         context = context_of(repository, search, runner.slots, threads=1, on_gpu=gpu)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
+import os
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +24,8 @@ from storage.journal import Journal
 
 
 @pytest.fixture(scope="module")
-def scenario() -> Any:
-    spec = importlib.util.spec_from_file_location("scenarios", Path(__file__).parent / "scenarios.py")
-    assert spec
-    assert spec.loader
-    sys.modules["scenarios"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Scenario("one", budgets=("4trials",), epochs=4, slots=2)
+def scenario(scenarios: Any) -> Any:
+    return scenarios.Scenario("one", budgets=("4trials",), epochs=4, slots=2)
 
 
 @pytest.fixture
@@ -188,3 +186,26 @@ def test_what_was_paid_is_recorded_even_if_another_result_ends_the_search(
     assert all(trial.state not in ("training", "measuring") for trial in trials)
     run(repository, scenario)
     assert repository.search("one").state == "done"
+
+
+def test_time_in_which_the_process_was_stopped_is_not_counted() -> None:
+    code = (
+        "import sys, time\n"
+        "from nas_yolo.runners import clock\n"
+        "clock.BEAT_S, clock.LONGEST_BEAT_S = 0.05, 0.2\n"
+        "awake, began = clock.AwakeClock(), time.monotonic()\n"
+        "print('begun', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "print(time.monotonic() - began - awake.now, flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as one:
+        assert one.stdin
+        assert one.stdout
+        assert one.stdout.readline() == "begun\n"
+        os.kill(one.pid, signal.SIGSTOP)
+        threading.Event().wait(2.0)
+        os.kill(one.pid, signal.SIGCONT)
+        not_counted_s = float(one.communicate("\n")[0])
+    assert not_counted_s > 1.5

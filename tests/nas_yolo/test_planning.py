@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,16 +78,6 @@ class InOrder:
 
     def wants(self, seen: Sequence[Seen], slots: int) -> bool:
         return sum(not one.accuracies and not one.over for one in seen) < 2
-
-
-@pytest.fixture(scope="module")
-def scenarios() -> Any:
-    spec = importlib.util.spec_from_file_location("scenarios", Path(__file__).parent / "scenarios.py")
-    assert spec
-    assert spec.loader
-    sys.modules["scenarios"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
