@@ -76,10 +76,10 @@ def trials_per_second(trials: int, sampler: str, runner: Runner, url: str) -> fl
     repository = Repository(url)
     name = f"driver-{time.time_ns()}"
     search = repository.create_search(name, config(trials, sampler).document())
-    thoughts = Inline() if isinstance(runner, SimulatedRunner) else None
+    executor = Inline() if isinstance(runner, SimulatedRunner) else None
     with repository.claimed(search) as claim:
         context = context_of(repository, search, runner.slots, threads=1, on_gpu=False)
-        driver = Driver(repository, search, claim, runner, context, thoughts=thoughts)
+        driver = Driver(repository, search, claim, runner, context, executor=executor)
         before = time.perf_counter()
         driver.run()
         seconds = time.perf_counter() - before

@@ -29,9 +29,10 @@ def resident_mb() -> float:
 def driver_memory(trials: int, data: Path, folder: Path) -> dict[int, float]:
     """MB of the driver by number of trials that have ended."""
     from nas_yolo.application import make_config
-    from nas_yolo.driver import Driver, Snapshot
+    from nas_yolo.driver import Driver
     from nas_yolo.environment import count_cores
     from nas_yolo.runners.ray import RayRunner
+    from nas_yolo.snapshot import Snapshot
     from nas_yolo.strategy import context_of
     from storage import Repository
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from itertools import zip_longest
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import select, update
+from sqlalchemy import Table, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage.events import (
@@ -29,11 +30,14 @@ from storage.events import (
 from storage.loading import known_latencies, load_state, progress_of
 from storage.measurements import add_architecture, add_calibration, add_latency
 from storage.state import State, apply
-from storage.tables import DeployedRow, EpochRow, EventRow, FailureRow, LedgerRow, SearchRow, TrialRow
+from storage.tables import Base, DeployedRow, EpochRow, EventRow, FailureRow, LedgerRow, SearchRow, TrialRow
 from storage.trial import Search, Trial
 
 Fenced = Callable[[], AbstractContextManager[Session]]
 """Begins a transaction that fails unless this process still holds the search."""
+
+T = TypeVar("T")
+BLIND = {"synchronize_session": False}  # rows that no session holds as objects
 
 
 class Journal:
@@ -46,6 +50,7 @@ class Journal:
 
     Attributes:
         state: As of the last event; equal to what the rows say.
+        charged: Seconds in the ledger of what ran when it was opened, by key.
     """
 
     def __init__(self, search: Search, fenced: Fenced, now: Callable[[], datetime]):
@@ -58,74 +63,114 @@ class Journal:
             self._entries = {row.job["key"]: row.id for row in running if row.job}
             self.charged = {row.job["key"]: row.seconds for row in running if row.job}
 
-    def record(self, events: Iterable[Event], now_s: float) -> list[Event]:
+    def write(self, body: Callable[[Page], T], now_s: float) -> T:
         """Write down what happened, all of it or nothing.
 
         Args:
-            events: In order.
+            body: Says what happened, in order, and changes nothing else: it is called again where that fails.
             now_s: Time of the search.
 
         Returns:
-            The events, and those that follow from them: what is known of latencies.
+            What the body does.
 
         Raises:
             StorageError: If it cannot be written; nothing has changed.
             ClaimLostError: If another process has taken the search.
         """
-        now, state, facts = self._now(), self.state, []
-        ids, entries = dict(self._ids), dict(self._entries)
+        now = self._now()
         with self._fenced() as session:
-            for event in events:
-                for fact in self._facts(session, state, event, now):
-                    state = apply(state, fact)
-                    self._append(session, fact, now, ids, entries)
-                    facts.append(fact)
-            self._update(session, self.state, state, now, ids)
-            session.add_all(event_row(self.search.id, fact, now_s, now) for fact in facts)
-        self.state, self._ids, self._entries = state, ids, entries
-        return facts
+            page = Page(session, self.search, self.state, dict(self._ids), dict(self._entries), now)
+            result = body(page)
+            page.end(now_s)
+        self.state, self._ids, self._entries = page.state, page.ids, page.entries
+        return result
+
+    def record(self, events: Iterable[Event], now_s: float) -> None:
+        """Write down what is known to have happened, as `write` does."""
+        facts = list(events)
+        self.write(lambda page: page.record(facts), now_s)
 
     def charge(self, now_s: float) -> None:
         """Keep the ledger and the lease current."""
-        running = [{"id": self._entries[key], "seconds": now_s - job.started_s} for key, job in self.state.jobs.items()]
+        mine = update(LedgerRow).where(LedgerRow.search_id == self.search.id, ~LedgerRow.ended)
         with self._fenced() as session:
-            if running:
-                session.execute(update(LedgerRow), running)
+            session.execute(mine.values(seconds=now_s - LedgerRow.job["started_s"].as_float()), execution_options=BLIND)
 
-    def _facts(self, session: Session, state: State, event: Event, now: datetime) -> Iterator[Event]:
-        """An event, and what the measurements of all searches say then."""
+
+class Page:
+    """What is written down in one transaction.
+
+    Attributes:
+        state: As of the last event on it.
+        facts: The events on it, those that follow from measurements of all searches among them.
+        ids: Of the rows of trials, by number.
+        entries: Ids of the ledger's open rows, by key of the work.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        search: Search,
+        state: State,
+        ids: dict[int, int],
+        entries: dict[str, int],
+        now: datetime,
+    ):
+        self.state, self.facts, self.ids, self.entries = state, list[Event](), ids, entries
+        self._session, self._search, self._before, self._now = session, search, state, now
+
+    def record(self, events: Iterable[Event]) -> None:
+        """Add what happened, and what the measurements of all searches say then.
+
+        Raises:
+            TransitionError: If it cannot happen.
+        """
+        for event in events:
+            for fact in self._facts(event):
+                before, self.state = self.state, apply(self.state, fact)
+                self._append(fact, before)
+                self.facts.append(fact)
+
+    def end(self, now_s: float) -> None:
+        """Add the events themselves, and change the rows whose columns say how something stands."""
+        self._update()
+        if self.facts:
+            rows = [event_row(self._search.id, fact, now_s, self._now) for fact in self.facts]
+            self._session.execute(insert(EventRow), rows)
+
+    def _facts(self, event: Event) -> Iterator[Event]:
         yield event
         match event:
             case TrialAdded(number, architecture, _):
-                trial = apply(state, event).trials[number]
-                marks = {target["fingerprint"] for target in self.search.config["targets"]}
-                for name, latency in known_latencies(session, self.search, architecture, marks).items():
+                trial = self.state.trials[number]
+                marks = {target["fingerprint"] for target in self._search.config["targets"]}
+                for name, latency in known_latencies(self._session, self._search, architecture, marks).items():
                     if latency and (latency.quality == "good" or not trial.is_design):
                         yield LatencyKnown(number, name, latency)
             case LatencyMeasured(number, latency):
-                classes = len(self.search.config["dataset"]["names"])
-                mine = state.trials[number].architecture
-                taken_back = add_latency(session, mine, classes, latency, now)
-                for trial in state.trials:
+                classes = len(self._search.config["dataset"]["names"])
+                mine = self.state.trials[number].architecture
+                taken_back = add_latency(self._session, mine, classes, latency, self._now)
+                for trial in self.state.trials:
                     if trial.architecture == mine or (taken_back and _drifted(trial, latency.fingerprint)):
-                        yield from self._known(session, trial, latency.fingerprint)
+                        yield from self._known(trial, latency.fingerprint)
 
-    def _known(self, session: Session, trial: Trial, fingerprint: str) -> Iterator[Event]:
-        known = known_latencies(session, self.search, trial.architecture, [fingerprint])
+    def _known(self, trial: Trial, fingerprint: str) -> Iterator[Event]:
+        known = known_latencies(self._session, self._search, trial.architecture, [fingerprint])
         for name, latency in known.items():
             yield LatencyKnown(trial.number, name, latency)
         if not any(known.values()) and trial.state == "ready" and trial.is_design:
             yield TrialMoved(trial.number, "new")
 
-    def _append(
-        self, session: Session, event: Event, now: datetime, ids: dict[int, int], entries: dict[str, int]
-    ) -> None:
+    def _append(self, event: Event, before: State) -> None:
         """The rows that an event adds, or ends."""
+        session, now = self._session, self._now
         match event:
             case TrialAdded(number, architecture, origin):
                 add_architecture(session, architecture)
-                row = TrialRow(
-                    search_id=self.search.id,
+                self.ids[number] = self._add(
+                    TrialRow,
+                    search_id=self._search.id,
                     number=number,
                     architecture_key=architecture.key,
                     origin=origin,
@@ -134,22 +179,20 @@ class Journal:
                     created_at=now,
                     updated_at=now,
                 )
-                session.add(row)
-                session.flush()
-                ids[number] = row.id
             case EpochEnded(number, epoch):
-                if session.get(EpochRow, (ids[number], epoch.epoch)) is None:  # it cannot be paid twice
-                    session.add(EpochRow(trial_id=ids[number], recorded_at=now, **asdict(epoch)))
+                if len(before.trials[number].epochs) < epoch.epoch:  # it cannot be paid twice
+                    self._add(EpochRow, trial_id=self.ids[number], recorded_at=now, **asdict(epoch))
             case AttemptFailed(number, failure):
-                session.add(FailureRow(trial_id=ids[number], failed_at=now, **asdict(failure)))
+                self._add(FailureRow, trial_id=self.ids[number], failed_at=now, **asdict(failure))
             case Deployed(number, accuracy):
-                session.add(DeployedRow(trial_id=ids[number], validated_at=now, **asdict(accuracy)))
+                self._add(DeployedRow, trial_id=self.ids[number], validated_at=now, **asdict(accuracy))
             case Calibrated(calibration):
                 add_calibration(session, calibration, now)
             case JobStarted(job):
-                entry = LedgerRow(
-                    search_id=self.search.id,
-                    trial_id=None if job.trial is None else ids[job.trial],
+                self.entries[job.key] = self._add(
+                    LedgerRow,
+                    search_id=self._search.id,
+                    trial_id=None if job.trial is None else self.ids[job.trial],
                     kind=job.kind,
                     gpus=job.gpus,
                     cpus=job.cpus,
@@ -158,36 +201,37 @@ class Journal:
                     job=asdict(job),
                     ended=False,
                 )
-                session.add(entry)
-                session.flush()
-                entries[job.key] = entry.id
             case JobEnded(key, seconds):
-                done = update(LedgerRow).where(LedgerRow.id == entries.pop(key))
-                session.execute(done.values(seconds=seconds, ended=True))
+                done = update(LedgerRow).where(LedgerRow.id == self.entries.pop(key))
+                session.execute(done.values(seconds=seconds, ended=True), execution_options=BLIND)
             case BudgetsSet(budgets):
-                search = session.get_one(SearchRow, self.search.id)
+                search = session.get_one(SearchRow, self._search.id)
                 search.config = search.config | {"budgets": list(budgets)}
 
-    def _update(self, session: Session, before: State, after: State, now: datetime, ids: dict[int, int]) -> None:
-        """The rows whose columns say how something stands."""
-        known = dict(enumerate(before.trials))
-        for trial in after.trials:
-            if known.get(trial.number) is not trial and (values := _columns(trial)) != _columns(
-                known.get(trial.number)
-            ):
-                row = update(TrialRow).where(TrialRow.id == ids[trial.number])
-                session.execute(row.values(**values, updated_at=now))
-        mine = update(SearchRow).where(SearchRow.id == self.search.id)
+    def _add(self, table: type[Base], **values: Any) -> int:
+        """Add a row; the first column of its key."""
+        added: Any = self._session.execute(insert(cast(Table, table.__table__)), values)
+        return int(added.inserted_primary_key[0])
+
+    def _update(self) -> None:
+        session, before, after = self._session, self._before, self.state
+        changed = []
+        for trial, old in zip_longest(after.trials, before.trials):
+            if old is not trial and (values := _columns(trial)) != _columns(old):
+                changed.append({"id": self.ids[trial.number], "updated_at": self._now, **values})
+        if changed:
+            session.execute(update(TrialRow), changed)
+        mine = update(SearchRow).where(SearchRow.id == self._search.id)
         if after.search_state != before.search_state:
-            session.execute(mine.values(state=after.search_state))
+            session.execute(mine.values(state=after.search_state), execution_options=BLIND)
         if (progress := progress_of(after)) != progress_of(before):
-            session.execute(mine.values(progress=progress))
+            session.execute(mine.values(progress=progress), execution_options=BLIND)
 
 
-def event_row(search_id: int, event: Event, now_s: float, now: datetime) -> EventRow:
-    """An event as it is kept."""
+def event_row(search_id: int, event: Event, now_s: float, now: datetime) -> dict[str, Any]:
+    """The columns of an event as it is kept."""
     kind, found = type(event).__name__, document(event)
-    return EventRow(search_id=search_id, at_s=now_s, kind=kind, document=found, recorded_at=now)
+    return {"search_id": search_id, "at_s": now_s, "kind": kind, "document": found, "recorded_at": now}
 
 
 def _columns(trial: Trial | None) -> dict[str, Any]:

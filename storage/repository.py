@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import platformdirs
-from sqlalchemy import Connection, create_engine, event, select, text
+from sqlalchemy import Connection, create_engine, event, insert, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.orm import Session, sessionmaker
@@ -145,7 +145,7 @@ class Repository:
                 session.flush()
                 known = load_state(session, _search(row)).calibrations.values()
                 first: list[Event] = [BudgetsSet(tuple(config.get("budgets", ()))), *map(Calibrated, known)]
-                session.add_all(event_row(row.id, fact, 0.0, row.created_at) for fact in first)
+                session.execute(insert(EventRow), [event_row(row.id, fact, 0.0, row.created_at) for fact in first])
         except IntegrityError as error:
             raise SearchExistsError(
                 f"a search named {name!r} exists; continue it with nas-yolo resume {name}, or choose another --name"
@@ -251,7 +251,8 @@ class Repository:
             where = (TrialRow.search_id == search.id) & (TrialRow.number == number)
             trial = session.scalars(select(TrialRow.id).where(where)).one()
             session.add(DeployedRow(trial_id=trial, validated_at=_now(), **asdict(accuracy)))
-            session.add(event_row(search.id, Deployed(number, accuracy), spent(session, search).wall_seconds, _now()))
+            fact = event_row(search.id, Deployed(number, accuracy), spent(session, search).wall_seconds, _now())
+            session.execute(insert(EventRow), fact)
 
     # Measurements, of all searches ------------------------------------------------------------------------------------
 

@@ -13,10 +13,11 @@ from nas_yolo.application.gpu_share import with_packing
 from nas_yolo.application.machine import Allotment, allot
 from nas_yolo.budget import parse_budget
 from nas_yolo.config import SearchConfig
-from nas_yolo.driver import Driver, Listener
+from nas_yolo.driver import Driver
 from nas_yolo.environment import count_cores
 from nas_yolo.runners import Runner
 from nas_yolo.runners.local import LocalRunner
+from nas_yolo.snapshot import Listener
 from nas_yolo.strategy import context_of
 from storage import Claim, Repository, Search
 from storage.events import BudgetsSet

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from storage import Job, State
 from storage.events import Event, JobEnded, JobStarted, TrialAdded, TrialMoved
+from storage.journal import Page
 from storage.state import fold
 from storage.trial import TransitionError
 
@@ -73,6 +75,26 @@ def events_of(action: Action, state: State, now_s: float) -> tuple[Event, ...]:
             return (JobEnded(key, now_s - state.jobs[key].started_s), *then)
         case Stop() | Wait():
             return ()
+
+
+def take(page: Page, decided: State, actions: Sequence[Action], now_s: float) -> list[Action]:
+    """Write down what was decided, as far as it still holds; what is to be done, in order.
+
+    Args:
+        page: Takes what happens.
+        decided: The state that it was decided on.
+        actions: In order.
+        now_s: Time of the search; they may have been thought out for long.
+    """
+    taken: list[Action] = []
+    for action in actions:
+        if not is_current(action, decided, page.state):
+            break
+        if isinstance(action, Begin):
+            action = replace(action, job=replace(action.job, started_s=now_s))
+        page.record(events_of(action, page.state, now_s))
+        taken.append(action)
+    return taken
 
 
 def is_current(action: Action, decided: State, state: State) -> bool:

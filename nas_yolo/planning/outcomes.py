@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from nas_yolo.config import SearchConfig
 from nas_yolo.devices import after_failure
 from nas_yolo.objective import too_slow
 from nas_yolo.planning.situation import Context
+from nas_yolo.runners import Report
 from storage import Device, Job, State, Trial, TrialState
 from storage.events import (
     AttemptFailed,
@@ -39,6 +40,7 @@ from storage.events import (
     TrialMoved,
     WeightsTaken,
 )
+from storage.journal import Page
 from storage.state import fold
 
 ATTEMPTS = 2  # a crash may be the machine's fault: once more, from the last checkpoint
@@ -54,6 +56,40 @@ class Outcome:
 
     events: tuple[Event, ...]
     problem: str = ""
+
+
+Failures = Mapping[str, tuple[Failure, ...]]
+"""What work that still runs has reported, by its key."""
+
+
+def take_in(
+    page: Page, reports: Iterable[Report], context: Context, failures: Failures, now_s: float
+) -> tuple[Failures, str]:
+    """Write down results, and what follows from the end of work: all of them, though one may end the search.
+
+    Args:
+        page: Takes what happens.
+        reports: Of the runner, in order.
+        context: Of the search.
+        failures: Reported before.
+        now_s: Time of the search.
+
+    Returns:
+        The failures of what still runs, and why the search cannot go on, if it cannot.
+    """
+    reported, problem = dict(failures), ""
+    for report in reports:
+        if (job := page.state.jobs.get(report.key)) is None:  # it was cancelled
+            continue
+        if report.item is None:
+            outcome = of_end(context, page.state, job, reported.pop(job.key, ()), now_s)
+            page.record(outcome.events)
+            problem = problem or outcome.problem
+            continue
+        if isinstance(report.item, Failure):
+            reported[job.key] = (*reported.get(job.key, ()), report.item)
+        page.record(of_result(page.state, job, report.item))
+    return reported, problem
 
 
 def of_result(state: State, job: Job, item: Any) -> tuple[Event, ...]:

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_yolo.budget import Budget
-from nas_yolo.driver import Snapshot
 from nas_yolo.report.tables import batch_text, duration, front_table, latency_text, origin_text
 from nas_yolo.results import front_trials
+from nas_yolo.snapshot import Snapshot
 from storage import Trial
 
 PHASES = {

@@ -10,9 +10,10 @@ import pytest
 
 from evaluators.evaluation import Complexity, Latency
 from nas_yolo.application import make_config
-from nas_yolo.driver import Driver, Snapshot
+from nas_yolo.driver import Driver
 from nas_yolo.planning import POLICIES, validate
 from nas_yolo.runners.local import LocalRunner
+from nas_yolo.snapshot import Snapshot
 from nas_yolo.strategy import context_of
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize

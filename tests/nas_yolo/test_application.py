@@ -16,7 +16,7 @@ from nas_yolo.application.data import read_data
 from nas_yolo.application.machine import Allotment, allot
 from nas_yolo.budget import parse_budget
 from nas_yolo.config import SearchConfig
-from nas_yolo.driver import Snapshot
+from nas_yolo.snapshot import Snapshot
 from search_spaces import UserError
 from search_spaces.model_file import read_model
 from storage import Repository, SearchBusyError

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from evaluators.evaluation import Failure
-from nas_yolo.driver import Driver, SearchError, Snapshot
+from nas_yolo.driver import Driver, SearchError
 from nas_yolo.runners import Report
 from nas_yolo.runners.simulated import Inline, SimulatedRunner, Timed, World
+from nas_yolo.snapshot import Snapshot
 from nas_yolo.strategy import context_of
 from storage import ClaimLostError, Repository, StorageAwayError, StorageError
 from storage.journal import Journal
@@ -108,16 +109,16 @@ def test_a_database_file_that_is_deleted_is_noticed(repository: Repository, scen
 def test_a_database_that_is_away_is_waited_for_and_the_view_says_so(
     repository: Repository, scenario: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, calls = Journal.record, 0
+    write, calls = Journal.write, 0
 
-    def away(journal: Journal, events: Any, now_s: float) -> Any:
+    def away(journal: Journal, body: Any, now_s: float) -> Any:
         nonlocal calls
         calls += 1
         if 20 <= calls < 25:
             raise StorageAwayError("storage does not answer")
-        return record(journal, events, now_s)
+        return write(journal, body, now_s)
 
-    monkeypatch.setattr(Journal, "record", away)
+    monkeypatch.setattr(Journal, "write", away)
     notices: list[str] = []
     run(repository, scenario, lambda snapshot: notices.append(snapshot.notice))
     assert notices.count("storage does not answer; trying again") == 5

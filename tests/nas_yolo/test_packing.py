@@ -166,7 +166,7 @@ def test_gpu_time_is_the_share_times_the_time(config_with: Callable[..., SearchC
     search = repository.create_search("a", config_with(gpus_per_trial=0.25).document())
     context = context_of(repository, search, slots=4, threads=1, on_gpu=True)
     with repository.claimed(search) as claim:
-        driver = Driver(repository, search, claim, Interrupted(), context, thoughts=Inline())
+        driver = Driver(repository, search, claim, Interrupted(), context, executor=Inline())
         with pytest.raises(KeyboardInterrupt):
             driver.run()
     spent = repository.spent(search)

@@ -23,13 +23,14 @@ from nas_yolo.budget import parse_budget
 from nas_yolo.cli import main
 from nas_yolo.config import SearchConfig
 from nas_yolo.design_files import design_of, write_yaml
-from nas_yolo.driver import SearchError, Snapshot
+from nas_yolo.driver import SearchError
 from nas_yolo.objective import LimitError, parse_limit
 from nas_yolo.planning import decide
 from nas_yolo.planning.actions import events_of
 from nas_yolo.results import front_document, front_trials
 from nas_yolo.samplers import Seen
 from nas_yolo.samplers.frontier import Frontier
+from nas_yolo.snapshot import Snapshot
 from nas_yolo.strategy import context_of
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize, chosen_size

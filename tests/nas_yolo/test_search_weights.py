@@ -25,8 +25,9 @@ from nas_yolo.application import make_config
 from nas_yolo.application.checks import check_dataset
 from nas_yolo.budget import parse_budget
 from nas_yolo.config import SearchConfig
-from nas_yolo.driver import SearchError, Snapshot
+from nas_yolo.driver import SearchError
 from nas_yolo.results import front_document, front_trials, weights_text
+from nas_yolo.snapshot import Snapshot
 from search_spaces import UserError
 from search_spaces.image_size import ImageSize
 from search_spaces.presets import load_preset

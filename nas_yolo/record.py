@@ -1,0 +1,95 @@
+"""What happens in a search, written down however long the database is away, and told to whoever looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from nas_yolo.planning.situation import Context, spending
+from nas_yolo.snapshot import Listener, Snapshot, tell
+from storage import Claim, Repository, Search, State, StorageAwayError
+from storage.events import Event
+from storage.journal import Page
+
+PATIENCE_S = (1.0, 2.0, 4.0, 8.0, *[15.0] * 19)  # pauses before a database that is away is tried again: five minutes
+
+T = TypeVar("T")
+
+
+class Record:
+    """The record of a search that this process holds.
+
+    Args:
+        repository: Where the search is stored.
+        search: The search.
+        claim: That this process holds it.
+        context: Of the search.
+        listeners: Views, mirrors, trackers.
+        clock: Time of the search, seconds.
+        pause: Lets so many seconds pass, in which work goes on.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        search: Search,
+        claim: Claim,
+        context: Context,
+        listeners: Sequence[Listener],
+        clock: Callable[[], float],
+        pause: Callable[[float], None],
+    ):
+        self._search, self._context, self._listeners = search, context, listeners
+        self._clock, self._pause = clock, pause
+        self._journal = repository.journal(search, claim)
+        self._untold: list[Event] = []
+        self.charged_s = self._journal.charged
+
+    @property
+    def state(self) -> State:
+        """As of the last event."""
+        return self._journal.state
+
+    def write(self, body: Callable[[Page], T]) -> T:
+        """Write down what happened, all of it or nothing; what the body does.
+
+        Args:
+            body: Says what happened and changes nothing else: it is called again where the database is away.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+
+        def write(page: Page) -> tuple[T, list[Event]]:
+            return body(page), page.facts
+
+        result, facts = self._patiently(lambda: self._journal.write(write, self._clock()))
+        self._untold += facts
+        return result
+
+    def charge(self) -> None:
+        """Keep the ledger and the lease current."""
+        self._patiently(lambda: self._journal.charge(self._clock()))
+
+    def tell(self, notice: str = "", always: bool = True) -> None:
+        """Tell listeners how the search stands.
+
+        Args:
+            notice: What is wrong at the moment.
+            always: Though nothing has happened.
+        """
+        events, self._untold = tuple(self._untold), []
+        if self._listeners and (events or always):
+            now_s = self._clock()
+            spent = spending(self._context, self.state, now_s)
+            snapshot = Snapshot(self._search, self._context.config, self.state, spent, now_s, events, notice)
+            tell(self._listeners, snapshot)
+
+    def _patiently(self, write: Callable[[], T]) -> T:
+        for pause_s in PATIENCE_S:
+            try:
+                return write()
+            except StorageAwayError as error:
+                self.tell(f"{error}; trying again")
+                self._pause(pause_s)
+        return write()
