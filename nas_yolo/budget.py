@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from search_spaces.errors import UserError
 from storage.trial import Spent
@@ -58,6 +59,7 @@ class Budget:
         }
 
 
+@cache
 def parse_budget(text: str) -> Budget:
     """Read `50gpu-h`, `8h`, `30min`, `2cpu-h` or `200trials`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from evaluators.dataset import Dataset
@@ -13,6 +14,7 @@ from nas_yolo.budget import Budget, parse_budget
 from nas_yolo.objective import Limit, parse_limit
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize, chosen_size
+from search_spaces.presets import known_designs
 from search_spaces.space import SearchSpace
 
 Weights = Literal["scratch", "inherited"]
@@ -92,6 +94,11 @@ class SearchConfig:
         """Whether the stock model is trained first, for the weights that others begin with."""
         large = all(budget.limit >= MIN_TRIALS for budget in self.budgets if budget.kind == "trials")
         return self.weights == "inherited" and self.pretrained is None and large
+
+    @cached_property
+    def known_designs(self) -> dict[str, Architecture]:
+        """What is tried first, by preset: the model to beat, then those that lie in the space."""
+        return known_designs(self.space, self.space.baseline, self.imgsz)
 
     def imgsz_of(self, architecture: Architecture) -> ImageSize:
         """The size at which an architecture is trained and measured."""

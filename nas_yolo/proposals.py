@@ -10,7 +10,6 @@ from evaluators.complexity import predict_size, smallest
 from nas_yolo.config import SearchConfig
 from nas_yolo.objective import too_complex
 from search_spaces.architecture import Architecture
-from search_spaces.presets import known_designs
 from search_spaces.space import Choices
 
 BY_CHANCE, BY_WALK = 50, 500  # architectures looked at for one that is new and within the limits
@@ -28,7 +27,7 @@ def propose(
         suggest: The sampler's choices, best first.
     """
     space, stock = config.space, config.space.baseline
-    for name, preset in known_designs(space, stock, config.imgsz).items():
+    for name, preset in config.known_designs.items():
         if preset.key not in tried and (name == stock or not over_limit(config, preset)):
             return preset, f"preset:{name}"
     for choices, origin in _candidates(config, number, suggest):
@@ -40,8 +39,7 @@ def propose(
 
 def stock_design(config: SearchConfig) -> Architecture:
     """The model to beat: the user's own, or the stock model."""
-    stock = config.space.baseline
-    return known_designs(config.space, stock, config.imgsz)[stock]
+    return config.known_designs[config.space.baseline]
 
 
 def _candidates(

@@ -29,12 +29,7 @@ class NoSuchTrialError(UserError, LookupError):
 
 def asked(trials: Iterable[Trial]) -> list[Trial]:
     """All trials that are designs of their own."""
-    return [trial for trial in trials if is_design(trial)]
-
-
-def is_design(trial: Trial) -> bool:
-    """Whether it is neither a repeat nor trained for its weights only."""
-    return trial.repeat_of is None and not trial.is_parent
+    return [trial for trial in trials if trial.is_design]
 
 
 def complete(trials: Sequence[Trial], target: str) -> list[Trial]:
@@ -161,6 +156,8 @@ def due_repeats(trials: Sequence[Trial], config: SearchConfig, count: int) -> li
         config: Of the search.
         count: How many there should be in all.
     """
+    if not count:
+        return []
     main = [
         *(challenger(trials, config, target.name) for target, _ in config.targets),
         *(t for t in baselines(trials, config) if t.state == "complete"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -109,10 +109,10 @@ class Architecture:
     @cached_property
     def document(self) -> str:
         """The canonical JSON text: sorted keys, no spaces."""
-        parts = asdict(self)
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
         if self.activation is None:
             del parts["activation"]  # keys in databases are older than the choice
-        return json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        return json.dumps(parts, default=vars, sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def key(self) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Table, insert, select, update
+from sqlalchemy import Float, Table, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage.events import (
@@ -37,7 +37,21 @@ Fenced = Callable[[], AbstractContextManager[Session]]
 """Begins a transaction that fails unless this process still holds the search."""
 
 T = TypeVar("T")
-BLIND = {"synchronize_session": False}  # rows that no session holds as objects
+SEARCHES, TRIALS, LEDGER, EVENTS = (
+    cast(Table, rows.__table__)
+    for rows in (SearchRow, TrialRow, LedgerRow, EventRow)  # rows that are never objects
+)
+CHARGE = (
+    update(LEDGER)
+    .where(LEDGER.c.search_id == bindparam("search"), ~LEDGER.c.ended)
+    .values(seconds=bindparam("now_s", type_=Float) - LEDGER.c.job["started_s"].as_float())
+)
+MOVE = update(TRIALS).where(TRIALS.c.id == bindparam("row"))
+END = (
+    update(LEDGER)
+    .where(LEDGER.c.id == bindparam("entry"))
+    .values(seconds=bindparam("spent_s", type_=Float), ended=True)
+)
 
 
 class Journal:
@@ -92,9 +106,8 @@ class Journal:
 
     def charge(self, now_s: float) -> None:
         """Keep the ledger and the lease current."""
-        mine = update(LedgerRow).where(LedgerRow.search_id == self.search.id, ~LedgerRow.ended)
         with self._fenced() as session:
-            session.execute(mine.values(seconds=now_s - LedgerRow.job["started_s"].as_float()), execution_options=BLIND)
+            session.execute(CHARGE, {"search": self.search.id, "now_s": now_s})
 
 
 class Page:
@@ -136,7 +149,7 @@ class Page:
         self._update()
         if self.facts:
             rows = [event_row(self._search.id, fact, now_s, self._now) for fact in self.facts]
-            self._session.execute(insert(EventRow), rows)
+            self._session.execute(insert(EVENTS), rows)
 
     def _facts(self, event: Event) -> Iterator[Event]:
         yield event
@@ -202,8 +215,7 @@ class Page:
                     ended=False,
                 )
             case JobEnded(key, seconds):
-                done = update(LedgerRow).where(LedgerRow.id == self.entries.pop(key))
-                session.execute(done.values(seconds=seconds, ended=True), execution_options=BLIND)
+                session.execute(END, {"entry": self.entries.pop(key), "spent_s": seconds})
             case BudgetsSet(budgets):
                 search = session.get_one(SearchRow, self._search.id)
                 search.config = search.config | {"budgets": list(budgets)}
@@ -215,17 +227,14 @@ class Page:
 
     def _update(self) -> None:
         session, before, after = self._session, self._before, self.state
-        changed = []
         for trial, old in zip_longest(after.trials, before.trials):
             if old is not trial and (values := _columns(trial)) != _columns(old):
-                changed.append({"id": self.ids[trial.number], "updated_at": self._now, **values})
-        if changed:
-            session.execute(update(TrialRow), changed)
-        mine = update(SearchRow).where(SearchRow.id == self._search.id)
+                session.execute(MOVE, {"row": self.ids[trial.number], **values, "updated_at": self._now})
+        mine = update(SEARCHES).where(SEARCHES.c.id == self._search.id)
         if after.search_state != before.search_state:
-            session.execute(mine.values(state=after.search_state), execution_options=BLIND)
+            session.execute(mine.values(state=after.search_state))
         if (progress := progress_of(after)) != progress_of(before):
-            session.execute(mine.values(progress=progress), execution_options=BLIND)
+            session.execute(mine.values(progress=progress))
 
 
 def event_row(search_id: int, event: Event, now_s: float, now: datetime) -> dict[str, Any]:

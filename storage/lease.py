@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, DateTime, func, or_, select, update
+from sqlalchemy import ColumnElement, DateTime, Table, Update, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.errors import ClaimLostError, SearchBusyError, StorageAwayError
@@ -64,7 +65,7 @@ def take(session: Session, search_id: int, name: str) -> Claim:
     if _is_dead(holder):
         free = or_(free, SearchRow.owner == owner)
     mine = _document(token=claim.token, **_this_process())
-    if not _update(session, (SearchRow.id == search_id) & free, owner=mine, heartbeat_at=_clock(session)):
+    if not _update(session, (SearchRow.id == search_id) & free, owner=mine, heartbeat_at=_clock(_is_sqlite(session))):
         who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
         raise SearchBusyError(f"search {name!r} is being worked on by {who}; watch it with nas-yolo status {name}")
     return claim
@@ -77,6 +78,12 @@ def is_held(session: Session, search_id: int) -> bool:
     return owner is not None and not run_out and not _is_dead(_parse(owner))
 
 
+@cache
+def _renewal(claim: Claim, sqlite: bool) -> Update:
+    """The statement that renews a claim, made once: it is part of every transaction."""
+    return update(cast(Table, SearchRow.__table__)).where(claim.held).values(heartbeat_at=_clock(sqlite))
+
+
 def fence(session: Session, claim: Claim) -> None:
     """Renew a claim; the first statement of every transaction that changes a search, which then has the row's lock.
 
@@ -85,7 +92,7 @@ def fence(session: Session, claim: Claim) -> None:
     """
     if claim.trouble:
         raise claim.trouble[0]
-    if not _update(session, claim.held, heartbeat_at=_clock(session)):
+    if not cast(Any, session.execute(_renewal(claim, _is_sqlite(session)))).rowcount:
         raise ClaimLostError(
             f"search {claim.name!r} was taken over by another process while this one did not answer; "
             f"this one stops and has written nothing more; watch it with nas-yolo status {claim.name}"
@@ -127,16 +134,20 @@ def _update(session: Session, where: ColumnElement[bool], **values: Any) -> bool
     return bool(cast(Any, session.execute(statement)).rowcount)
 
 
-def _clock(session: Session, ago: timedelta = timedelta()) -> ColumnElement[datetime]:
+def _is_sqlite(session: Session) -> bool:
+    return session.get_bind().dialect.name == "sqlite"
+
+
+def _clock(sqlite: bool, ago: timedelta = timedelta()) -> ColumnElement[datetime]:
     """The database's time, of the statement rather than of the transaction, which may have waited for a lock."""
-    if session.get_bind().dialect.name == "sqlite":
+    if sqlite:
         back = f"-{ago.total_seconds():f} seconds"
         return func.strftime("%Y-%m-%d %H:%M:%f", "now", back, type_=DateTime())
     return func.timezone("utc", func.clock_timestamp(), type_=DateTime()) - ago
 
 
 def _run_out(session: Session) -> ColumnElement[bool]:
-    return or_(SearchRow.heartbeat_at.is_(None), SearchRow.heartbeat_at <= _clock(session, LEASE))
+    return or_(SearchRow.heartbeat_at.is_(None), SearchRow.heartbeat_at <= _clock(_is_sqlite(session), LEASE))
 
 
 def _document(**values: Any) -> str:

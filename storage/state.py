@@ -78,6 +78,11 @@ class State:
         """What runs, the session itself left out."""
         return tuple(job for job in self.jobs.values() if job.kind != "session")
 
+    @cached_property
+    def designs(self) -> tuple[Trial, ...]:
+        """Trials that are designs of their own: neither repeats nor trained for their weights."""
+        return tuple(trial for trial in self.trials if trial.is_design)
+
     def device(self, target: str) -> Device:
         """How a target stands."""
         return self.devices.get(target, Device())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency
@@ -69,32 +70,32 @@ class Trial:
     batch: int | None = None
     scores: dict[str, float] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def preset(self) -> str | None:
         """The known design that it is, if it was tried as one."""
         return self.origin.removeprefix("preset:") if self.origin.startswith("preset:") else None
 
-    @property
+    @cached_property
     def repeat_of(self) -> int | None:
         """The number of the trial that it repeats with another seed, if it does."""
         return int(self.origin.removeprefix("repeat:")) if self.origin.startswith("repeat:") else None
 
-    @property
+    @cached_property
     def is_parent(self) -> bool:
         """Whether it is trained only for others to begin with its weights."""
         return self.origin.startswith("parent:")
 
-    @property
+    @cached_property
     def is_design(self) -> bool:
         """Whether it is neither a repeat nor trained for its weights only."""
         return self.repeat_of is None and not self.is_parent
 
-    @property
+    @cached_property
     def map50_95(self) -> float | None:
         """After the last epoch that was validated, in [0, 1]."""
         return next((e.map50_95 for e in reversed(self.epochs) if e.map50_95 is not None), None)
 
-    @property
+    @cached_property
     def validated_epochs(self) -> int:
         """The epoch that `map50_95` is of; 0 before there is one."""
         return max((epoch.epoch for epoch in self.epochs if epoch.map50_95 is not None), default=0)

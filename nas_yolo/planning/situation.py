@@ -35,6 +35,7 @@ class Context:
     threads: int = 1
     gpus: float = 0.0
     _codes: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
+    _seen: dict[int, tuple[Trial, Seen | None]] = field(default_factory=dict)
 
     @cached_property
     def grid(self) -> Grid:
@@ -59,6 +60,29 @@ class Context:
             self._codes[architecture.key] = None if choices is None else self.grid.codes(choices)
         return self._codes[architecture.key]
 
+    def seen(self, trial: Trial) -> Seen | None:
+        """A trial as strategies see it; None: it is no point of the space."""
+        known = self._seen.get(trial.number)
+        if known is None or known[0] is not trial:  # most have not changed since they were looked at last
+            known = self._seen[trial.number] = trial, self._look_at(trial)
+        return known[1]
+
+    def _look_at(self, trial: Trial) -> Seen | None:
+        if (codes := self.codes(trial.architecture)) is None:
+            return None
+        names = [target.name for target, _ in self.config.targets]
+        reached = trial.reached(self.rungs)
+        measured = trial.state not in ("new", "measuring") and all(name in trial.latencies for name in names)
+        return Seen(
+            codes=codes,
+            latencies_ms=tuple(trial.latencies[name].latency_ms for name in names) if measured else (),
+            accuracies=reached,
+            heading=min(len(reached), len(self.rungs) - 1) if trial.state == "training" else None,
+            over=not trial.alive or len(reached) == len(self.rungs),
+            epoch_s=Costs((), self.config).per_epoch(trial) if trial.epochs else None,
+            scores=trial.scores,
+        )
+
 
 @dataclass(frozen=True)
 class Situation:
@@ -78,10 +102,10 @@ class Situation:
         """All, by number."""
         return self.state.trials
 
-    @cached_property
-    def designs(self) -> list[Trial]:
+    @property
+    def designs(self) -> tuple[Trial, ...]:
         """Trials that are designs of their own: neither repeats nor trained for their weights."""
-        return [trial for trial in self.trials if trial.is_design]
+        return self.state.designs
 
     @cached_property
     def costs(self) -> Costs:
@@ -115,23 +139,7 @@ class Situation:
     @cached_property
     def seen(self) -> dict[int, Seen]:
         """All trials that are points of the space, as strategies see them, by number."""
-        names = [target.name for target, _ in self.config.targets]
-        found = {}
-        for trial in self.designs:
-            if (codes := self.context.codes(trial.architecture)) is None:
-                continue
-            reached = trial.reached(self.context.rungs)
-            measured = trial.state not in ("new", "measuring") and all(name in trial.latencies for name in names)
-            found[trial.number] = Seen(
-                codes=codes,
-                latencies_ms=tuple(trial.latencies[name].latency_ms for name in names) if measured else (),
-                accuracies=reached,
-                heading=min(len(reached), len(self.context.rungs) - 1) if trial.state == "training" else None,
-                over=not trial.alive or len(reached) == len(self.context.rungs),
-                epoch_s=self.costs.per_epoch(trial) if trial.epochs else None,
-                scores=trial.scores,
-            )
-        return found
+        return {t.number: seen for t in self.designs if (seen := self.context.seen(t)) is not None}
 
 
 def spending(context: Context, state: State, now_s: float) -> Spending:
@@ -140,7 +148,7 @@ def spending(context: Context, state: State, now_s: float) -> Spending:
     return Spending(
         budgets=tuple(map(parse_budget, state.budgets)),
         spent=state.spent_at(now_s),
-        trials=sum(trial.is_design for trial in state.trials),
+        trials=len(state.designs),
         committed_seconds=tuple(max(job.expected_s - (now_s - job.started_s), 0.0) for job in trainings),
         measuring=sum(job.kind == "measure" for job in state.work),
         gpus=context.gpus,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 
 from search_spaces.families._family import Family, ModelFile
 from search_spaces.names import UnknownNameError, unknown
@@ -17,6 +18,7 @@ def list_families() -> tuple[str, ...]:
     return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
+@cache
 def get_family(name: str) -> Family:
     """The family of that name.
 
