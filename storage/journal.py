@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Float, Table, bindparam, insert, select, update
+from sqlalchemy import Float, Insert, Table, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage.events import (
@@ -37,10 +37,12 @@ Fenced = Callable[[], AbstractContextManager[Session]]
 """Begins a transaction that fails unless this process still holds the search."""
 
 T = TypeVar("T")
-SEARCHES, TRIALS, LEDGER, EVENTS = (
-    cast(Table, rows.__table__)
-    for rows in (SearchRow, TrialRow, LedgerRow, EventRow)  # rows that are never objects
-)
+SEARCHES, TRIALS, LEDGER = (cast(Table, rows.__table__) for rows in (SearchRow, TrialRow, LedgerRow))
+# What is written all the time is made once, and by columns: rows that nobody reads need not become objects.
+INSERT: dict[type[Base], Insert] = {
+    rows: insert(cast(Table, rows.__table__)) for rows in (TrialRow, EpochRow, FailureRow, DeployedRow, LedgerRow)
+}
+EVENTS = insert(cast(Table, EventRow.__table__))
 CHARGE = (
     update(LEDGER)
     .where(LEDGER.c.search_id == bindparam("search"), ~LEDGER.c.ended)
@@ -131,6 +133,7 @@ class Page:
     ):
         self.state, self.facts, self.ids, self.entries = state, list[Event](), ids, entries
         self._session, self._search, self._before, self._now = session, search, state, now
+        self._ended: list[dict[str, Any]] = []  # entries of the ledger
 
     def record(self, events: Iterable[Event]) -> None:
         """Add what happened, and what the measurements of all searches say then.
@@ -147,9 +150,11 @@ class Page:
     def end(self, now_s: float) -> None:
         """Add the events themselves, and change the rows whose columns say how something stands."""
         self._update()
+        if self._ended:
+            self._session.execute(END, self._ended)
         if self.facts:
             rows = [event_row(self._search.id, fact, now_s, self._now) for fact in self.facts]
-            self._session.execute(insert(EVENTS), rows)
+            self._session.execute(EVENTS, rows)
 
     def _facts(self, event: Event) -> Iterator[Event]:
         yield event
@@ -194,7 +199,7 @@ class Page:
                 )
             case EpochEnded(number, epoch):
                 if len(before.trials[number].epochs) < epoch.epoch:  # it cannot be paid twice
-                    self._add(EpochRow, trial_id=self.ids[number], recorded_at=now, **asdict(epoch))
+                    self._add(EpochRow, trial_id=self.ids[number], recorded_at=now, **vars(epoch))
             case AttemptFailed(number, failure):
                 self._add(FailureRow, trial_id=self.ids[number], failed_at=now, **asdict(failure))
             case Deployed(number, accuracy):
@@ -211,18 +216,18 @@ class Page:
                     cpus=job.cpus,
                     seconds=0.0,
                     started_at=now,
-                    job=asdict(job),
+                    job=vars(job),
                     ended=False,
                 )
             case JobEnded(key, seconds):
-                session.execute(END, {"entry": self.entries.pop(key), "spent_s": seconds})
+                self._ended.append({"entry": self.entries.pop(key), "spent_s": seconds})
             case BudgetsSet(budgets):
                 search = session.get_one(SearchRow, self._search.id)
                 search.config = search.config | {"budgets": list(budgets)}
 
     def _add(self, table: type[Base], **values: Any) -> int:
         """Add a row; the first column of its key."""
-        added: Any = self._session.execute(insert(cast(Table, table.__table__)), values)
+        added: Any = self._session.execute(INSERT[table], values)
         return int(added.inserted_primary_key[0])
 
     def _update(self) -> None:
@@ -253,7 +258,7 @@ def _columns(trial: Trial | None) -> dict[str, Any]:
         "inherited_share": trial.weights.share if trial.weights else None,
         "batch": trial.batch,
         "scores": trial.scores or None,
-        **(asdict(trial.complexity) if trial.complexity else {}),
+        **(vars(trial.complexity) if trial.complexity else {}),
     }
 
 

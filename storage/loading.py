@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, Table, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, combine
@@ -26,6 +26,17 @@ from storage.tables import (
     TrialRow,
 )
 from storage.trial import Device, Job, Search, Spent, Trial, TrialState
+
+_SESSIONS = (
+    select(*cast(Table, LatencyRow.__table__).c)
+    .where(LatencyRow.classes == bindparam("classes"))
+    .where(LatencyRow.fingerprint.in_(bindparam("fingerprints", expanding=True)))
+    .order_by(LatencyRow.id)
+)
+OF_ONE = _SESSIONS.where(LatencyRow.architecture_key == bindparam("key"))
+OF_ALL = _SESSIONS.where(
+    LatencyRow.architecture_key.in_(select(TrialRow.architecture_key).where(TrialRow.search_id == bindparam("search")))
+)
 
 
 def target_names(config: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -145,16 +156,11 @@ def _latencies(
     """By architecture, then by name of the target."""
     names = target_names(search.config)
     sizes = {architecture.key: size_of(architecture, search.config) for architecture in architectures}
-    mine = select(TrialRow.architecture_key).where(TrialRow.search_id == search.id)
-    query = (
-        select(LatencyRow)
-        .where(LatencyRow.architecture_key.in_(list(sizes) if len(sizes) == 1 else mine))
-        .where(LatencyRow.classes == len(search.config["dataset"]["names"]))
-        .where(LatencyRow.fingerprint.in_(names if fingerprints is None else fingerprints))
-        .order_by(LatencyRow.id)
-    )
+    query = OF_ONE if len(sizes) == 1 else OF_ALL
+    given = {"key": next(iter(sizes), ""), "search": search.id, "classes": len(search.config["dataset"]["names"])}
+    given["fingerprints"] = list(names if fingerprints is None else fingerprints)
     sessions: dict[tuple[str, str], list[Latency]] = {}
-    for row in session.scalars(query):
+    for row in session.execute(query, given):
         if row.imgsz == sizes.get(row.architecture_key):  # of a trial that was added since, there is none
             sessions.setdefault((row.architecture_key, row.fingerprint), []).append(read_latency(row))
     found: dict[str, dict[str, Latency]] = {}
@@ -179,7 +185,7 @@ def _complexity(row: TrialRow) -> Complexity | None:
     return Complexity(*cast(tuple[int, float, int, float, int], values))
 
 
-def read_latency(row: LatencyRow) -> Latency:
+def read_latency(row: LatencyRow | Row[Any]) -> Latency:
     """One session."""
     return Latency(
         target=row.target,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import datetime
+from typing import cast
 
-from sqlalchemy import select, update
+from sqlalchemy import Table, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from evaluators.evaluation import Latency
@@ -16,17 +18,18 @@ from search_spaces.image_size import ImageSize
 from storage.loading import read_latency
 from storage.tables import ArchitectureRow, CalibrationRow, LatencyRow
 
+ARCHITECTURES, LATENCIES = cast(Table, ArchitectureRow.__table__), cast(Table, LatencyRow.__table__)
+
 
 def add_architecture(session: Session, architecture: Architecture) -> None:
     """Keep an architecture, once for all searches."""
-    if session.get(ArchitectureRow, architecture.key) is None:
-        document = json.loads(architecture.document)
-        session.add(ArchitectureRow(key=architecture.key, family=architecture.family, document=document))
-        session.flush()
+    new = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    row = {"key": architecture.key, "family": architecture.family, "document": json.loads(architecture.document)}
+    session.execute(new.insert(ARCHITECTURES).on_conflict_do_nothing(), row)
 
 
 def add_latency(session: Session, architecture: Architecture, classes: int, latency: Latency, now: datetime) -> bool:
-    """Keep a session on a target.
+    """Keep a session on a target, of an architecture that is kept.
 
     Returns:
         Whether it says that the device is not as it should be: then what was measured there since its reference was
@@ -34,17 +37,16 @@ def add_latency(session: Session, architecture: Architecture, classes: int, late
     """
     values = asdict(latency) | {"imgsz": str(latency.imgsz), "flags": list(latency.flags)}
     del values["sessions"]
-    add_architecture(session, architecture)
-    session.add(LatencyRow(architecture_key=architecture.key, classes=classes, measured_at=now, **values))
-    session.flush()
+    row = values | {"architecture_key": architecture.key, "classes": classes, "measured_at": now}
+    session.execute(insert(LATENCIES), row)
     if "off_calibration" not in latency.flags:
         return False
     measured = select(LatencyRow).where(LatencyRow.fingerprint == latency.fingerprint).order_by(LatencyRow.id.desc())
-    for row in session.scalars(measured):
-        if "off_calibration" not in row.flags and "drifted" not in row.flags:
+    for earlier in session.scalars(measured):
+        if "off_calibration" not in earlier.flags and "drifted" not in earlier.flags:
             break
-        if "drifted" in row.flags:
-            row.quality = "invalid"
+        if "drifted" in earlier.flags:
+            earlier.quality = "invalid"
     session.flush()
     return True
 

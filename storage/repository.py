@@ -36,7 +36,7 @@ from storage.events import BudgetsSet, Calibrated, Deployed, Event, Recorded, fr
 from storage.journal import Journal, event_row
 from storage.lease import LEASE, Claim, fence, is_held, release, renewing, take
 from storage.loading import load_state, load_trials, spent
-from storage.measurements import add_calibration, add_latency, find_calibration, find_sessions
+from storage.measurements import add_architecture, add_calibration, add_latency, find_calibration, find_sessions
 from storage.state import State
 from storage.tables import DeployedRow, EventRow, SearchRow, TrialRow
 from storage.trial import Search, Spent, Trial
@@ -259,6 +259,7 @@ class Repository:
     def add_latency(self, architecture: Architecture, classes: int, latency: Latency) -> None:
         """Record a measurement, for this and every later search."""
         with self._transaction() as session:
+            add_architecture(session, architecture)
             add_latency(session, architecture, classes, latency, _now())
 
     def find_latency(

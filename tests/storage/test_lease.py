@@ -298,7 +298,7 @@ def test_the_clock_of_the_client_does_not_count(
 def test_the_lease_ends_when_it_should(repository: Repository, search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     change(repository, owner='["elsewhere", 1, 0.0]')
     with repository._transaction() as session:
-        now = session.scalar(select(storage.lease._clock(session)))
+        now = session.scalar(select(storage.lease._clock(storage.lease._is_sqlite(session))))
     assert isinstance(now, datetime)
     change(repository, heartbeat_at=str(now - timedelta(seconds=30)))
     assert repository.is_claimed(search)
