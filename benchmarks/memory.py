@@ -86,7 +86,7 @@ def worker_memory(trials: int, data: Path, folder: Path) -> dict[str, dict[int, 
             gpu=gpu,
             arguments={"batch": 32, "mosaic": 0.0},
         )
-        (epoch,) = train(request)
+        *_, epoch = train(request)
         assert isinstance(epoch, Epoch), epoch
         figures["worker"][number] = resident_mb()
         print(f"{number}: {figures['worker'][number]:.0f} MB", file=sys.stderr, flush=True)

@@ -185,6 +185,26 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How fast a training runs, known some seconds into its first epoch.
+
+    Attributes:
+        steps: Batches that were timed; none of the first, which also set up what the others use.
+        epoch_steps: Batches in an epoch.
+        seconds: Wall-clock seconds of the timed ones, without waiting for latency measurements.
+    """
+
+    steps: int
+    epoch_steps: int
+    seconds: float
+
+    @property
+    def epoch_s(self) -> float:
+        """Seconds that an epoch is predicted to take: all its batches, but no set-up and no validation."""
+        return self.seconds / self.steps * self.epoch_steps
+
+
+@dataclass(frozen=True)
 class FirstWeights:
     """Where the first weights of a training came from.
 

@@ -70,15 +70,18 @@ class Costs:
         return schedule_rungs(self.config.epochs)
 
     def per_epoch(self, trial: Trial | None = None) -> float:
-        """Of a full epoch of this trial, or else typical of those trained so far (upper quartile); 0 before any."""
+        """Of a full epoch of this trial, or else typical of those trained so far (upper quartile); 0 before any.
+
+        Of a trial in its first epoch it is predicted, from batches: a little too short, without set-up and validation.
+        """
         if trial and trial.epochs:
             timed = trial.epochs[1:] or trial.epochs  # the first epoch includes set-up
             return sum(epoch.seconds for epoch in timed) / self.effort(timed[0].epoch, timed[-1].epoch)
-        return self._typical_s
+        return (trial and trial.predicted_epoch_s) or self._typical_s
 
     @cached_property
     def _typical_s(self) -> float:
-        known = [self.per_epoch(other) for other in self.trials if other.epochs]
+        known = [self.per_epoch(other) for other in self.trials if other.epochs or other.predicted_epoch_s]
         return float(np.quantile(known, 0.75)) if known else 0.0
 
     def of(self, trial: Trial, until: int) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 
@@ -16,30 +17,53 @@ BY_CHANCE, BY_WALK = 50, 500  # architectures looked at for one that is new and 
 
 
 def propose(
-    config: SearchConfig, tried: set[str], number: int, suggest: Callable[[], Iterable[Choices]]
+    config: SearchConfig, tried: Mapping[str, str], number: int, suggest: Callable[[], Iterable[Choices]]
 ) -> tuple[Architecture, str] | None:
-    """A new design and its origin: known designs first, then whatever the sampler says; None if none was found.
+    """A new design and its origin: a known one or whatever the sampler says, in turns; None if none was found.
 
     Args:
         config: Of the search.
-        tried: Keys of the architectures that it has tried.
+        tried: Origins of the designs that it has tried, by the keys of their architectures.
         number: That its trial will have.
         suggest: The sampler's choices, best first.
     """
-    space, stock = config.space, config.space.baseline
-    for name, preset in config.known_designs.items():
-        if preset.key not in tried and (name == stock or not over_limit(config, preset)):
-            return preset, f"preset:{name}"
-    for choices, origin in _candidates(config, number, suggest):
-        architecture = space.architecture(choices)
-        if architecture.key not in tried and not over_limit(config, architecture):
-            return architecture, f"sampler:{origin}"
+    stock = config.space.baseline
+    known, sampled = _known(config), _sampled(config, number, suggest)
+    for architecture, origin in chain(known, sampled) if known_is_due(tried.values()) else chain(sampled, known):
+        new = architecture.key not in tried
+        if new and (origin == f"preset:{stock}" or not over_limit(config, architecture)):
+            return architecture, origin
     return None
+
+
+def known_is_due(origins: Collection[str]) -> bool:
+    """Whether a known design comes next, if one is left, and not the sampler's: from the stock model on in turns.
+
+    What a search can afford is not known before it has trained anything. In turns, a small budget is no more spent on
+    the list alone than on the sampler alone, and a large one tries the whole list, only later.
+
+    Args:
+        origins: Of the designs so far.
+    """
+    return 2 * sum(origin.startswith("preset:") for origin in origins) <= len(origins)
 
 
 def stock_design(config: SearchConfig) -> Architecture:
     """The model to beat: the user's own, or the stock model."""
     return config.known_designs[config.space.baseline]
+
+
+def _known(config: SearchConfig) -> Iterator[tuple[Architecture, str]]:
+    """The stock model, then the other known designs."""
+    for name, preset in config.known_designs.items():
+        yield preset, f"preset:{name}"
+
+
+def _sampled(
+    config: SearchConfig, number: int, suggest: Callable[[], Iterable[Choices]]
+) -> Iterator[tuple[Architecture, str]]:
+    for choices, origin in _candidates(config, number, suggest):
+        yield config.space.architecture(choices), f"sampler:{origin}"
 
 
 def _candidates(

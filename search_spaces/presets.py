@@ -52,7 +52,7 @@ def load_preset(name: str) -> Architecture:
 
 
 def known_designs(space: SearchSpace, baseline: str, imgsz: ImageSize) -> dict[str, Architecture]:
-    """What a search of this space should try first.
+    """What a search of this space should try, whatever its sampler proposes.
 
     The model to beat, the user's own or a stock model; then the other stock models that lie in the space; then the
     swaps of the family's that do.

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, Pace
 from evaluators.latency import Calibration
 from search_spaces.architecture import Architecture
 from storage.trial import Device, Job, Phase, SearchState, TrialState
@@ -125,6 +125,14 @@ class WeightsTaken:
 
 
 @dataclass(frozen=True)
+class EpochPredicted:
+    """The first batches of a trial's training tell what an epoch of it takes."""
+
+    number: int
+    pace: Pace
+
+
+@dataclass(frozen=True)
 class EpochEnded:
     """An epoch was trained."""
 
@@ -205,6 +213,7 @@ Event = (
     | LatencyMeasured
     | LatencyKnown
     | WeightsTaken
+    | EpochPredicted
     | EpochEnded
     | AttemptFailed
     | BatchSet

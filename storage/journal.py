@@ -258,6 +258,7 @@ def _columns(trial: Trial | None) -> dict[str, Any]:
         "inherited_share": trial.weights.share if trial.weights else None,
         "batch": trial.batch,
         "scores": trial.scores or None,
+        "predicted_epoch_s": trial.predicted_epoch_s,
         **(vars(trial.complexity) if trial.complexity else {}),
     }
 

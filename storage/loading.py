@@ -136,6 +136,7 @@ def load_trials(session: Session, search: Search) -> list[Trial]:
             None if row.parents is None else FirstWeights(tuple(row.parents), row.inherited_share or 0.0),
             row.batch,
             row.scores or {},
+            row.predicted_epoch_s,
         )
         for row, _ in rows
     ]

@@ -44,7 +44,7 @@ from storage.trial import Search, Spent, Trial
 if TYPE_CHECKING:
     from evaluators.location import Location
 
-REVISION = "0007"  # of the tables: the newest file in migrations/versions
+REVISION = "0008"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
 PATIENCE_S = 5  # to wait for another process's lock; whoever can wait longer tries again
 MIGRATION_PATIENCE_S = 60  # for another process that brings the same tables up to date

@@ -17,6 +17,7 @@ from storage.events import (
     Deployed,
     DeviceMoved,
     EpochEnded,
+    EpochPredicted,
     Event,
     JobEnded,
     JobStarted,
@@ -137,6 +138,8 @@ def apply(state: State, event: Event) -> State:
             return _with(state, replace(state.trials[number], latencies=rest | ({target: latency} if latency else {})))
         case WeightsTaken(number, weights):
             return _with(state, replace(state.trials[number], weights=weights))
+        case EpochPredicted(number, pace):
+            return _with(state, replace(state.trials[number], predicted_epoch_s=pace.epoch_s))
         case EpochEnded(number, epoch):
             return replace(_with(state, with_epoch(state.trials[number], epoch)), troubles=0)
         case AttemptFailed(number, failure):

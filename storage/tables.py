@@ -79,6 +79,7 @@ class TrialRow(Base):
     inherited_share: Mapped[float | None]
     batch: Mapped[int | None]
     scores: Mapped[dict[str, float] | None] = mapped_column(JSON)
+    predicted_epoch_s: Mapped[float | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 

@@ -54,6 +54,7 @@ class Trial:
         weights: What its training began with; None before that.
         batch: Images in a batch of its training, if that is not the search's: memory had run out.
         scores: Zero-cost scores by name; empty before they are computed.
+        predicted_epoch_s: What an epoch of it takes, from the first batches of its training; None: not known.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Trial:
     weights: FirstWeights | None = None
     batch: int | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    predicted_epoch_s: float | None = None
 
     @cached_property
     def preset(self) -> str | None:

@@ -28,11 +28,12 @@ from evaluators.accuracy.decoded import Decoded, decode, open_decoded
 from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, mix, seed_augmentation
 from evaluators.accuracy.inheritance import inherit
+from evaluators.accuracy.pace import PaceMeter
 from evaluators.accuracy.read_images import data_document
 from evaluators.accuracy.request import TrainingRequest
 from evaluators.dataset import Dataset
 from evaluators.errors import TrainingError
-from evaluators.evaluation import Epoch, FirstWeights
+from evaluators.evaluation import Epoch, FirstWeights, Pace
 from evaluators.host_lock import TrainingSlot
 from search_spaces import hook
 from search_spaces.image_size import ImageSize
@@ -63,7 +64,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         decoded: Decoded,
         checkpoint: dict[str, Any] | None,
         slot: TrainingSlot,
-        report: Callable[[Epoch | FirstWeights], None],
+        report: Callable[[FirstWeights | Pace | Epoch], None],
         stop: threading.Event,
     ):
         self.request, self.slot, self.report, self.stop_request = request, slot, report, stop
@@ -226,9 +227,12 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         self._model_train()
         self.optimizer.zero_grad()
         count, pending = self._batches.count(self.epoch), 0
+        meter = PaceMeter(count) if self.epoch == self.request.known == 0 else None
         total = torch.zeros((), device=self.device)
         for number, batch in zip(range(count), self.train_loader, strict=False):
             self._give_way()
+            if meter and (pace := meter.begin_step(number, time.monotonic() - self.slot.waited_s)):
+                self.report(pace)
             self._set_rates(self.epoch * len(self._batches) + number * len(self._batches) / count)
             with autocast(torch.bfloat16 if self.args.amp == "bf16" else self.amp, device=self.device.type):
                 loss, self.loss_items = self.model(self.preprocess_batch(batch))
@@ -325,7 +329,10 @@ def precision(on_gpu: bool) -> str | bool:
 
 
 def train_rung(
-    request: TrainingRequest, slot: TrainingSlot, report: Callable[[Epoch | FirstWeights], None], stop: threading.Event
+    request: TrainingRequest,
+    slot: TrainingSlot,
+    report: Callable[[FirstWeights | Pace | Epoch], None],
+    stop: threading.Event,
 ) -> None:
     """Train `request` in this thread.
 

@@ -12,23 +12,24 @@ from pathlib import Path
 from evaluators.accuracy.request import TrainingRequest
 from evaluators.dataset import Dataset
 from evaluators.errors import TrainingError
-from evaluators.evaluation import Epoch, Failure, FirstWeights, failure_from
+from evaluators.evaluation import Epoch, Failure, FirstWeights, Pace, failure_from
 from evaluators.host_lock import training as training_slot
 from evaluators.location import StoreError
 from evaluators.memory import keep_memory, release_memory
 from search_spaces.image_size import ImageSize
 
 
-def train(request: TrainingRequest) -> Iterator[FirstWeights | Epoch | Failure]:
+def train(request: TrainingRequest) -> Iterator[FirstWeights | Pace | Epoch | Failure]:
     """Train up to `request.until`, yielding each epoch; that of a rung's end once its checkpoint is on disk.
 
-    A training that begins with others' weights yields what it took before its first epoch. Epochs that the checkpoint
-    holds beyond `request.known` (the search died before it recorded them) are yielded first, and not trained again.
-    Those that are known but not in the checkpoint (the training died) are trained again, come out the same, and are
-    not yielded. Whatever goes wrong in the training is yielded as a failure, the last item.
+    A training that begins with others' weights yields what it took before its first epoch. One of which no epoch is
+    known yields its pace some seconds into the first, unless that is very short. Epochs that the checkpoint holds
+    beyond `request.known` (the search died before it recorded them) are yielded first, and not trained again. Those
+    that are known but not in the checkpoint (the training died) are trained again, come out the same, and are not
+    yielded. Whatever goes wrong in the training is yielded as a failure, the last item.
     Closing the iterator stops the training after the current batch.
     """
-    reports: queue.SimpleQueue[FirstWeights | Epoch | Failure | None] = queue.SimpleQueue()
+    reports: queue.SimpleQueue[FirstWeights | Pace | Epoch | Failure | None] = queue.SimpleQueue()
     stop = threading.Event()
 
     def run() -> None:

@@ -13,6 +13,7 @@ from storage import Job, Trial
 from storage.events import TrialAdded, TrialMoved
 
 PARENT_SHARE = 0.1  # of a budget in time: a parent that takes more leaves too little for what it is to help
+PREDICTED_SHARE = 2 * PARENT_SHARE  # by its first batches: a neighbour on the same core doubles what these take
 COPIES = 2  # tries to hand its training over
 
 
@@ -52,11 +53,18 @@ def coming_parent(trials: tuple[Trial, ...]) -> Trial | None:
 
 
 def too_expensive(parent: Trial, costs: Costs, spending: Spending) -> str:
-    """Why the parent is not trained on; empty if it is. The first epoch includes set-up and tells too little."""
+    """Why the parent is not trained on; empty if it is.
+
+    Its first batches tell of one that takes far too much, before it has; two epochs of others: the first has set-up.
+    """
     share = spending.share(costs.of(parent, costs.config.epochs))
-    if len(parent.epochs) < 2 or share <= PARENT_SHARE:
+    if len(parent.epochs) >= 2 and share > PARENT_SHARE:
+        takes = f"takes {share:.0%} of the budget"
+    elif not parent.epochs and parent.predicted_epoch_s and share > PREDICTED_SHARE:
+        takes = f"would take about {share:.0%} of the budget, as its first batches predict"
+    else:
         return ""
-    return f"to train it takes {share:.0%} of the budget, over {PARENT_SHARE:.0%}; all trainings begin from scratch"
+    return f"to train it {takes}, over {PARENT_SHARE:.0%}; all trainings begin from scratch"
 
 
 def _hand_over(situation: Situation) -> Action | None:

@@ -15,6 +15,7 @@ from evaluators.evaluation import (
     FirstWeights,
     HandedOver,
     Latency,
+    Pace,
     Scores,
 )
 from evaluators.latency import Calibration
@@ -31,6 +32,7 @@ from storage.events import (
     Deployed,
     DeviceMoved,
     EpochEnded,
+    EpochPredicted,
     Event,
     JobEnded,
     LatencyMeasured,
@@ -104,6 +106,8 @@ def of_result(state: State, job: Job, item: Any) -> tuple[Event, ...]:
         raise AssertionError(f"unexpected result {item!r}")
     trial = state.trials[number]
     match item:
+        case Pace() as pace:
+            return (EpochPredicted(number, pace),)
         case Epoch() as epoch:
             return (EpochEnded(number, epoch),)
         case FirstWeights() as weights:

@@ -23,7 +23,7 @@ def new_design(situation: Situation) -> Action | None:
         for codes in strategy.candidates(seen):
             yield situation.context.grid.values(codes)
 
-    tried = {trial.architecture.key for trial in situation.designs}
+    tried = {trial.architecture.key: trial.origin for trial in situation.designs}
     number = len(situation.trials)
     found = propose(situation.config, tried, number, suggest)
     return Note((TrialAdded(number, *found),)) if found else Note((SpaceExhausted(),))

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, HandedOver, Latency
+from evaluators.accuracy.pace import PaceMeter
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, HandedOver, Latency, Pace
 from evaluators.latency import Calibration
 from evaluators.target import Target
 from nas_yolo.runners import Kind, Report, Work
@@ -37,6 +38,7 @@ class World:
         map50_95: Of an architecture, trained so many epochs with a seed.
         latency_ms: Of an architecture on a target.
         epoch_s: What an epoch of it takes.
+        steps: Batches in an epoch, by which its time is predicted; 0: it is not.
         measure_s: What a measurement takes, on each target.
         fault_share: Chance that a piece of work fails before its last result.
         faults: Causes, with which a training or a measurement then fails.
@@ -47,6 +49,7 @@ class World:
     map50_95: Callable[[Architecture, int, int], float]
     latency_ms: Callable[[Architecture, str], float]
     epoch_s: Callable[[Architecture], float] = lambda architecture: 10.0
+    steps: int = 100
     measure_s: float = 2.0
     fault_share: float = 0.0
     faults: tuple[str, ...] = ("crash", "unreachable")
@@ -90,11 +93,14 @@ class World:
         for epoch in range(1, max(request.until, kept) + 1):
             validated = epoch in request.rungs or epoch == request.until
             accuracy = self.map50_95(architecture, epoch, request.seed) if validated else None
-            seconds = self.epoch_s(architecture)
+            seconds, ended_s = self.epoch_s(architecture), 0.0
+            if epoch == 1 and request.known == kept == 0:
+                for ended_s, pace in _pace(seconds, self.steps):
+                    yield ended_s, pace
             if epoch > kept and validated:
                 self.checkpoints[place] = epoch
             if epoch > request.known:
-                yield 0.0 if epoch <= kept else seconds, Epoch(epoch, accuracy, accuracy, 1.0, seconds)
+                yield 0.0 if epoch <= kept else seconds - ended_s, Epoch(epoch, accuracy, accuracy, 1.0, seconds)
             elif epoch > kept:
                 yield seconds, None
 
@@ -118,6 +124,15 @@ class World:
             self.measure_s,
             DeployedAccuracy(target.name, "", target.precision, request.epochs, 1, *[accuracy] * 4),
         )
+
+
+def _pace(epoch_s: float, steps: int) -> Iterator[tuple[float, Pace]]:
+    """The pace of a training and the time into its first epoch when it is known; none of an epoch that ends before."""
+    meter = PaceMeter(steps)
+    for number in range(steps):
+        at_s = epoch_s * number / steps
+        if pace := meter.begin_step(number, at_s):
+            yield at_s, pace
 
 
 def latency(value_ms: float, target: str, fingerprint: str, imgsz: ImageSize) -> Latency:

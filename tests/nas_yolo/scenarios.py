@@ -31,6 +31,7 @@ class Scenario:
     Attributes:
         stops: After so many polls each, it is interrupted and resumed.
         scale: Of the time that an epoch takes.
+        steps: Batches in an epoch, by which its time is predicted; 0: it is not.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Scenario:
     seed: int = 0
     stops: tuple[int, ...] = ()
     scale: float = 1.0
+    steps: int = 0
 
     @property
     def config(self) -> SearchConfig:
@@ -76,6 +78,7 @@ class Scenario:
             map50_95=map50_95,
             latency_ms=latency_ms,
             epoch_s=lambda architecture: self.scale * (5 + 5 * share("time", architecture.key)),
+            steps=self.steps,
             fault_share=self.fault_share,
             faults=self.faults,
             seed=self.seed,
@@ -195,6 +198,18 @@ SCENARIOS = [
     Scenario("no time", budgets=("30s",)),
     Scenario("a parent too expensive", budgets=("15min",), inherits=True, scale=3),
     Scenario("a parent too expensive, resumed", budgets=("15min",), inherits=True, scale=3, stops=(14, 30)),
+    Scenario(
+        "a parent that its first batches give away", budgets=("285s",), inherits=True, epochs=6, scale=3, steps=100
+    ),
+    Scenario(
+        "a parent that its first batches give away, resumed",
+        budgets=("285s",),
+        inherits=True,
+        epochs=6,
+        scale=3,
+        steps=100,
+        stops=(3, 4),
+    ),
     Scenario("no parent for so few", budgets=("2trials",), inherits=True),
     Scenario("two targets", "frontier", ("8trials",), targets=("cpu", "two"), slots=2),
     Scenario("three names", budgets=("6trials",), targets=("cpu", "two", "twin"), slots=2),

@@ -35,7 +35,14 @@ def test_a_search_does_what_it_did(name: str, scenarios: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["two targets with faults", "a parent too expensive, resumed", "repeats, resumed", "out of memory"]
+    "name",
+    [
+        "two targets with faults",
+        "a parent too expensive, resumed",
+        "repeats, resumed",
+        "out of memory",
+        "a parent that its first batches give away, resumed",
+    ],
 )
 def test_rows_and_events_tell_the_same_after_everything_that_happens(
     name: str, scenarios: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ from nas_yolo.runners.simulated import Inline, SimulatedRunner, Timed, World
 from nas_yolo.snapshot import Snapshot
 from nas_yolo.strategy import context_of
 from storage import ClaimLostError, Repository, StorageAwayError, StorageError
+from storage.events import TrialMoved
 from storage.journal import Journal
 
 
@@ -139,6 +140,23 @@ def test_a_database_that_stays_away_ends_the_search_after_minutes(
     with pytest.raises(StorageAwayError):
         run(repository, scenario, runner=runner)
     assert 240 < runner.now < 400
+
+
+def test_a_small_search_spends_seconds_on_a_parent_that_it_cannot_afford(
+    repository: Repository, scenarios: Any
+) -> None:
+    name = "a parent that its first batches give away"
+    (small,) = (one for one in scenarios.SCENARIOS if one.name == name)
+    runner = run(repository, small)
+    search = repository.search("one")
+    parent = repository.trials(search)[0]
+    assert (parent.is_parent, parent.state, parent.epochs) == (True, "rejected", ())
+    assert "as its first batches predict" in parent.reason
+    (given_up,) = (one for one in repository.events(search) if one.event == TrialMoved(0, "rejected", parent.reason))
+    (begun,) = (one for one in repository.events(search) if one.event == TrialMoved(0, "training"))
+    assert 0 < given_up.at_s - begun.at_s < 5
+    assert small.world().epoch_s(parent.architecture) > 15  # of which two were waited for
+    assert runner.now < 285
 
 
 class Broken(World):

@@ -113,6 +113,16 @@ def test_a_parent_is_too_expensive_if_the_rest_of_it_takes_over_a_tenth_of_the_b
     assert why(parent, "1079s") == ""  # 1.1 times 98 s to go
     assert why(parent, "1076s") == "to train it takes 10% of the budget, over 10%; all trainings begin from scratch"
     assert why(slow_start, "1076s") == ""  # the first epoch includes set-up
+    fresh = replace(parent, epochs=())
+    assert why(fresh, "10s") == ""
+    predicted = replace(fresh, predicted_epoch_s=1.0)
+    assert why(predicted, "551s") == ""  # 110 s: it may be half of that, if something disturbed its first batches
+    assert why(predicted, "549s") == (
+        "to train it would take about 20% of the budget, as its first batches predict, over 10%; "
+        "all trainings begin from scratch"
+    )
+    assert why(replace(slow_start, predicted_epoch_s=1.0), "100s") == ""  # its second epoch tells
+    assert why(replace(parent, predicted_epoch_s=99.0), "1079s") == ""  # what was measured goes first
 
 
 def test_likeness_counts_equal_blocks_widths_and_depths(trials: list[Trial]) -> None:
@@ -171,6 +181,18 @@ def test_costs_of_later_rungs_follow_from_the_time_of_the_first(trials: list[Tri
     costs = Costs((trial,), config)
     assert costs.per_epoch(trial) == 4.0
     assert costs.of(trial, 9) == pytest.approx(1.1 * 6 * 4)
+
+
+def test_until_an_epoch_has_ended_costs_follow_from_what_was_predicted(
+    trials: list[Trial], config: SearchConfig
+) -> None:
+    fresh = replace(trials[3], epochs=(), predicted_epoch_s=3.0)
+    other = replace(trials[1], epochs=())
+    costs = Costs((other, fresh), config)
+    assert costs.per_epoch(fresh) == costs.per_epoch(other) == 3.0
+    assert costs.of(fresh, 3) == pytest.approx(1.1 * 3 * 3.0)
+    assert Costs((other, replace(trials[3], predicted_epoch_s=3.0)), config).per_epoch(other) == 1.0
+    assert Costs((other,), config).per_epoch(other) == 0.0
 
 
 def test_a_training_may_take_ten_times_as_long_and_ten_minutes_more() -> None:

@@ -71,7 +71,7 @@ def test_the_model_is_proposed_first_whatever_the_limits(model: Path, few_digits
     model.unlink()
     assert config.space.model is not None
     assert over_limit(config, config.space.model)
-    assert propose(config, set(), 0, lambda: ()) == (config.space.model, "preset:model:mine.yaml")
+    assert propose(config, {}, 0, lambda: ()) == (config.space.model, "preset:model:mine.yaml")
 
 
 def test_the_verdict_is_about_the_model(finished: tuple[Repository, Search]) -> None:

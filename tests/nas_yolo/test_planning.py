@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evaluators.evaluation import Epoch, Failure
+from evaluators.evaluation import Epoch, Failure, Pace
 from evaluators.latency import Calibration
 from nas_yolo.planning import (
     complete,
@@ -189,6 +189,33 @@ def test_the_parent_comes_first_and_holds_all_others_up(context: Context, design
     copying = first_weights.train_parent(at(context, rejected))
     assert isinstance(copying, Begin)
     assert copying.job.key == "copy 1 0"
+
+
+def test_a_parent_whose_first_batches_take_far_too_long_is_given_up_with_nothing_to_hand_over(
+    context: Context, designs: list[Architecture]
+) -> None:
+    context = replace(context, config=replace(context.config, weights="inherited"))
+    ready = exploring(*trial(0, designs[0], "preset:yolov8n", "ready"))
+    begin = first_weights.train_parent(at(context, ready))
+    assert isinstance(begin, Begin)
+    state = fold(events_of(begin, ready, 0.0), ready)
+
+    def timed(epoch_s: float) -> State:  # of nine epochs, in an hour
+        return fold(of_result(state, begin.job, Pace(3, 100, epoch_s * 3 / 100)), state)
+
+    assert timed(70.0).trials[1].predicted_epoch_s == pytest.approx(70.0)
+    assert first_weights.train_parent(at(context, timed(70.0))) is None  # 19 %
+    slow = timed(75.0)
+    given_up = first_weights.train_parent(at(context, slow, 5.0))
+    assert isinstance(given_up, Cancel)
+    rejected = fold(events_of(given_up, slow, 5.0), slow)
+    assert rejected.trials[1].state == "rejected"
+    assert rejected.trials[1].reason.startswith("to train it would take about 21% of the budget")
+    assert first_weights.train_parent(at(context, rejected)) is None  # nothing to hand over, and none is begun again
+    following = explore.next_rung(at(context, rejected))
+    assert isinstance(following, Begin)
+    assert following.job.trial == 0
+    assert following.job.expected_s == pytest.approx(1.1 * 3 * 75.0)  # the stock model is as slow
 
 
 def test_exploring_goes_on_while_it_leaves_enough_for_the_end(context: Context, designs: list[Architecture]) -> None:

@@ -18,7 +18,7 @@ from evaluators.accuracy.checkpoints import load_checkpoint, trained_epochs
 from evaluators.accuracy.request import OWN_ARGUMENTS, TrainingRequest
 from evaluators.accuracy.training import train
 from evaluators.dataset import load_dataset
-from evaluators.evaluation import Epoch, Failure
+from evaluators.evaluation import Epoch, Failure, Pace
 from evaluators.location import locate
 from search_spaces import Architecture, Level, Neck, Stage, Stem
 from search_spaces.image_size import ImageSize
@@ -230,6 +230,28 @@ def test_accuracy_is_measured_with_the_statistics_of_the_weights_that_it_is_of(
     saved = load_checkpoint(request.checkpoint)["ema"]
     found = torch.nn.functional.conv2d(torch.cat(shown), saved["model.0.conv.weight"], stride=2, padding=1)
     torch.testing.assert_close(saved["model.0.bn.running_mean"], found.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
+
+
+def test_the_first_batches_tell_what_an_epoch_takes_and_change_nothing(
+    request_for: Callable[..., TrainingRequest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    request = request_for(until=2, arguments=TRAINING | {"batch": 2, "nbs": 2})
+    without = epochs(request)  # which takes too few seconds
+    monkeypatch.setattr("evaluators.accuracy.pace.MIN_S", 0.0)
+    timed = replace(request, checkpoint=tmp_path / "timed.pt")
+    pace, first, second = train(timed)
+    assert isinstance(pace, Pace)
+    assert isinstance(first, Epoch)
+    assert isinstance(second, Epoch)
+    assert (pace.steps, pace.epoch_steps) == (3, 16)
+    assert pace.epoch_s < first.seconds  # which includes set-up
+    assert 1 / 3 < pace.epoch_s / second.seconds < 3
+    assert [(e.loss, e.map50_95) for e in (first, second)] == [(e.loss, e.map50_95) for e in without]
+    ours, others = weights(timed.checkpoint), weights(request.checkpoint)
+    assert all(torch.equal(ours[name], others[name]) for name in others)
+    assert len(epochs(replace(timed, known=2, until=3))) == 1  # which is known to take as long as those before
+    timed.checkpoint.unlink()
+    assert len(epochs(replace(timed, known=1, until=2))) == 1  # though the first is trained again
 
 
 def test_only_the_ends_of_rungs_are_validated(augmented: tuple[list[Epoch], Path, TrainingRequest]) -> None:
