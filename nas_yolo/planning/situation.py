@@ -128,10 +128,15 @@ class Situation:
                 accuracies=reached,
                 heading=min(len(reached), len(self.context.rungs) - 1) if trial.state == "training" else None,
                 over=not trial.alive or len(reached) == len(self.context.rungs),
-                epoch_s=self.costs.per_epoch(trial) if trial.epochs else None,
+                epoch_s=_rounded(self.costs.per_epoch(trial)) if trial.epochs else None,
                 scores=trial.scores,
             )
         return found
+
+
+def _rounded(seconds: float) -> float:
+    """To three digits: less tells nothing, and beliefs would be found anew at the end of every epoch."""
+    return float(f"{seconds:.3g}")
 
 
 def spending(context: Context, state: State, now_s: float) -> Spending:

@@ -60,18 +60,18 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_the_command_writes_its_curves(table: Path, tmp_path: Path) -> None:
     file, picture = tmp_path / "out.json", tmp_path / "out.svg"
     done = run(
-        table, "--device", "gpu", "--budget", 12, "--seeds", 2, "--methods", "frontier,moasha,random", "--json", file,
+        table, "--device", "gpu", "--budget", 6, "--seeds", 2, "--methods", "frontier,moasha,random", "--json", file,
         "--plot", picture,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "frontier reaches what the best peer" in done.stdout
     document = json.loads(file.read_text())
     assert {key: document[key] for key in ("table", "device", "seeds", "budget", "workers")} == {
-        "table": "table.npz", "device": "gpu", "seeds": 2, "budget": 12, "workers": 1,
+        "table": "table.npz", "device": "gpu", "seeds": 2, "budget": 6, "workers": 1,
     }  # fmt: skip
     for name in ("frontier", "moasha", "random"):
         curve = document["curves"][name]
-        assert len(curve) == len(document["std"][name]) == 12
+        assert len(curve) == len(document["std"][name]) == 6
         assert curve == sorted(curve)
         assert 0 <= curve[0] <= curve[-1] <= 1
         assert document["seconds_per_ask"][name] > 0
@@ -97,13 +97,13 @@ def test_the_search_spends_its_budget_on_rows_of_the_table(
 ) -> None:
     np.savez(tmp_path / "table.npz", **columns(costs, share))
     loaded = load_table(tmp_path / "table.npz")
-    one, other = (frontier.replay(loaded, 3, 12) for _ in range(2))
+    one, other = (frontier.replay(loaded, 3, 8) for _ in range(2))
     assert one.jobs == other.jobs
     assert (one.curve == other.curve).all()
     spent = sum(n * c for n, c in zip(one.jobs, np.diff(loaded.costs, prepend=0.0), strict=True))
-    assert 10 < spent <= 12 + 1e-9
-    assert one.jobs[-1] >= 6
-    assert one.curve[-1] > 0.4
+    assert 6.5 < spent <= 8 + 1e-9
+    assert one.jobs[-1] >= 4
+    assert one.curve[-1] > 0.3
 
 
 def test_what_a_search_is_told_is_what_the_table_says(table: Path, repository: Repository) -> None:
@@ -148,7 +148,7 @@ def test_a_search_ends_when_all_rows_were_tried(table: Path, repository: Reposit
 def test_a_later_search_learns_from_an_earlier_one(table: Path, repository: Repository) -> None:
     earlier, later = load_table(table, "gpu"), load_table(table, "cpu")
     alone = frontier.replay(later, 0, 4)
-    frontier.search(repository, earlier, 1000, 8)
+    frontier.search(repository, earlier, 1000, 4)
     after = frontier.search(repository, later, 0, 4)
     assert (after.curve != alone.curve).any()
     first, second = (repository.trials(search) for search in repository.searches())
@@ -187,15 +187,17 @@ def test_a_table_that_no_search_can_be_made_on_is_refused(tmp_path: Path) -> Non
 
 def test_many_workers_are_kept_busy_and_learn_as_much(table: Path) -> None:
     loaded = load_table(table)
-    few, many = ([frontier.replay(loaded, seed, 16, workers) for seed in range(2)] for workers in (1, 8))
-    assert all(result.busy > 0.95 for result in many)
-    assert np.mean([r.curve[-1] for r in many]) > 0.85 * np.mean([r.curve[-1] for r in few])
+    few, many = (frontier.replay(loaded, 0, 8, workers) for workers in (1, 4))
+    assert few.busy == pytest.approx(1.0)
+    assert many.busy > 0.85  # at the end, what is kept in case that trainings take longer is free only once they ended
+    assert many.curve[-1] > 0.85 * few.curve[-1]
 
 
 def test_workers_of_a_search_wait_while_it_decides(table: Path) -> None:
     loaded = load_table(table)
-    assert frontier.replay(loaded, 0, 6, workers=4, training_s=0.5).busy < 0.9
-    assert frontier.replay(loaded, 0, 6, workers=4, training_s=1e6).busy > 0.95
+    slow, quick = (frontier.replay(loaded, 0, 3, training_s=seconds) for seconds in (0.5, 1e6))
+    assert slow.busy < 0.8
+    assert quick.busy > 0.99
 
 
 def test_workers_wait_for_a_slow_driver(table: Path) -> None:
