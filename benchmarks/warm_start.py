@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,66 +12,37 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.replay.frontier import Engine
-from benchmarks.replay.simulation import replay
+from benchmarks.replay.frontier import search
 from benchmarks.replay.table import Table, load_table
 from benchmarks.report import report
 from nas_yolo.environment import count_cores
-from nas_yolo.pareto import regrets
-from nas_yolo.samplers import Earlier
-from nas_yolo.warm_start import standings
+from storage import Repository
 
 CHECKPOINTS = (2, 5, 10, 20)  # full trainings
 
 
-def earlier_search(table: Table, seed: int, budget: int, same_data: bool) -> list[Earlier]:
-    """All that a search on this table comes to know."""
-    searches: list[Engine] = []
-
-    def new(table: Table, seed: int, budget: float, workers: int) -> Engine:
-        searches.append(Engine(table, seed))
-        return searches[-1]
-
-    replay(table, new, seed, budget)
-    trained = searches[0].trained
-    standing = standings([one.accuracies for one in trained])
-    regret = regrets([one.latencies_ms[0] for one in trained], standing.tolist())
-    return [
-        Earlier(one.codes, value, behind, same_data)
-        for one, value, behind in zip(trained, standing.tolist(), regret, strict=True)
-    ]
-
-
-def nothing(path: Path, device: str, seed: int, budget: int) -> Sequence[Earlier]:
+def nothing(repository: Repository, table: Table, seed: int, budget: int) -> None:
     """No earlier search."""
-    return ()
 
 
-def same_data(path: Path, device: str, seed: int, budget: int) -> Sequence[Earlier]:
+def same_data(repository: Repository, table: Table, seed: int, budget: int) -> None:
     """A search on the same data for another device."""
-    return earlier_search(load_table(path, device), 1000 + seed, budget, True)
+    search(repository, table, 1000 + seed, budget)
 
 
-def unrelated(path: Path, device: str, seed: int, budget: int) -> Sequence[Earlier]:
+def unrelated(repository: Repository, table: Table, seed: int, budget: int) -> None:
     """A search on other data that tells nothing of these: accuracies dealt anew."""
-    table = load_table(path, device)
     dealt = np.random.default_rng(seed).permutation(table.accuracy)
-    return earlier_search(replace(table, accuracy=dealt), 1000 + seed, budget, False)
+    search(repository, replace(table, accuracy=dealt), 1000 + seed, budget, images="others")
 
 
 def run_one(
-    path: Path,
-    device: str,
-    earlier: Callable[[Path, str, int, int], Sequence[Earlier]],
-    other: str,
-    seed: int,
-    spent: int,
+    path: Path, device: str, earlier: Callable[[Repository, Table, int, int], None], other: str, seed: int, spent: int
 ) -> NDArray[np.float64]:
     """Hypervolume at costs 1, 2, .. of a search after an earlier one; in a process of its own."""
-    known = earlier(path, other, seed, spent)
-    return replay(
-        load_table(path, device), lambda table, seed, *_: Engine(table, seed, known), seed, CHECKPOINTS[-1]
-    ).curve
+    with closing(Repository("sqlite://")) as repository:
+        earlier(repository, load_table(path, other), seed, spent)
+        return search(repository, load_table(path, device), seed, CHECKPOINTS[-1]).curve
 
 
 @click.command()

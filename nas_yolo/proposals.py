@@ -9,7 +9,7 @@ import numpy as np
 
 from evaluators.complexity import predict_size, smallest
 from nas_yolo.config import SearchConfig
-from nas_yolo.objective import too_complex
+from nas_yolo.objective import Limit, too_complex
 from search_spaces.architecture import Architecture
 from search_spaces.space import Choices
 
@@ -72,7 +72,8 @@ def _candidates(
     """What the sampler proposes, then chance, then steps within the limits; with who proposes it.
 
     Chance finds what is left sooner than a model that repeats itself. Under tight limits even chance fails: then
-    one walks, a part at a time, from the smallest design through those that keep the limits.
+    one walks, a part at a time, from the smallest design through those that keep the limits; where size has none, from
+    anywhere, so that no network is built to know which is the smallest.
     """
     space = config.space
     for choices in suggest():
@@ -80,7 +81,8 @@ def _candidates(
     rng = np.random.default_rng((config.seed, number))
     for _ in range(BY_CHANCE):
         yield space.sample(rng), "random"
-    if (here := _smallest(config)) is None or space.size == 1:
+    here = _smallest(config) if _size_limits(config) else space.sample(rng)
+    if here is None or space.size == 1:
         return
     yield here, "walk"
     for _ in range(BY_WALK):
@@ -91,7 +93,7 @@ def _candidates(
 
 
 def _smallest(config: SearchConfig) -> Choices | None:
-    """The smallest design of the space that keeps all limits on size; without limits, the smallest."""
+    """The smallest design of the space, if it keeps all limits on size."""
     for metric in ("params", "gflops"):
         design = smallest(config.space, len(config.dataset.names), config.imgsz, metric)
         if not over_limit(config, design):
@@ -101,7 +103,7 @@ def _smallest(config: SearchConfig) -> Choices | None:
 
 def over_limit(config: SearchConfig, architecture: Architecture) -> str:
     """Which limit on size it would break, known before it is built; empty if none, or if it cannot be known."""
-    limits = [limit for limit in config.limits if limit.metric != "latency_ms"]
+    limits = _size_limits(config)
     if not limits:
         return ""
     try:
@@ -109,3 +111,7 @@ def over_limit(config: SearchConfig, architecture: Architecture) -> str:
     except Exception:  # a block that does not build: its trial says why
         return ""
     return too_complex(limits, size)
+
+
+def _size_limits(config: SearchConfig) -> list[Limit]:
+    return [limit for limit in config.limits if limit.metric != "latency_ms"]

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Shown
 
-from benchmarks.replay import peers
+from benchmarks.replay import frontier, peers
 from benchmarks.replay.simulation import NewMethod, Replay, replay
 from benchmarks.replay.table import Table, TableError, load_table
 from nas_yolo.environment import count_cores
@@ -39,10 +39,9 @@ def list_methods() -> list[str]:
     return ["frontier", *(m.name for m in pkgutil.iter_modules(peers.__path__) if not m.name.startswith("_"))]
 
 
-def get_method(name: str) -> NewMethod:
-    """A method by its name."""
-    module = "benchmarks.replay.frontier" if name == "frontier" else f"benchmarks.replay.peers.{name}"
-    new: NewMethod = importlib.import_module(module).new
+def get_peer(name: str) -> NewMethod:
+    """A peer by its name."""
+    new: NewMethod = importlib.import_module(f"benchmarks.replay.peers.{name}").new
     return new
 
 
@@ -60,7 +59,10 @@ def run_one(
     fidelities: int | None = None,
 ) -> Replay:
     """One replay, in a process of its own."""
-    return replay(_table(path, device, fidelities), get_method(name), seed, budget, workers, training_s)
+    table = _table(path, device, fidelities)
+    if name == "frontier":
+        return frontier.replay(table, seed, budget, workers, training_s)
+    return replay(table, get_peer(name), seed, budget, workers, training_s)
 
 
 def summary(table: Table, results: dict[str, list[Replay]], budget: int, workers: int) -> dict[str, Any]:
@@ -171,6 +173,9 @@ def main(
     try:
         slots = [int(count) for count in workers.split(",")]
         tables = [load_table(path, device, fidelities) for device in devices or (None,)]
+        for table in tables:
+            if "frontier" in names:
+                frontier.ladder(table)
     except (TableError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     documents = []

@@ -1,115 +1,195 @@
-"""The product's own engine on a table."""
+"""The product's own search on a table: its driver, its decisions and its database; only work is looked up, not done."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import closing
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.replay.simulation import Job
-from benchmarks.replay.table import Table
-from nas_yolo.samplers import Codes, Earlier, Grid, Seen
-from nas_yolo.samplers.frontier import Frontier
+from benchmarks.replay.simulation import Replay
+from benchmarks.replay.space import TableGrid, TableSpace, space_of
+from benchmarks.replay.table import Table, TableError
+from evaluators.dataset import Dataset
+from evaluators.target import Target
+from nas_yolo.budget import parse_budget
+from nas_yolo.config import SearchConfig
+from nas_yolo.costs import rung_efforts
+from nas_yolo.driver import Driver
+from nas_yolo.planning.situation import Context
+from nas_yolo.runners.simulated import Inline, SimulatedRunner, World
+from nas_yolo.schedulers import get_strategy, rungs
+from nas_yolo.warm_start import earlier_designs
+from search_spaces.architecture import Architecture
+from search_spaces.image_size import ImageSize
+from storage import Repository, Search
+from storage.events import EpochEnded, Event, JobStarted, TrialAdded, TrialMoved
 
-DENSE = 0.25  # share of a space's points from which children of rows are mostly rows themselves
-NEAREST = 1000  # rows kept for each parent
+TRAINING_S = 8 * 3600.0  # of a full training: so long that measuring takes nothing of it, as in a table
+IMAGES = "the table's"  # fingerprint of the images that all searches on a table train on
 
-
-class TableGrid(Grid):
-    """The space that a table's rows make up: nothing else is drawn."""
-
-    def __init__(self, table: Table):
-        # Choices of as many values are taken to have the same alternatives: all that a table tells of them.
-        super().__init__(
-            {f"choice {i}": tuple(f"value {v}" for v in range(count)) for i, count in enumerate(table.cardinality)}
-        )
-        self._table = table
-        self._neighbours: dict[tuple[int, ...], NDArray[np.int64]] = {}
-
-    def draw(self, count: int, rng: np.random.Generator) -> Codes:
-        """Rows drawn uniformly."""
-        return self._table.configs[rng.integers(len(self._table.configs), size=count)]
-
-    def vary(self, parents: Codes, count: int, rng: np.random.Generator) -> Codes:
-        """Children as in any space; in a table of a few points of a large space, the rows nearest to the parents."""
-        if len(self._table.configs) > DENSE * self.size:
-            children = super().vary(parents, count, rng)
-            known = self._table.row_of
-            return children[[tuple(child) in known for child in children.tolist()]]
-        share = max(count // len(parents), 1)
-        return np.concatenate([self._table.configs[self._nearest(tuple(p))[:share]] for p in parents.tolist()])
-
-    def _nearest(self, codes: tuple[int, ...]) -> NDArray[np.int64]:
-        if codes not in self._neighbours:
-            distance = (self._table.configs != np.array(codes)).sum(axis=1)
-            self._neighbours[codes] = np.argsort(distance, kind="stable")[:NEAREST]
-        return self._neighbours[codes]
+T = TypeVar("T")
 
 
-class Engine:
-    """The engine as a method of the replay.
+def replay(table: Table, seed: int, budget: int, workers: int = 1, training_s: float = math.inf) -> Replay:
+    """A search in a database of its own; arguments as for the peers' `simulation.replay`."""
+    with closing(Repository("sqlite://")) as repository:
+        return search(repository, table, seed, budget, workers, training_s)
+
+
+def search(
+    repository: Repository,
+    table: Table,
+    seed: int,
+    budget: int,
+    workers: int = 1,
+    training_s: float = math.inf,
+    images: str = IMAGES,
+) -> Replay:
+    """A search that learns from those before it in the same database.
 
     Args:
-        table: Of architectures.
-        seed: Of everything random.
-        earlier: What earlier searches tell.
+        repository: Where it is stored.
+        table: To search in.
+        seed: Of everything random in it.
+        budget: Full trainings.
+        workers: That train at once.
+        training_s: Seconds of a full training: the clock then moves on while decisions are made. By default it does
+            not.
+        images: Fingerprint of those that it trains on.
+    """
+    full_s = TRAINING_S if math.isinf(training_s) else training_s
+    space = space_of(table, seed)
+    config = SearchConfig(
+        dataset=Dataset("made up", (), (), ("a",), 100, 10, images),
+        space=space,
+        targets=((Target(table.device), f"{table.name} {table.device}"),),
+        imgsz=ImageSize(64, 64),
+        budgets=(parse_budget(f"{budget * full_s:f}cpu-s"),),
+        seed=seed,
+        repeats=0,
+        **ladder(table),
+    )
+    stored = repository.create_search(f"search {len(repository.searches())}", config.document())
+    runner = SimulatedRunner(world(table, space, config.epochs, full_s), workers, leaps=True)
+    thoughts = Thoughts(runner, charged=not math.isinf(training_s))
+    with repository.claimed(stored) as claim:
+        context = context_of(repository, stored, config, space, workers)
+        Driver(repository, stored, claim, runner, context, executor=thoughts).run()
+    events = [recorded.event for recorded in repository.events(stored)]
+    return told(events, table, space, config.epochs, budget, workers, full_s, thoughts.seconds)
+
+
+def ladder(table: Table) -> dict[str, Any]:
+    """The configuration with which rungs of the product cost what the fidelities of a table cost.
+
+    Raises:
+        TableError: If it has more than two, which the product's rungs do not fit.
+    """
+    if len(table.costs) == 1:
+        return {"epochs": 1}
+    if len(table.costs) > 2:
+        raise TableError(f"{table.name}: {len(table.costs)} fidelities; a search has up to two here (--fidelities 2)")
+    epochs, cost = 6, float(table.costs[0])  # the fewest with two rungs: each epoch is a transaction
+    low, high = rungs(epochs)
+    return {"epochs": epochs, "subset": cost * (high - low) / (low * (1 - cost))}
+
+
+def context_of(repository: Repository, stored: Search, config: SearchConfig, space: TableSpace, slots: int) -> Context:
+    """As `nas_yolo.strategy` makes it, but that only rows are drawn."""
+    grid = TableGrid(space)
+
+    def codes(architecture: Architecture) -> tuple[int, ...] | None:
+        choices = space.choices_of(architecture)
+        return None if choices is None else grid.codes(choices)
+
+    earlier = earlier_designs(repository, stored, codes)
+    strategy = get_strategy(config.sampler, grid, rung_efforts(config), config.seed, earlier=earlier)
+    return Context(stored.name, config, strategy, slots)
+
+
+def world(table: Table, space: TableSpace, epochs: int, full_s: float) -> World:
+    """What the table says. Measuring costs nothing."""
+    ends = rungs(epochs)
+    column = {rung: fidelity for fidelity, rung in enumerate(ends)}
+    steps = np.diff(table.costs, prepend=0.0) * full_s / np.diff(ends, prepend=0)
+    epoch_s = np.repeat(steps, np.diff(ends, prepend=0)).tolist()
+    return World(
+        map50_95=lambda architecture, epoch, seed: table.accuracy[space.row_of(architecture), column[epoch]] / 100,
+        latency_ms=lambda architecture, target: float(table.latency_ms[space.row_of(architecture)]),
+        epoch_s=lambda architecture, epoch: epoch_s[epoch - 1],
+        measure_s=0.0,
+    )
+
+
+class Thoughts(Inline):
+    """Decides at once, and counts how long that takes.
+
+    Args:
+        runner: Whose clock moves on meanwhile, if that is charged: nobody is served while a decision is made.
+        charged: Whether it does.
+
+    Attributes:
+        seconds: That all decisions took.
     """
 
-    def __init__(self, table: Table, seed: int, earlier: Sequence[Earlier] = ()):
-        self._table = table
-        self._engine = Frontier(TableGrid(table), table.costs, seed, earlier=earlier)
-        self._seen: list[Seen] = []
-        self._rows: list[int] = []
-        self._number: dict[int, int] = {}
+    def __init__(self, runner: SimulatedRunner, charged: bool):
+        self.seconds = 0.0
+        self._runner, self._charged = runner, charged
 
-    @property
-    def trained(self) -> list[Seen]:
-        """What was trained at all."""
-        return [one for one in self._seen if one.accuracies]
-
-    def ask(self, left: float) -> Job | None:
-        """What a free worker should train."""
-        if left < self._rest(-1) - 1e-9:
-            return self._train(left)
-        # Measuring takes seconds and training minutes: what is measured costs nothing here.
-        while self._engine.wants(self._seen, 1) and self._propose():
-            pass
-        return self._train(left)
-
-    def tell(self, job: Job, accuracy: float) -> None:
-        """The accuracy that a job came to."""
-        number = self._number[job.row]
-        one = self._seen[number]
-        accuracies = (*one.accuracies, accuracy)
-        over = len(accuracies) == len(self._table.costs)
-        self._seen[number] = replace(one, accuracies=accuracies, heading=None, over=over)
-
-    def _propose(self) -> bool:
-        for codes in self._engine.candidates(self._seen):
-            row = self._table.row_of[codes]
-            if row not in self._number:
-                self._number[row] = len(self._seen)
-                self._rows.append(row)
-                self._seen.append(Seen(codes, (float(self._table.latency_ms[row]),)))
-                return True
-        return False
-
-    def _rest(self, reached: int) -> float:
-        """What it costs to train on to the end."""
-        return 1.0 - (float(self._table.costs[reached]) if reached >= 0 else 0.0)
-
-    def _train(self, left: float) -> Job | None:
-        """The trial worth most among those that the budget can still see to their end."""
-        for number in self._engine.order(self._seen):
-            reached = len(self._seen[number].accuracies) - 1
-            if self._rest(reached) <= left + 1e-9:
-                self._seen[number] = replace(self._seen[number], heading=reached + 1)
-                return Job(self._rows[number], reached + 1)
-        return None
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """The result, done."""
+        before = time.perf_counter()
+        future = super().submit(function, *args, **kwargs)
+        took_s = time.perf_counter() - before
+        self.seconds += took_s
+        if self._charged:
+            self._runner.now += took_s
+        return future
 
 
-def new(table: Table, seed: int, budget: float, workers: int) -> Engine:
-    """The engine, knowing nothing."""
-    return Engine(table, seed)
+def told(
+    events: Iterable[Event],
+    table: Table,
+    space: TableSpace,
+    epochs: int,
+    budget: int,
+    workers: int,
+    full_s: float,
+    decided_s: float,
+) -> Replay:
+    """How a search went, from what it recorded; costs are counted as those of the peers are, once a training ended."""
+    column = {rung: fidelity for fidelity, rung in enumerate(rungs(epochs))}
+    rows: dict[int, int] = {}
+    started_s: dict[int, float] = {}
+    trained: Counter[int] = Counter()  # epochs, by trial
+    taken_s: defaultdict[int, float] = defaultdict(float)  # by trainings that run
+    spans: list[tuple[float, float]] = []
+    done: list[tuple[float, int]] = []  # cost of all that had ended, row
+    counts = [0] * len(table.costs)
+    ended = 0.0
+    for event in events:
+        match event:
+            case TrialAdded(number, architecture):
+                rows[number] = space.row_of(architecture)
+            case JobStarted(job) if job.purpose == "train" and job.trial is not None:
+                started_s[job.trial] = job.started_s
+            case EpochEnded(number, epoch):
+                trained[number] += 1
+                taken_s[number] += epoch.seconds
+            case TrialMoved(number, "paused" | "complete" as state) if number in taken_s:
+                seconds = taken_s.pop(number)
+                ended += seconds / full_s
+                spans.append((started_s[number], started_s[number] + seconds))
+                counts[column[trained[number]]] += 1
+                if state == "complete":
+                    done.append((ended, rows[number]))
+    curve = [table.hypervolume([row for cost, row in done if cost <= b + 1e-6]) for b in range(1, budget + 1)]
+    last = max((start for start, _ in spans), default=0.0)
+    busy = sum(min(end, last) - start for start, end in spans) / (last * workers) if last else 1.0
+    return Replay(np.array(curve), decided_s / max(len(spans), 1), tuple(counts), busy)

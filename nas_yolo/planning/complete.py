@@ -10,6 +10,7 @@ from nas_yolo.planning.actions import Action
 from nas_yolo.planning.confirm import FINAL_SESSIONS, finalist_pairs
 from nas_yolo.planning.situation import Situation
 from nas_yolo.planning.trainings import train
+from storage import Trial
 
 
 def last_words(situation: Situation) -> Action | None:
@@ -27,15 +28,18 @@ def finalists(situation: Situation) -> Action | None:
     if situation.state.phase != "finishing" or not situation.may_train:
         return None
     costs, spending, epochs = situation.costs, situation.spending, situation.config.epochs
-    stock, numbers, seen = situation.config.space.baseline, list(situation.seen), list(situation.seen.values())
-    first = [t for t in situation.trials if t.preset == stock and t.state in ("ready", "paused")]
-    ranked = inside_first(seen, situation.context.strategy.finalists(seen))
-    first += [situation.trials[numbers[i]] for i in ranked[: _room(situation)]]
-    kept = kept_for_the_end(situation)
-    for trial in first:
-        if spending.fits(costs.of(trial, epochs) + (0.0 if trial.preset == stock else kept)):
-            return train(situation, trial, epochs)
-    return None
+    stock, kept = situation.config.space.baseline, kept_for_the_end(situation)
+
+    def fits(trial: Trial) -> bool:
+        return spending.fits(costs.of(trial, epochs) + (0.0 if trial.preset == stock else kept))
+
+    waiting = [t for t in situation.trials if t.state in ("ready", "paused") and fits(t)]
+    first = [t for t in waiting if t.preset == stock]
+    if not first and any(t.state == "paused" for t in waiting):  # else there is nothing to rank, which takes its time
+        numbers, seen = list(situation.seen), list(situation.seen.values())
+        ranked = inside_first(seen, situation.context.strategy.finalists(seen))
+        first = [t for i in ranked[: _room(situation)] if fits(t := situation.trials[numbers[i]])]
+    return train(situation, first[0], epochs) if first else None
 
 
 def has_rivals(situation: Situation) -> bool:

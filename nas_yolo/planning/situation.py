@@ -79,7 +79,7 @@ class Context:
             accuracies=reached,
             heading=min(len(reached), len(self.rungs) - 1) if trial.state == "training" else None,
             over=not trial.alive or len(reached) == len(self.rungs),
-            epoch_s=Costs((), self.config).per_epoch(trial) if trial.epochs else None,
+            epoch_s=_rounded(Costs((), self.config).per_epoch(trial)) if trial.epochs else None,
             scores=trial.scores,
         )
 
@@ -140,6 +140,11 @@ class Situation:
     def seen(self) -> dict[int, Seen]:
         """All trials that are points of the space, as strategies see them, by number."""
         return {t.number: seen for t in self.designs if (seen := self.context.seen(t)) is not None}
+
+
+def _rounded(seconds: float) -> float:
+    """To three digits: less tells nothing, and beliefs would be found anew at the end of every epoch."""
+    return float(f"{seconds:.3g}")
 
 
 def spending(context: Context, state: State, now_s: float) -> Spending:

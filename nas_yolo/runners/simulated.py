@@ -37,7 +37,7 @@ class World:
     Attributes:
         map50_95: Of an architecture, trained so many epochs with a seed.
         latency_ms: Of an architecture on a target.
-        epoch_s: What an epoch of it takes.
+        epoch_s: What an epoch of it takes, counted from 1.
         steps: Batches in an epoch, by which its time is predicted; 0: it is not.
         measure_s: What a measurement takes, on each target.
         fault_share: Chance that a piece of work fails before its last result.
@@ -48,7 +48,7 @@ class World:
 
     map50_95: Callable[[Architecture, int, int], float]
     latency_ms: Callable[[Architecture, str], float]
-    epoch_s: Callable[[Architecture], float] = lambda architecture: 10.0
+    epoch_s: Callable[[Architecture, int], float] = lambda architecture, epoch: 10.0
     steps: int = 100
     measure_s: float = 2.0
     fault_share: float = 0.0
@@ -93,7 +93,7 @@ class World:
         for epoch in range(1, max(request.until, kept) + 1):
             validated = epoch in request.rungs or epoch == request.until
             accuracy = self.map50_95(architecture, epoch, request.seed) if validated else None
-            seconds, ended_s = self.epoch_s(architecture), 0.0
+            seconds, ended_s = self.epoch_s(architecture, epoch), 0.0
             if epoch == 1 and request.known == kept == 0:
                 for ended_s, pace in _pace(seconds, self.steps):
                     yield ended_s, pace
@@ -162,10 +162,12 @@ class SimulatedRunner:
         world: What results come to.
         slots: Trainings at once.
         start: Time on the clock, seconds.
+        leaps: Whether a poll that waits goes on to what happens next, however long that takes: nobody looks on between.
     """
 
-    def __init__(self, world: World, slots: int = 1, start: float = 0.0):
+    def __init__(self, world: World, slots: int = 1, start: float = 0.0, leaps: bool = False):
         self.slots, self.now = slots, start
+        self._leaps = leaps
         self._world = world
         self._waiting: dict[str, Work] = {}
         self._running: dict[str, _Running] = {}
@@ -185,13 +187,15 @@ class SimulatedRunner:
         until = self.now + timeout_s
         while self._due and not self._goes_on(self._due[0][2]):
             heapq.heappop(self._due)
+        if self._leaps and timeout_s > 0 and self._due:
+            until = max(until, self._due[0][0])
         if not self._due or self._due[0][0] > until:
             self.now = until
             return []
         self.now = max(self.now, self._due[0][0])
         reports: list[Report] = []
         while self._due and self._due[0][0] <= self.now:
-            _, _, work, item = heapq.heappop(self._due)
+            due_s, _, work, item = heapq.heappop(self._due)
             if not self._goes_on(work):
                 continue
             if item is END:
@@ -201,7 +205,7 @@ class SimulatedRunner:
                 continue
             if item is not None:
                 reports.append(Report(work.key, item))
-            self._next(work)
+            self._next(work, due_s)  # it went on, also if nobody asked for a while
         return reports
 
     def cancel(self, key: str) -> None:
@@ -223,12 +227,12 @@ class SimulatedRunner:
     def _begin(self, key: str, kind: Kind) -> None:
         work = _Running(key, kind, self._world.results(key, self._waiting.pop(key)))
         self._running[key] = work
-        self._next(work)
+        self._next(work, self.now)
 
-    def _next(self, work: _Running) -> None:
+    def _next(self, work: _Running, since_s: float) -> None:
         seconds, item = next(work.results, (0.0, END))
         self._count += 1
-        heapq.heappush(self._due, (self.now + seconds, self._count, work, item))
+        heapq.heappush(self._due, (since_s + seconds, self._count, work, item))
 
     def _goes_on(self, work: _Running) -> bool:
         return self._running.get(work.key) is work

@@ -7,6 +7,9 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.replay import variant
-from benchmarks.replay.frontier import new
+from benchmarks.replay import frontier, variant
 from benchmarks.replay.simulation import Job, replay
-from benchmarks.replay.table import TableError, load_table
+from benchmarks.replay.space import TableGrid, space_of
+from benchmarks.replay.table import Table, TableError, load_table
+from search_spaces.architecture import Architecture
+from storage import Repository
+from storage.events import EpochEnded, LatencyMeasured
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,44 +60,144 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_the_command_writes_its_curves(table: Path, tmp_path: Path) -> None:
     file, picture = tmp_path / "out.json", tmp_path / "out.svg"
     done = run(
-        table, "--device", "gpu", "--budget", 12, "--seeds", 2, "--methods", "frontier,moasha,random", "--json", file,
+        table, "--device", "gpu", "--budget", 6, "--seeds", 2, "--methods", "frontier,moasha,random", "--json", file,
         "--plot", picture,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "frontier reaches what the best peer" in done.stdout
     document = json.loads(file.read_text())
     assert {key: document[key] for key in ("table", "device", "seeds", "budget", "workers")} == {
-        "table": "table.npz", "device": "gpu", "seeds": 2, "budget": 12, "workers": 1,
+        "table": "table.npz", "device": "gpu", "seeds": 2, "budget": 6, "workers": 1,
     }  # fmt: skip
     for name in ("frontier", "moasha", "random"):
         curve = document["curves"][name]
-        assert len(curve) == len(document["std"][name]) == 12
+        assert len(curve) == len(document["std"][name]) == 6
         assert curve == sorted(curve)
         assert 0 <= curve[0] <= curve[-1] <= 1
         assert document["seconds_per_ask"][name] > 0
     assert picture.read_text().startswith("<?xml")
 
 
+@pytest.fixture
+def repository() -> Iterator[Repository]:
+    with closing(Repository("sqlite://")) as opened:
+        yield opened
+
+
+def first_rows(table: Table, count: int) -> Table:
+    """So few that all of them are tried."""
+    columns = ("configs", "accuracy", "latency_ms", "sizes")
+    return replace(table, **{name: getattr(table, name)[:count] for name in columns})
+
+
 @pytest.mark.parametrize("share", [0.9, 0.1])
-@pytest.mark.parametrize("costs", [(20,), (2, 20), (2, 7, 20)])
-def test_the_engine_spends_its_budget_on_rows_of_the_table(
+@pytest.mark.parametrize("costs", [(20,), (2, 20), (7, 20)])
+def test_the_search_spends_its_budget_on_rows_of_the_table(
     tmp_path: Path, costs: tuple[int, ...], share: float
 ) -> None:
     np.savez(tmp_path / "table.npz", **columns(costs, share))
     loaded = load_table(tmp_path / "table.npz")
-    one, other = (replay(loaded, new, 3, 12) for _ in range(2))
+    one, other = (frontier.replay(loaded, 3, 8) for _ in range(2))
     assert one.jobs == other.jobs
     assert (one.curve == other.curve).all()
-    assert sum(n * c for n, c in zip(one.jobs, np.diff(loaded.costs, prepend=0.0), strict=True)) <= 12 + 1e-9
-    assert one.jobs[-1] >= 6
-    assert one.curve[-1] > 0.4
+    spent = sum(n * c for n, c in zip(one.jobs, np.diff(loaded.costs, prepend=0.0), strict=True))
+    assert 6.5 < spent <= 8 + 1e-9
+    assert one.jobs[-1] >= 4
+    assert one.curve[-1] > 0.3
+
+
+def test_what_a_search_is_told_is_what_the_table_says(table: Path, repository: Repository) -> None:
+    loaded = load_table(table)
+    frontier.search(repository, loaded, 0, 4)
+    (search,) = repository.searches()
+    space, trials = space_of(loaded, 0), repository.trials(search)
+    rows = [space.row_of(trial.architecture) for trial in trials]
+    assert len(rows) == len(set(rows)) > 10
+    complete = [(trial, row) for trial, row in zip(trials, rows, strict=True) if trial.state == "complete"]
+    for trial, row in complete:
+        assert trial.latencies["cpu"].latency_ms == loaded.latency_ms[row]
+        assert trial.reached((2, 6)) == pytest.approx(loaded.accuracy[row] / 100)
+        seconds = np.cumsum([epoch.seconds for epoch in trial.epochs])
+        assert seconds[[1, 5]] == pytest.approx(loaded.costs * frontier.TRAINING_S)
+    assert repository.spent(search).cpu_seconds <= 4 * frontier.TRAINING_S
+    assert trials[0].preset is not None  # the model to beat, a row as well, is trained to the end
+    assert trials[0].state == "complete"
+
+
+def test_costs_are_counted_when_trainings_end_and_from_records_alone(table: Path, repository: Repository) -> None:
+    loaded = load_table(table)
+    found = frontier.search(repository, loaded, 0, 4)
+    (search,) = repository.searches()
+    recorded = repository.events(search)
+    spent_s = sum(one.event.epoch.seconds for one in recorded if isinstance(one.event, EpochEnded))
+    counted = sum(n * c for n, c in zip(found.jobs, np.diff(loaded.costs, prepend=0.0), strict=True))
+    assert counted == pytest.approx(spent_s / frontier.TRAINING_S)
+    timed = {one.event.number for one in recorded if isinstance(one.event, LatencyMeasured)}
+    assert timed == set(range(len(repository.trials(search))))
+
+
+def test_a_search_ends_when_all_rows_were_tried(table: Path, repository: Repository) -> None:
+    few = first_rows(load_table(table), 8)
+    frontier.search(repository, few, 0, 30)
+    (search,) = repository.searches()
+    trials = repository.trials(search)
+    assert sorted(space_of(few, 0).row_of(trial.architecture) for trial in trials) == list(range(8))
+    assert {trial.state for trial in trials} == {"complete"}
+
+
+def test_a_later_search_learns_from_an_earlier_one(table: Path, repository: Repository) -> None:
+    earlier, later = load_table(table, "gpu"), load_table(table, "cpu")
+    alone = frontier.replay(later, 0, 4)
+    frontier.search(repository, earlier, 1000, 4)
+    after = frontier.search(repository, later, 0, 4)
+    assert (after.curve != alone.curve).any()
+    first, second = (repository.trials(search) for search in repository.searches())
+    known = {trial.architecture for trial in first if trial.epochs}
+    assert sum(trial.architecture in known for trial in second) > len(second) / 3  # the best of them are tried first
+
+
+@pytest.mark.parametrize("share", [0.9, 0.1])
+def test_only_rows_are_drawn_and_each_is_an_architecture_that_can_be_stored(tmp_path: Path, share: float) -> None:
+    np.savez(tmp_path / "table.npz", **columns((2, 20), share))
+    loaded = load_table(tmp_path / "table.npz")
+    space, rng = space_of(loaded, 0), np.random.default_rng(0)
+    grid = TableGrid(space)
+    for row in range(len(loaded.configs)):
+        stored = Architecture.from_document(space.architecture_of(row).document)
+        assert space.row_of(stored) == row
+    drawn = grid.draw(50, rng)
+    for codes in (*drawn.tolist(), *grid.vary(drawn, 50, rng).tolist()):
+        assert space.row_of(space.architecture(grid.values(codes))) >= 0
+    for choices in (space.sample(rng), space.mutate(space.sample(rng), rng)):
+        assert space.row_of(space.architecture(choices)) >= 0
+
+
+def test_a_table_that_no_search_can_be_made_on_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "three.npz", **columns((2, 7, 20), 0.9))
+    three = load_table(tmp_path / "three.npz")
+    with pytest.raises(TableError, match="3 fidelities; a search has up to two"):
+        frontier.ladder(three)
+    done = run(tmp_path / "three.npz", "--methods", "frontier")
+    assert done.returncode == 1
+    assert "3 fidelities" in done.stderr
+    wide = replace(three, cardinality=np.full(15, 2))
+    with pytest.raises(TableError, match="15 choices; up to 14"):
+        space_of(wide, 0)
 
 
 def test_many_workers_are_kept_busy_and_learn_as_much(table: Path) -> None:
     loaded = load_table(table)
-    few, many = ([replay(loaded, new, seed, 16, workers) for seed in range(2)] for workers in (1, 8))
-    assert all(result.busy > 0.95 for result in many)
-    assert np.mean([r.curve[-1] for r in many]) > 0.85 * np.mean([r.curve[-1] for r in few])
+    few, many = (frontier.replay(loaded, 0, 8, workers) for workers in (1, 4))
+    assert few.busy == pytest.approx(1.0)
+    assert many.busy > 0.85  # at the end, what is kept in case that trainings take longer is free only once they ended
+    assert many.curve[-1] > 0.85 * few.curve[-1]
+
+
+def test_workers_of_a_search_wait_while_it_decides(table: Path) -> None:
+    loaded = load_table(table)
+    slow, quick = (frontier.replay(loaded, 0, 3, training_s=seconds) for seconds in (0.5, 1e6))
+    assert slow.busy < 0.8
+    assert quick.busy > 0.99
 
 
 def test_workers_wait_for_a_slow_driver(table: Path) -> None:

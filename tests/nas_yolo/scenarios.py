@@ -77,7 +77,7 @@ class Scenario:
         return World(
             map50_95=map50_95,
             latency_ms=latency_ms,
-            epoch_s=lambda architecture: self.scale * (5 + 5 * share("time", architecture.key)),
+            epoch_s=lambda architecture, epoch: self.scale * (5 + 5 * share("time", architecture.key)),
             steps=self.steps,
             fault_share=self.fault_share,
             faults=self.faults,
