@@ -45,8 +45,6 @@ class SearchConfig:
         weights: Whether trainings begin with random weights, or with those of trained networks.
         pretrained: A checkpoint, absolute, that inherited weights are taken from; None: the stock model, trained first.
         pretrained_sha256: Of its content.
-        subset: Share of the training images that the first rung sees, above 0 to 1.
-        small_imgsz: Size at which rungs below the last are trained; None: as the last.
         trial_time_s: Seconds after which a training is ended while nothing tells how long it should take; None: never.
         artifacts: Where checkpoints are kept, a folder or a URL; None: in the search's own folder.
         repeats: Finalists trained once more to the end with another seed; None: as the budget allows.
@@ -71,8 +69,6 @@ class SearchConfig:
     weights: Weights = "scratch"
     pretrained: str | None = None
     pretrained_sha256: str | None = None
-    subset: float = 1.0
-    small_imgsz: ImageSize | None = None
     trial_time_s: float | None = None
     artifacts: str | None = None
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -123,8 +119,6 @@ class SearchConfig:
             "weights": self.weights,
             "pretrained": self.pretrained,
             "pretrained_sha256": self.pretrained_sha256,
-            "subset": self.subset,
-            "small_imgsz": self.small_imgsz.plain if self.small_imgsz else None,
             "trial_time_s": self.trial_time_s,
             "artifacts": self.artifacts,
         }
@@ -133,7 +127,6 @@ class SearchConfig:
     def from_document(cls, document: dict[str, Any]) -> SearchConfig:
         """Read back what `document` wrote."""
         rest = {key: document[key] for key in ("epochs", "sampler", "seed", "training", "runner")}
-        small = document.get("small_imgsz")
         return cls(
             dataset=_dataset(document["dataset"], document["training"]),
             space=SearchSpace.from_document(document["space"]),
@@ -156,8 +149,6 @@ class SearchConfig:
             weights=document.get("weights", "scratch"),  # nor these: they were trained so
             pretrained=document.get("pretrained"),
             pretrained_sha256=document.get("pretrained_sha256"),
-            subset=document.get("subset", 1.0),
-            small_imgsz=ImageSize.parse(small) if small else None,
             trial_time_s=document.get("trial_time_s"),
             artifacts=document.get("artifacts"),
             **rest,

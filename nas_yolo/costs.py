@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 
@@ -19,31 +19,6 @@ VALIDATION_S = 6.0  # what it takes to begin to validate an exported file, about
 FINAL_SHARE = 0.1  # of the budget, at most, that is kept for these
 
 
-@cache
-def _efforts(epochs: int, subset: float, shrunk: float) -> tuple[float, ...]:
-    """What 0, 1, 2 .. epochs take, in epochs of all images at full size; as a `TrainingRequest` is trained.
-
-    Args:
-        epochs: Of a full training.
-        subset: Share of the images that the first rung sees.
-        shrunk: Share of the pixels that rungs below the last see.
-    """
-    levels = schedule_rungs(epochs)
-    total = [0.0]
-    for epoch in range(1, epochs + 1):
-        level = sum(epoch > rung for rung in levels[:-1])
-        above = len(levels) - 1 - level
-        images = subset ** (above / (len(levels) - 1)) if above else 1.0
-        total.append(total[-1] + images * (shrunk if above else 1.0))
-    return tuple(total)
-
-
-def rung_efforts(config: SearchConfig) -> tuple[float, ...]:
-    """What training from nothing to each rung takes, in full epochs."""
-    costs = Costs((), config)
-    return tuple(costs.effort(1, rung) for rung in costs.rungs)
-
-
 @dataclass(frozen=True)
 class Costs:
     """Expected seconds, on one slot, as the trials stand.
@@ -56,24 +31,16 @@ class Costs:
     trials: Sequence[Trial]
     config: SearchConfig
 
-    def effort(self, first: int, last: int) -> float:
-        """Of epochs `first` to `last`, counted from 1, in epochs of all images at full size: images times pixels."""
-        config = self.config
-        small, full = config.small_imgsz or config.imgsz, config.imgsz
-        shrunk = (small.width / full.width) * (small.height / full.height)
-        efforts = _efforts(config.epochs, config.subset, shrunk)
-        return efforts[last] - efforts[first - 1]
-
     @cached_property
     def rungs(self) -> tuple[int, ...]:
         """The rungs, in epochs."""
         return schedule_rungs(self.config.epochs)
 
     def per_epoch(self, trial: Trial | None = None) -> float:
-        """Of a full epoch of this trial, or else typical of those trained so far (upper quartile); 0 before any."""
+        """Of an epoch of this trial, or else typical of those trained so far (upper quartile); 0 before any."""
         if trial and trial.epochs:
             timed = trial.epochs[1:] or trial.epochs  # the first epoch includes set-up
-            return sum(epoch.seconds for epoch in timed) / self.effort(timed[0].epoch, timed[-1].epoch)
+            return sum(epoch.seconds for epoch in timed) / len(timed)
         return self._typical_s
 
     @cached_property
@@ -83,15 +50,15 @@ class Costs:
 
     def of(self, trial: Trial, until: int) -> float:
         """Of training `trial` on to epoch `until`."""
-        return SAFETY * self.per_epoch(trial) * self.effort(len(trial.epochs) + 1, until)
+        return SAFETY * self.per_epoch(trial) * (until - len(trial.epochs))
 
     def of_another(self, trial: Trial | None = None) -> float:
         """Of training `trial` once more from the start, or a typical one."""
-        return SAFETY * self.per_epoch(trial) * self.effort(1, self.config.epochs)
+        return SAFETY * self.per_epoch(trial) * self.config.epochs
 
     def of_first_rung(self) -> float:
         """Of a typical first rung."""
-        return SAFETY * self.per_epoch() * self.effort(1, self.rungs[0])
+        return SAFETY * self.per_epoch() * self.rungs[0]
 
     def of_baseline(self) -> float:
         """Until the stock model is complete; 0 once it is being completed."""

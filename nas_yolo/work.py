@@ -68,8 +68,6 @@ def work_of(job: Job, state: State, context: Context, repository: Repository, se
                 known=len(trial.epochs),
                 rungs=context.rungs,
                 parents=parents_of(trial, state.trials, config, checkpoint),
-                subset=config.subset,
-                small_imgsz=config.small_imgsz,
                 threads=context.threads,
                 gpu=context.gpus > 0,
                 gpu_share=min(config.gpus_per_trial, 1.0),
