@@ -10,8 +10,8 @@ import numpy as np
 
 from nas_yolo.budget import Spending
 from nas_yolo.config import SearchConfig
+from nas_yolo.fidelities import Fidelity, fidelities
 from nas_yolo.results import due_repeats
-from nas_yolo.schedulers import rungs as schedule_rungs
 from storage import Trial
 
 SAFETY = 1.1  # trainings are planned as that much longer than measured
@@ -32,9 +32,9 @@ class Costs:
     config: SearchConfig
 
     @cached_property
-    def rungs(self) -> tuple[int, ...]:
-        """The rungs, in epochs."""
-        return schedule_rungs(self.config.epochs)
+    def fidelities(self) -> tuple[Fidelity, ...]:
+        """What trials are evaluated at, cheapest first."""
+        return fidelities(self.config)
 
     def per_epoch(self, trial: Trial | None = None) -> float:
         """Of an epoch of this trial, or else typical of those trained so far (upper quartile); 0 before any."""
@@ -48,24 +48,24 @@ class Costs:
         known = [self.per_epoch(other) for other in self.trials if other.epochs]
         return float(np.quantile(known, 0.75)) if known else 0.0
 
-    def of(self, trial: Trial, until: int) -> float:
-        """Of training `trial` on to epoch `until`."""
-        return SAFETY * self.per_epoch(trial) * (until - len(trial.epochs))
+    def of(self, trial: Trial, fidelity: Fidelity | None = None) -> float:
+        """Of evaluating `trial` at a fidelity, from where it stands; by default the last."""
+        return SAFETY * self.per_epoch(trial) * (fidelity or self.fidelities[-1]).left(trial)
 
     def of_another(self, trial: Trial | None = None) -> float:
         """Of training `trial` once more from the start, or a typical one."""
-        return SAFETY * self.per_epoch(trial) * self.config.epochs
+        return SAFETY * self.per_epoch(trial) * self.fidelities[-1].cost
 
-    def of_first_rung(self) -> float:
-        """Of a typical first rung."""
-        return SAFETY * self.per_epoch() * self.rungs[0]
+    def of_first(self) -> float:
+        """Of a typical design at the first fidelity."""
+        return SAFETY * self.per_epoch() * self.fidelities[0].cost
 
     def of_baseline(self) -> float:
         """Until the stock model is complete; 0 once it is being completed."""
         stock = self.config.space.baseline
         for trial in self.trials:
             if trial.preset == stock and trial.state in ("new", "measuring", "ready", "paused"):
-                return self.of(trial, self.config.epochs)
+                return self.of(trial)
         return 0.0
 
     def repeats(self, spending: Spending) -> int:
@@ -79,7 +79,7 @@ class Costs:
         due = due_repeats(self.trials, self.config, count)
         unknown = max(count - len(begun) - len(due), 0)  # of what is not complete yet
         return (
-            sum(self.of(trial, self.config.epochs) for trial in begun if trial.state in ("ready", "paused"))
+            sum(self.of(trial) for trial in begun if trial.state in ("ready", "paused"))
             + sum(map(self.of_another, due))
             + unknown * self.of_another()
         )
@@ -87,9 +87,9 @@ class Costs:
     def reserve(self, spending: Spending) -> float:
         """Share of the budget to keep for the end."""
         repeats = self.of_repeats(spending)
-        if len(self.rungs) == 1:
+        if len(self.fidelities) == 1:
             return spending.share(repeats)  # every training is a full one
-        return spending.reserve(self.of_another() - self.of_first_rung(), repeats)
+        return spending.reserve(self.of_another() - self.of_first(), repeats)
 
     def of_confirming(self, spending: Spending, finalists: Iterable[tuple[Trial, str]], sessions: int) -> float:
         """Of timing finalists, each on a target, and validating them; 0 where that takes much of the budget.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from nas_yolo.config import SearchConfig
+from nas_yolo.fidelities import fidelities
 from nas_yolo.planning.situation import Context
 from nas_yolo.samplers import Grid
-from nas_yolo.schedulers import get_strategy, rungs
+from nas_yolo.schedulers import get_strategy
 from nas_yolo.warm_start import earlier_designs
 from search_spaces.architecture import Architecture
 from storage import Repository, Search
@@ -34,7 +35,7 @@ def context_of(repository: Repository, search: Search, slots: int, threads: int,
     strategy = get_strategy(
         config.sampler,
         grid,
-        tuple(map(float, rungs(config.epochs))),
+        tuple(fidelity.cost for fidelity in fidelities(config)),
         config.seed,
         min(bounds, default=math.inf),
         earlier_designs(repository, search, codes) if config.warm_start else (),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -98,11 +98,6 @@ class Trial:
     def validated_epochs(self) -> int:
         """The epoch that `map50_95` is of; 0 before there is one."""
         return max((epoch.epoch for epoch in self.epochs if epoch.map50_95 is not None), default=0)
-
-    def reached(self, levels: Iterable[int]) -> tuple[float, ...]:
-        """mAP50-95 after so many epochs each, ascending, as far as it was trained and validated there."""
-        ends = (self.epochs[level - 1].map50_95 for level in levels if level <= len(self.epochs))
-        return tuple(found for found in ends if found is not None)
 
     @property
     def alive(self) -> bool:

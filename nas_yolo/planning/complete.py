@@ -18,7 +18,7 @@ def last_words(situation: Situation) -> Action | None:
     if situation.may_train:
         for trial in situation.trials:
             if trial.state == "paused" and len(trial.epochs) >= epochs:
-                return train(situation, trial, epochs)
+                return train(situation, trial)
     return None
 
 
@@ -26,15 +26,15 @@ def finalists(situation: Situation) -> Action | None:
     """The trial to train to the end, once nothing new is begun: the stock model first."""
     if situation.state.phase != "finishing" or not situation.may_train:
         return None
-    costs, spending, epochs = situation.costs, situation.spending, situation.config.epochs
+    costs, spending = situation.costs, situation.spending
     stock, numbers, seen = situation.config.space.baseline, list(situation.seen), list(situation.seen.values())
     first = [t for t in situation.trials if t.preset == stock and t.state in ("ready", "paused")]
     ranked = inside_first(seen, situation.context.strategy.finalists(seen))
     first += [situation.trials[numbers[i]] for i in ranked[: _room(situation)]]
     kept = kept_for_the_end(situation)
     for trial in first:
-        if spending.fits(costs.of(trial, epochs) + (0.0 if trial.preset == stock else kept)):
-            return train(situation, trial, epochs)
+        if spending.fits(costs.of(trial) + (0.0 if trial.preset == stock else kept)):
+            return train(situation, trial)
     return None
 
 

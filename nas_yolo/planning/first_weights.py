@@ -37,7 +37,7 @@ def train_parent(situation: Situation) -> Action | None:
             return Cancel(f"train {parent.number}", (rejected,))
         return Note((rejected,))
     if parent.state != "training" and situation.free_slots > 0:
-        return train(situation, parent, config.epochs)
+        return train(situation, parent)
     return None
 
 
@@ -53,7 +53,7 @@ def coming_parent(trials: tuple[Trial, ...]) -> Trial | None:
 
 def too_expensive(parent: Trial, costs: Costs, spending: Spending) -> str:
     """Why the parent is not trained on; empty if it is. The first epoch includes set-up and tells too little."""
-    share = spending.share(costs.of(parent, costs.config.epochs))
+    share = spending.share(costs.of(parent))
     if len(parent.epochs) < 2 or share <= PARENT_SHARE:
         return ""
     return f"to train it takes {share:.0%} of the budget, over {PARENT_SHARE:.0%}; all trainings begin from scratch"

@@ -9,8 +9,8 @@ from evaluators.target import Target
 from nas_yolo.budget import Spending, parse_budget
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs
+from nas_yolo.fidelities import Fidelity, accuracies_of, fidelities
 from nas_yolo.samplers import Grid, Seen, Strategy
-from nas_yolo.schedulers import rungs
 from search_spaces.architecture import Architecture
 from storage import Job, JobKind, State, Trial
 
@@ -42,9 +42,9 @@ class Context:
         return Grid(self.config.space.choices)
 
     @cached_property
-    def rungs(self) -> tuple[int, ...]:
-        """Epochs at which trials pause."""
-        return rungs(self.config.epochs)
+    def fidelities(self) -> tuple[Fidelity, ...]:
+        """What trials are evaluated at, cheapest first; they pause in between."""
+        return fidelities(self.config)
 
     @cached_property
     def devices(self) -> tuple[tuple[Target, str], ...]:
@@ -116,18 +116,19 @@ class Situation:
     def seen(self) -> dict[int, Seen]:
         """All trials that are points of the space, as strategies see them, by number."""
         names = [target.name for target, _ in self.config.targets]
+        last = len(self.context.fidelities) - 1
         found = {}
         for trial in self.designs:
             if (codes := self.context.codes(trial.architecture)) is None:
                 continue
-            reached = trial.reached(self.context.rungs)
+            known = accuracies_of(trial, self.context.fidelities)
             measured = trial.state not in ("new", "measuring") and all(name in trial.latencies for name in names)
             found[trial.number] = Seen(
                 codes=codes,
                 latencies_ms=tuple(trial.latencies[name].latency_ms for name in names) if measured else (),
-                accuracies=reached,
-                heading=min(len(reached), len(self.context.rungs) - 1) if trial.state == "training" else None,
-                over=not trial.alive or len(reached) == len(self.context.rungs),
+                accuracies=known,
+                heading=min(len(known), last) if trial.state == "training" else None,
+                over=not trial.alive or len(known) > last,
                 epoch_s=self.costs.per_epoch(trial) if trial.epochs else None,
                 scores=trial.scores,
             )

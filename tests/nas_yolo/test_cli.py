@@ -182,7 +182,7 @@ def test_front_as_json_and_for_people(finished: tuple[Repository, Search]) -> No
     assert (member["params_m"], member["gflops"], member["epochs"]) == (2.0, 1.0, 3)
     assert Architecture.from_document(member["architecture"]) == load_preset("yolov8n-ghost")
     assert document["trust"]["verdict"].startswith("Trial 1 beats stock yolov8n by 0.050 mAP50-95")
-    assert document["trust"]["rung_correlation"] == {}  # three epochs are one rung
+    assert document["trust"]["fidelity_correlation"] == {}  # three epochs are one rung
     people = invoke("front", "done")
     assert people.exit_code == 0
     assert "0.350" in people.output

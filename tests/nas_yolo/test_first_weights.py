@@ -154,12 +154,12 @@ def test_the_sentence_says_which_regime_the_numbers_are_from(trials: list[Trial]
     )
 
 
-def test_costs_of_later_rungs_follow_from_the_time_of_the_first(trials: list[Trial], config: SearchConfig) -> None:
+def test_costs_of_later_fidelities_follow_from_the_time_of_the_first(trials: list[Trial], config: SearchConfig) -> None:
     config = replace(config, epochs=9)
     trial = replace(trials[3], epochs=tuple(Epoch(n, None, None, 1.0, s) for n, s in ((1, 9.0), (2, 3.0), (3, 5.0))))
     costs = Costs((trial,), config)
     assert costs.per_epoch(trial) == 4.0  # the first includes set-up
-    assert costs.of(trial, 9) == pytest.approx(1.1 * 6 * 4)
+    assert costs.of(trial) == pytest.approx(1.1 * 6 * 4)
 
 
 def test_a_training_may_take_ten_times_as_long_and_ten_minutes_more() -> None:
