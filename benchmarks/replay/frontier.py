@@ -84,7 +84,7 @@ class Engine:
         one = self._seen[number]
         accuracies = (*one.accuracies, accuracy)
         over = len(accuracies) == len(self._table.costs)
-        self._seen[number] = replace(one, accuracies=accuracies, heading=None, over=over)
+        self._seen[number] = replace(one, accuracies=accuracies, coming_fidelity=None, over=over)
 
     def _propose(self) -> bool:
         for codes in self._engine.candidates(self._seen):
@@ -105,7 +105,7 @@ class Engine:
         for number in self._engine.order(self._seen):
             reached = len(self._seen[number].accuracies) - 1
             if self._rest(reached) <= left + 1e-9:
-                self._seen[number] = replace(self._seen[number], heading=reached + 1)
+                self._seen[number] = replace(self._seen[number], coming_fidelity=reached + 1)
                 return Job(self._rows[number], reached + 1)
         return None
 

@@ -127,7 +127,7 @@ class Situation:
                 codes=codes,
                 latencies_ms=tuple(trial.latencies[name].latency_ms for name in names) if measured else (),
                 accuracies=known,
-                heading=min(len(known), last) if trial.state == "training" else None,
+                coming_fidelity=min(len(known), last) if trial.state == "training" else None,
                 over=not trial.alive or len(known) > last,
                 epoch_s=self.costs.per_epoch(trial) if trial.epochs else None,
                 scores=trial.scores,

@@ -138,7 +138,7 @@ class Halving:
 
     def wants(self, seen: Sequence[Seen], slots: int) -> bool:
         """As long as fewer designs than slots wait, or are being measured, for their first training."""
-        return sum(not one.accuracies and one.heading is None and not one.over for one in seen) < slots
+        return sum(not one.accuracies and one.coming_fidelity is None and not one.over for one in seen) < slots
 
 
 def _standings(seen: Sequence[Seen]) -> list[Standing]:
