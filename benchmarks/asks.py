@@ -11,13 +11,12 @@ import click
 import numpy as np
 
 from benchmarks.report import report
+from nas_yolo.fidelities import ETA, rungs
 from nas_yolo.samplers import Grid, Seen
 from nas_yolo.samplers.frontier import Frontier
-from nas_yolo.schedulers import rungs
 from search_spaces.space_file import load_space
 
 EPOCHS = 100
-PROMOTED = 3  # one in so many reaches the next rung
 
 
 def trials(grid: Grid, count: int, rng: np.random.Generator) -> list[Seen]:
@@ -26,19 +25,19 @@ def trials(grid: Grid, count: int, rng: np.random.Generator) -> list[Seen]:
     features = np.concatenate(grid.features(codes), axis=1)
     latency = np.exp(0.5 * features @ rng.random(features.shape[1]))
     final = 1 / (1 + np.exp(-features @ rng.normal(size=features.shape[1]) - np.log(latency)))
-    levels = len(rungs(EPOCHS))
+    last = len(rungs(EPOCHS))
     seen = []
     for number in range(count):
-        reached = next((level for level in range(1, levels) if rng.random() > 1 / PROMOTED), levels)
-        accuracies = [float(final[number] * (level + 1) / levels + rng.normal(0, 0.02)) for level in range(reached)]
+        reached = next((few for few in range(1, last) if rng.random() > 1 / ETA), last)
+        accuracies = [float(final[number] * (index + 1) / last + rng.normal(0, 0.02)) for index in range(reached)]
         point = tuple(codes[number].tolist())
-        seen.append(Seen(point, (float(latency[number]),), tuple(accuracies), over=reached == levels))
+        seen.append(Seen(point, (float(latency[number]),), tuple(accuracies), over=reached == last))
     return seen
 
 
 def seconds(grid: Grid, seen: list[Seen], decisions: int) -> list[float]:
     """Of each decision, proposal and order, after one more report each."""
-    engine, found = Frontier(grid, rungs(EPOCHS), 0), []
+    engine, found = Frontier(grid, [rung.cost for rung in rungs(EPOCHS)], 0), []
     for number in range(decisions):
         started = time.perf_counter()
         next(iter(engine.candidates(seen)))

@@ -193,7 +193,7 @@ def latency_ms(design: str, imgsz: ImageSize, calibration: Any, scratch: Path) -
 
 def rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What the trainings say, line by line."""
-    from nas_yolo.schedulers import rungs
+    from nas_yolo.fidelities import rungs
     from nas_yolo.trust import iso_latency_correlation
 
     count, epochs, trainings = document["designs"], document["epochs"], document["trainings"]
@@ -226,7 +226,7 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{regime}, epochs to the mAP that scratch has after {epochs}",
             f"median {statistics.median(reached)} of the {len(reached)} of {count} that reach it",
         )
-    first = rungs(epochs)[0]
+    first = rungs(epochs)[0].epochs
     pairs = [(regime, regime, curves) for regime in regimes] + [(regime, regime, lagging) for regime in regimes]
     pairs += [(regime, "scratch", curves) for regime in regimes[1:]]
     for early, late, which in pairs:

@@ -51,7 +51,7 @@ class TrainingError(RuntimeError):
 
     Attributes:
         cause: `nan`: a loss or a weight is not finite; `diverged`: the mean loss of an epoch is more than 50 and ten
-            times the lowest so far at the same image size, or over a million in a first one; `data_changed`: images or
+            times the lowest so far, or over a million in a first one; `data_changed`: images or
             labels are not what the search began with.
     """
 

@@ -11,6 +11,7 @@ from evaluators.latency import read_identity
 from evaluators.target import Target, timed_text
 from nas_yolo import __version__
 from nas_yolo.budget import Budget, parse_budget
+from nas_yolo.fidelities import Fidelity, Rung, rungs
 from nas_yolo.objective import Limit, parse_limit
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize, chosen_size
@@ -32,6 +33,7 @@ class SearchConfig:
         targets: Devices, each with the fingerprint that it had when the search began.
         imgsz: Size of the images, for training and latency, where the space does not choose it.
         epochs: Of a full training.
+        rungs: Epochs at which trainings pause, ascending, the last of them `epochs`; empty: the usual ones.
         budgets: The first to run out ends the search.
         limits: Hard limits on a candidate.
         sampler: Name.
@@ -47,8 +49,6 @@ class SearchConfig:
         weights: Whether trainings begin with random weights, or with those of trained networks.
         pretrained: A checkpoint, absolute, that inherited weights are taken from; None: the stock model, trained first.
         pretrained_sha256: Of its content.
-        subset: Share of the training images that the first rung sees, above 0 to 1.
-        small_imgsz: Size at which rungs below the last are trained; None: as the last.
         trial_time_s: Seconds after which a training is ended while nothing tells how long it should take; None: never.
         artifacts: Where checkpoints are kept, a folder or a URL; None: in the search's own folder.
         repeats: Finalists trained once more to the end with another seed; None: as the budget allows.
@@ -60,6 +60,7 @@ class SearchConfig:
     imgsz: ImageSize
     epochs: int
     budgets: tuple[Budget, ...]
+    rungs: tuple[int, ...] = ()
     limits: tuple[Limit, ...] = ()
     sampler: str = "frontier"
     seed: int = 0
@@ -73,8 +74,6 @@ class SearchConfig:
     weights: Weights = "scratch"
     pretrained: str | None = None
     pretrained_sha256: str | None = None
-    subset: float = 1.0
-    small_imgsz: ImageSize | None = None
     trial_time_s: float | None = None
     artifacts: str | None = None
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -94,6 +93,11 @@ class SearchConfig:
         """Whether the stock model is trained first, for the weights that others begin with."""
         large = all(budget.limit >= MIN_TRIALS for budget in self.budgets if budget.kind == "trials")
         return self.weights == "inherited" and self.pretrained is None and large
+
+    @cached_property
+    def fidelities(self) -> tuple[Fidelity, ...]:
+        """What a design is evaluated at, cheapest first; the last is the full training, and only it gives results."""
+        return tuple(map(Rung, self.rungs)) or rungs(self.epochs)
 
     @cached_property
     def known_designs(self) -> dict[str, Architecture]:
@@ -116,6 +120,7 @@ class SearchConfig:
             ],
             "imgsz": self.imgsz.plain,
             "epochs": self.epochs,
+            "rungs": list(self.rungs),
             "budgets": [budget.text for budget in self.budgets],
             "limits": [str(limit) for limit in self.limits],
             "sampler": self.sampler,
@@ -130,8 +135,6 @@ class SearchConfig:
             "weights": self.weights,
             "pretrained": self.pretrained,
             "pretrained_sha256": self.pretrained_sha256,
-            "subset": self.subset,
-            "small_imgsz": self.small_imgsz.plain if self.small_imgsz else None,
             "trial_time_s": self.trial_time_s,
             "artifacts": self.artifacts,
         }
@@ -140,7 +143,6 @@ class SearchConfig:
     def from_document(cls, document: dict[str, Any]) -> SearchConfig:
         """Read back what `document` wrote."""
         rest = {key: document[key] for key in ("epochs", "sampler", "seed", "training", "runner")}
-        small = document.get("small_imgsz")
         return cls(
             dataset=_dataset(document["dataset"], document["training"]),
             space=SearchSpace.from_document(document["space"]),
@@ -153,6 +155,7 @@ class SearchConfig:
             ),
             identities={target["name"]: read_identity(target.get("identity", {})) for target in document["targets"]},
             imgsz=ImageSize.parse(document["imgsz"]),
+            rungs=tuple(document.get("rungs", ())),
             budgets=tuple(map(parse_budget, document["budgets"])),
             limits=tuple(map(parse_limit, document["limits"])),
             workers=document["workers"],
@@ -163,8 +166,6 @@ class SearchConfig:
             weights=document.get("weights", "scratch"),  # nor these: they were trained so
             pretrained=document.get("pretrained"),
             pretrained_sha256=document.get("pretrained_sha256"),
-            subset=document.get("subset", 1.0),
-            small_imgsz=ImageSize.parse(small) if small else None,
             trial_time_s=document.get("trial_time_s"),
             artifacts=document.get("artifacts"),
             **rest,

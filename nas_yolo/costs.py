@@ -4,44 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 
 from nas_yolo.budget import Spending
 from nas_yolo.config import SearchConfig
+from nas_yolo.fidelities import Fidelity
 from nas_yolo.results import due_repeats
-from nas_yolo.schedulers import rungs as schedule_rungs
 from storage import Trial
 
 SAFETY = 1.1  # trainings are planned as that much longer than measured
 VALIDATION_S = 6.0  # what it takes to begin to validate an exported file, about
 FINAL_SHARE = 0.1  # of the budget, at most, that is kept for these
-
-
-@cache
-def _efforts(epochs: int, subset: float, shrunk: float) -> tuple[float, ...]:
-    """What 0, 1, 2 .. epochs take, in epochs of all images at full size; as a `TrainingRequest` is trained.
-
-    Args:
-        epochs: Of a full training.
-        subset: Share of the images that the first rung sees.
-        shrunk: Share of the pixels that rungs below the last see.
-    """
-    levels = schedule_rungs(epochs)
-    total = [0.0]
-    for epoch in range(1, epochs + 1):
-        level = sum(epoch > rung for rung in levels[:-1])
-        above = len(levels) - 1 - level
-        images = subset ** (above / (len(levels) - 1)) if above else 1.0
-        total.append(total[-1] + images * (shrunk if above else 1.0))
-    return tuple(total)
-
-
-def rung_efforts(config: SearchConfig) -> tuple[float, ...]:
-    """What training from nothing to each rung takes, in full epochs."""
-    costs = Costs((), config)
-    return tuple(costs.effort(1, rung) for rung in costs.rungs)
 
 
 @dataclass(frozen=True)
@@ -56,52 +31,33 @@ class Costs:
     trials: Sequence[Trial]
     config: SearchConfig
 
-    def effort(self, first: int, last: int) -> float:
-        """Of epochs `first` to `last`, counted from 1, in epochs of all images at full size: images times pixels."""
-        config = self.config
-        small, full = config.small_imgsz or config.imgsz, config.imgsz
-        shrunk = (small.width / full.width) * (small.height / full.height)
-        efforts = _efforts(config.epochs, config.subset, shrunk)
-        return efforts[last] - efforts[first - 1]
-
-    @cached_property
-    def rungs(self) -> tuple[int, ...]:
-        """The rungs, in epochs."""
-        return schedule_rungs(self.config.epochs)
-
     def per_epoch(self, trial: Trial | None = None) -> float:
-        """Of a full epoch of this trial, or else typical of those trained so far (upper quartile); 0 before any.
-
-        Of a trial in its first epoch it is predicted, from batches: a little too short, without set-up and validation.
-        """
-        if trial and trial.epochs:
-            timed = trial.epochs[1:] or trial.epochs  # the first epoch includes set-up
-            return sum(epoch.seconds for epoch in timed) / self.effort(timed[0].epoch, timed[-1].epoch)
-        return (trial and trial.predicted_epoch_s) or self._typical_s
+        """Of an epoch of this trial, or else typical of those trained so far (upper quartile); 0 before any."""
+        return (trial and trial.epoch_s) or self._typical_s
 
     @cached_property
     def _typical_s(self) -> float:
-        known = [self.per_epoch(other) for other in self.trials if other.epochs or other.predicted_epoch_s]
+        known = [other.epoch_s for other in self.trials if other.epoch_s]
         return float(np.quantile(known, 0.75)) if known else 0.0
 
-    def of(self, trial: Trial, until: int) -> float:
-        """Of training `trial` on to epoch `until`."""
-        return SAFETY * self.per_epoch(trial) * self.effort(len(trial.epochs) + 1, until)
+    def of(self, trial: Trial, fidelity: Fidelity | None = None) -> float:
+        """Of evaluating `trial` at a fidelity, from where it stands; by default the last."""
+        return SAFETY * self.per_epoch(trial) * (fidelity or self.config.fidelities[-1]).left(trial)
 
     def of_another(self, trial: Trial | None = None) -> float:
         """Of training `trial` once more from the start, or a typical one."""
-        return SAFETY * self.per_epoch(trial) * self.effort(1, self.config.epochs)
+        return SAFETY * self.per_epoch(trial) * self.config.fidelities[-1].cost
 
-    def of_first_rung(self) -> float:
-        """Of a typical first rung."""
-        return SAFETY * self.per_epoch() * self.effort(1, self.rungs[0])
+    def of_first(self) -> float:
+        """Of a typical design at the first fidelity."""
+        return SAFETY * self.per_epoch() * self.config.fidelities[0].cost
 
     def of_baseline(self) -> float:
         """Until the stock model is complete; 0 once it is being completed."""
         stock = self.config.space.baseline
         for trial in self.trials:
             if trial.preset == stock and trial.state in ("new", "measuring", "ready", "paused"):
-                return self.of(trial, self.config.epochs)
+                return self.of(trial)
         return 0.0
 
     def repeats(self, spending: Spending) -> int:
@@ -115,7 +71,7 @@ class Costs:
         due = due_repeats(self.trials, self.config, count)
         unknown = max(count - len(begun) - len(due), 0)  # of what is not complete yet
         return (
-            sum(self.of(trial, self.config.epochs) for trial in begun if trial.state in ("ready", "paused"))
+            sum(self.of(trial) for trial in begun if trial.state in ("ready", "paused"))
             + sum(map(self.of_another, due))
             + unknown * self.of_another()
         )
@@ -123,9 +79,9 @@ class Costs:
     def reserve(self, spending: Spending) -> float:
         """Share of the budget to keep for the end."""
         repeats = self.of_repeats(spending)
-        if len(self.rungs) == 1:
+        if len(self.config.fidelities) == 1:
             return spending.share(repeats)  # every training is a full one
-        return spending.reserve(self.of_another() - self.of_first_rung(), repeats)
+        return spending.reserve(self.of_another() - self.of_first(), repeats)
 
     def of_confirming(self, spending: Spending, finalists: Iterable[tuple[Trial, str]], sessions: int) -> float:
         """Of timing finalists, each on a target, and validating them; 0 where that takes much of the budget.

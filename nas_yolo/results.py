@@ -13,9 +13,9 @@ from typing import Any
 
 from evaluators.evaluation import TIE, DeployedAccuracy
 from nas_yolo.config import SearchConfig
+from nas_yolo.fidelities import accuracies_of
 from nas_yolo.pareto import front
 from nas_yolo.samplers import Fits, Grid, ScoreVerdict, Seen, judge_scores
-from nas_yolo.schedulers.asha import rungs
 from nas_yolo.trust import Noise, RankCorrelation, iso_latency_correlation, seed_noise
 from search_spaces.errors import UserError
 from storage import Search, Spent, Trial
@@ -276,14 +276,14 @@ def front_document(search: Search, config: SearchConfig, trials: Sequence[Trial]
 
 
 def trust_document(trials: Sequence[Trial], config: SearchConfig) -> dict[str, Any]:
-    """How far the results can be trusted: the verdict, how well each rung tells the end, the noise between seeds."""
+    """How far the results can be trusted: the verdict, how well fidelities tell the end, the noise of seeds."""
     floor = noise(trials)
     return {
         "verdict": verdict(trials, config),
         "verdicts": {target.name: verdict(trials, config, target.name) for target, _ in config.targets},
-        "rung_correlation": {
-            str(rung): None if found is None else asdict(found)
-            for rung, found in rung_correlations(trials, config).items()
+        "fidelity_correlation": {
+            name: None if found is None else asdict(found)
+            for name, found in fidelity_correlations(trials, config).items()
         },
         "noise_map50_95": None if floor is None else asdict(floor) | {"difference_95": floor.difference()},
         "zero_cost_scores": [asdict(found) for found in score_verdicts(trials, config)],
@@ -294,31 +294,32 @@ def score_verdicts(trials: Sequence[Trial], config: SearchConfig) -> tuple[Score
     """Which zero-cost scores the engine uses, and why; none where it is another sampler, or too little was trained."""
     if config.sampler != "frontier":
         return ()
-    grid, levels = Grid(config.space.choices), rungs(config.epochs)
+    grid, evaluated = Grid(config.space.choices), config.fidelities
     seen = []
     for trial in asked(trials):
         choices = config.space.choices_of(trial.architecture)
-        reached = trial.reached(levels)
+        reached = accuracies_of(trial, evaluated)
         if choices is not None and reached and all(target.name in trial.latencies for target, _ in config.targets):
             latencies = tuple(trial.latencies[target.name].latency_ms for target, _ in config.targets)
             seen.append(Seen(grid.codes(choices), latencies, reached, scores=trial.scores))
-    return judge_scores(grid, seen, len(levels), Fits())
+    return judge_scores(grid, seen, len(evaluated), Fits())
 
 
-def rung_correlations(trials: Sequence[Trial], config: SearchConfig) -> dict[int, RankCorrelation | None]:
-    """For each rung below the last, of complete trials: is the better of two equally fast ones known by then?"""
+def fidelity_correlations(trials: Sequence[Trial], config: SearchConfig) -> dict[str, RankCorrelation | None]:
+    """For each fidelity below the last, of complete trials: is the better of two equally fast ones known by then?"""
     target = config.targets[0][0].name
-    levels = rungs(config.epochs)
-    done = [trial for trial in complete(trials, target) if len(trial.reached(levels)) == len(levels)]
-    latencies = [trial.latencies[target].latency_ms for trial in done]
-    *early, final = ([trial.reached(levels)[i] for trial in done] for i in range(len(levels)))
+    *lower, _ = evaluated = config.fidelities
+    found = [(trial, accuracies_of(trial, evaluated)) for trial in complete(trials, target)]
+    done = [(trial.latencies[target].latency_ms, reached) for trial, reached in found if len(reached) > len(lower)]
+    latencies, final = [latency for latency, _ in done], [reached[-1] for _, reached in done]
     return {
-        rung: iso_latency_correlation(latencies, values, final) for rung, values in zip(levels[:-1], early, strict=True)
+        fidelity.name: iso_latency_correlation(latencies, [reached[index] for _, reached in done], final)
+        for index, fidelity in enumerate(lower)
     }
 
 
 def trust_text(trials: Sequence[Trial], config: SearchConfig) -> str:
-    """The verdict, what trainings began with, and as far as known the noise and how well the rungs told the end."""
+    """The verdict, what trainings began with, and as far as known the noise and how well fidelities told the end."""
     lines = list(dict.fromkeys(verdict(trials, config, target.name) for target, _ in config.targets))
     lines.append(f"Trainings: {weights_text(trials, config)}.")
     if floor := noise(trials):
@@ -326,13 +327,13 @@ def trust_text(trials: Sequence[Trial], config: SearchConfig) -> str:
             f"Noise between seeds: standard deviation {floor.sd:.3f} mAP50-95, from {repeats_text(floor)}; two single "
             f"trainings that differ by less than {floor.difference():.3f} cannot be told apart."
         )
-    known = {rung: found for rung, found in rung_correlations(trials, config).items() if found is not None}
+    known = {name: found for name, found in fidelity_correlations(trials, config).items() if found is not None}
     if known:
-        parts = [f"{found.tau:.2f} ({found.low:.2f} to {found.high:.2f}) at {rung}" for rung, found in known.items()]
+        parts = [f"{found.tau:.2f} ({found.low:.2f} to {found.high:.2f}) at {name}" for name, found in known.items()]
         pairs = next(iter(known.values())).pairs
         lines.append(
-            f"Rank correlation with {config.epochs} epochs, {pairs} pairs of trials of equal latency: "
-            f"{', '.join(parts)} epochs; 0 is chance."
+            f"Rank correlation with {config.fidelities[-1].name}, {pairs} pairs of trials of equal latency: "
+            f"{', '.join(parts)}; 0 is chance."
         )
     if config.sampler == "frontier" and any(trial.scores for trial in trials):
         lines.append(_scores_text(score_verdicts(trials, config)))

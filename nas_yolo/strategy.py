@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from nas_yolo.config import SearchConfig
-from nas_yolo.costs import rung_efforts
 from nas_yolo.planning.situation import Context
 from nas_yolo.samplers import Grid
 from nas_yolo.schedulers import get_strategy
@@ -35,7 +34,7 @@ def context_of(repository: Repository, search: Search, slots: int, threads: int,
     strategy = get_strategy(
         config.sampler,
         grid,
-        rung_efforts(config),
+        tuple(fidelity.cost for fidelity in config.fidelities),
         config.seed,
         min(bounds, default=math.inf),
         earlier_designs(repository, search, codes) if config.warm_start else (),

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_yolo.config import SearchConfig
+from nas_yolo.fidelities import accuracies_of
 from nas_yolo.pareto import regrets
 from nas_yolo.results import asked
 from nas_yolo.samplers import Earlier, normal_ranks
-from nas_yolo.schedulers import rungs
 from search_spaces.architecture import Architecture
 from storage import Repository, Search
 
@@ -34,13 +34,15 @@ def earlier_designs(
     for other in repository.searches():
         if other.id >= search.id or other.config["space"]["family"] != search.config["space"]["family"]:
             continue
-        same_data = SearchConfig.from_document(other.config).dataset.meaning == dataset.meaning
+        config = SearchConfig.from_document(other.config)
+        same_data = config.dataset.meaning == dataset.meaning
         target = other.config["targets"][0]["name"]
-        levels = rungs(other.config["epochs"])
-        trials = [t for t in asked(repository.trials(other)) if len(t.epochs) >= levels[0] and target in t.latencies]
-        if len(trials) < MIN_TRAINED:
+        found_of = [(trial, accuracies_of(trial, config.fidelities)) for trial in asked(repository.trials(other))]
+        evaluated = [(trial, reached) for trial, reached in found_of if reached and target in trial.latencies]
+        if len(evaluated) < MIN_TRAINED:
             continue
-        standing = standings([trial.reached(levels) for trial in trials])
+        trials = [trial for trial, _ in evaluated]
+        standing = standings([reached for _, reached in evaluated])
         regret = regrets([trial.latencies[target].latency_ms for trial in trials], standing.tolist())
         for trial, value, behind in zip(trials, standing.tolist(), regret, strict=True):
             if (codes := codes_of(trial.architecture)) is not None:
@@ -55,7 +57,7 @@ def standings(reached: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     complete, all are compared by what they showed first.
 
     Args:
-        reached: Accuracies of each trial at the rungs that it has reached, at least one, cheapest first.
+        reached: Accuracies of each trial at the fidelities that it has reached, at least one, cheapest first.
     """
     depth = np.array([len(accuracies) for accuracies in reached])
     shown = np.full((len(reached), depth.max()), np.nan)
@@ -66,9 +68,9 @@ def standings(reached: Sequence[Sequence[float]]) -> NDArray[np.float64]:
         return normal_ranks(shown[:, 0])
     final = done[:, -1]
     values = final.mean() + np.zeros(len(reached))
-    for level, early in enumerate(done.T):
+    for fidelity, early in enumerate(done.T):
         if early.std() > 0:
-            here = depth == level + 1
+            here = depth == fidelity + 1
             slope = max(float(np.cov(early, final)[0, 1] / early.var(ddof=1)), 0.0)
-            values[here] += slope * (shown[here, level] - early.mean())
+            values[here] += slope * (shown[here, fidelity] - early.mean())
     return normal_ranks(values)

@@ -14,6 +14,7 @@ from evaluators.latency import Calibration
 from evaluators.measurement import MeasurementRequest, calibrate_target, check_target, measure
 from evaluators.target import Target
 from evaluators.zero_cost import IMAGES
+from nas_yolo.fidelities import Rung
 from nas_yolo.first_weights import parents_of
 from nas_yolo.planning.situation import Context
 from nas_yolo.runners import Work
@@ -66,10 +67,8 @@ def work_of(job: Job, state: State, context: Context, repository: Repository, se
                 scratch=repository.trial_folder(search, trial.number),
                 images=scratch / "images",
                 known=len(trial.epochs),
-                rungs=context.rungs,
+                rungs=tuple(one.epochs for one in context.config.fidelities if isinstance(one, Rung)),
                 parents=parents_of(trial, state.trials, config, checkpoint),
-                subset=config.subset,
-                small_imgsz=config.small_imgsz,
                 threads=context.threads,
                 gpu=context.gpus > 0,
                 gpu_share=min(config.gpus_per_trial, 1.0),

@@ -73,10 +73,6 @@ class ImageSize:
         """Height and width, as tensors have them."""
         return self.height, self.width
 
-    def at_width(self, width: int) -> ImageSize:
-        """The size at another width in pixels whose shape is the same, as nearly as a stride allows."""
-        return ImageSize(width, _nearest(self.height * width / self.width))
-
     @property
     def argument(self) -> int | list[int]:
         """As Ultralytics has it: a number if it is square, else height and width, in this order."""

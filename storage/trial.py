@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -98,14 +98,18 @@ class Trial:
         return next((e.map50_95 for e in reversed(self.epochs) if e.map50_95 is not None), None)
 
     @cached_property
+    def epoch_s(self) -> float | None:
+        """Seconds that an epoch takes, as measured; in the first one, as its first batches predict.
+
+        Those are a little too few, without set-up and validation.
+        """
+        timed = self.epochs[1:] or self.epochs  # the first includes set-up
+        return sum(epoch.seconds for epoch in timed) / len(timed) if timed else self.predicted_epoch_s
+
+    @cached_property
     def validated_epochs(self) -> int:
         """The epoch that `map50_95` is of; 0 before there is one."""
         return max((epoch.epoch for epoch in self.epochs if epoch.map50_95 is not None), default=0)
-
-    def reached(self, levels: Iterable[int]) -> tuple[float, ...]:
-        """mAP50-95 after so many epochs each, ascending, as far as it was trained and validated there."""
-        ends = (self.epochs[level - 1].map50_95 for level in levels if level <= len(self.epochs))
-        return tuple(found for found in ends if found is not None)
 
     @property
     def alive(self) -> bool:

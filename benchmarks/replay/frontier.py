@@ -14,16 +14,15 @@ import numpy as np
 
 from benchmarks.replay.simulation import Replay
 from benchmarks.replay.space import TableGrid, TableSpace, space_of
-from benchmarks.replay.table import Table, TableError
+from benchmarks.replay.table import Table
 from evaluators.dataset import Dataset
 from evaluators.target import Target
 from nas_yolo.budget import parse_budget
 from nas_yolo.config import SearchConfig
-from nas_yolo.costs import rung_efforts
 from nas_yolo.driver import Driver
 from nas_yolo.planning.situation import Context
 from nas_yolo.runners.simulated import Inline, SimulatedRunner, World
-from nas_yolo.schedulers import get_strategy, rungs
+from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.warm_start import earlier_designs
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
@@ -73,34 +72,30 @@ def search(
         budgets=(parse_budget(f"{budget * full_s:f}cpu-s"),),
         seed=seed,
         repeats=0,
-        **ladder(table),
+        epochs=ladder(table)[-1],
+        rungs=ladder(table),
     )
     stored = repository.create_search(f"search {len(repository.searches())}", config.document())
-    runner = SimulatedRunner(world(table, space, config.epochs, full_s), workers, leaps=True)
+    runner = SimulatedRunner(world(table, space, full_s), workers, leaps=True)
     thoughts = Thoughts(runner, charged=not math.isinf(training_s))
     with repository.claimed(stored) as claim:
-        context = context_of(repository, stored, config, space, workers)
+        context = context_of(repository, stored, config, table, space, workers)
         Driver(repository, stored, claim, runner, context, executor=thoughts).run()
     events = [recorded.event for recorded in repository.events(stored)]
-    return told(events, table, space, config.epochs, budget, workers, full_s, thoughts.seconds)
+    return told(events, table, space, budget, workers, full_s, thoughts.seconds)
 
 
-def ladder(table: Table) -> dict[str, Any]:
-    """The configuration with which rungs of the product cost what the fidelities of a table cost.
+def ladder(table: Table) -> tuple[int, ...]:
+    """Epochs at which a search pauses such that, with epochs of about one length, it costs what the table's did.
 
-    Raises:
-        TableError: If it has more than two, which the product's rungs do not fit.
+    There are as few as can be: each is a transaction.
     """
-    if len(table.costs) == 1:
-        return {"epochs": 1}
-    if len(table.costs) > 2:
-        raise TableError(f"{table.name}: {len(table.costs)} fidelities; a search has up to two here (--fidelities 2)")
-    epochs, cost = 6, float(table.costs[0])  # the fewest with two rungs: each epoch is a transaction
-    low, high = rungs(epochs)
-    return {"epochs": epochs, "subset": cost * (high - low) / (low * (1 - cost))}
+    return tuple(max(round(cost / table.costs[0]), 1) for cost in table.costs.tolist())
 
 
-def context_of(repository: Repository, stored: Search, config: SearchConfig, space: TableSpace, slots: int) -> Context:
+def context_of(
+    repository: Repository, stored: Search, config: SearchConfig, table: Table, space: TableSpace, slots: int
+) -> Context:
     """As `nas_yolo.strategy` makes it, but that only rows are drawn."""
     grid = TableGrid(space)
 
@@ -109,13 +104,14 @@ def context_of(repository: Repository, stored: Search, config: SearchConfig, spa
         return None if choices is None else grid.codes(choices)
 
     earlier = earlier_designs(repository, stored, codes)
-    strategy = get_strategy(config.sampler, grid, rung_efforts(config), config.seed, earlier=earlier)
+    # A table's latencies are exact: none are as good as equal, as measured ones are.
+    strategy = Frontier(grid, tuple(table.costs.tolist()), config.seed, earlier=earlier)
     return Context(stored.name, config, strategy, slots)
 
 
-def world(table: Table, space: TableSpace, epochs: int, full_s: float) -> World:
+def world(table: Table, space: TableSpace, full_s: float) -> World:
     """What the table says. Measuring costs nothing."""
-    ends = rungs(epochs)
+    ends = ladder(table)
     column = {rung: fidelity for fidelity, rung in enumerate(ends)}
     steps = np.diff(table.costs, prepend=0.0) * full_s / np.diff(ends, prepend=0)
     epoch_s = np.repeat(steps, np.diff(ends, prepend=0)).tolist()
@@ -157,14 +153,13 @@ def told(
     events: Iterable[Event],
     table: Table,
     space: TableSpace,
-    epochs: int,
     budget: int,
     workers: int,
     full_s: float,
     decided_s: float,
 ) -> Replay:
     """How a search went, from what it recorded; costs are counted as those of the peers are, once a training ended."""
-    column = {rung: fidelity for fidelity, rung in enumerate(rungs(epochs))}
+    column = {rung: fidelity for fidelity, rung in enumerate(ladder(table))}
     rows: dict[int, int] = {}
     started_s: dict[int, float] = {}
     trained: Counter[int] = Counter()  # epochs, by trial

@@ -11,7 +11,6 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from evaluators.accuracy.decoded import Decoded
-from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.fitted import FittedImages
 
 
@@ -59,72 +58,56 @@ class DecodedImages(FittedImages):
 
 
 class TrainingImages(DecodedImages):
-    """The training images; those of an epoch's subset, augmented as the seed, the epoch and the image say.
+    """The training images, augmented as the seed, the epoch and the image say.
 
     So it does not matter which process loads an image, nor what was loaded before.
 
     Args:
-        fidelity: Which images an epoch sees.
+        seed: Of the training.
         last_mosaic: The epoch from which on images are no longer mixed; None: always.
         arguments: Of `FittedImages`.
     """
 
-    def __init__(self, fidelity: Fidelity, last_mosaic: int | None, **arguments: Any):
-        self._fidelity, self._last_mosaic, self._settings = fidelity, last_mosaic, arguments["hyp"]
-        self._epoch = -1
-        self._shown: Any = range(fidelity.images)
+    def __init__(self, seed: int, last_mosaic: int | None, **arguments: Any):
+        self._seed, self._last_mosaic, self._settings = seed, last_mosaic, arguments["hyp"]
         super().__init__(**arguments)
 
-    def __len__(self) -> int:
-        return len(self._shown)
-
     def __getitem__(self, pick: tuple[int, int]) -> dict[str, Any]:
-        epoch, position = pick
-        if epoch != self._epoch:
-            self._begin(epoch)
-        seed_augmentation(self._fidelity.request.seed, epoch, int(self._shown[position]))
-        augmented: dict[str, Any] = super().__getitem__(position)
-        return augmented
-
-    def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """Also what a mosaic or a mix draws is of the epoch's subset."""
-        found: dict[str, Any] = super().get_image_and_label(int(self._shown[index]))
-        return found
-
-    def _begin(self, epoch: int) -> None:
-        self._epoch, self._shown = epoch, self._fidelity.subset(epoch)
+        epoch, image = pick
         if self._last_mosaic is not None and epoch >= self._last_mosaic:
             self.close_mosaic(copy(self._settings))
             self._last_mosaic = None
+        seed_augmentation(self._seed, epoch, image)
+        augmented: dict[str, Any] = super().__getitem__(image)
+        return augmented
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, position in its subset), one epoch after the other.
+    """Batches of (epoch, image), one epoch after the other.
 
     Args:
-        fidelity: Which images an epoch sees, in which order.
+        seed: Of the training.
+        images: Number of them.
         batch: Images.
         epoch: The first, counted from 0.
     """
 
-    def __init__(self, fidelity: Fidelity, batch: int, epoch: int):
-        self.fidelity, self.batch, self.epoch = fidelity, batch, epoch
+    def __init__(self, seed: int, images: int, batch: int, epoch: int):
+        self.seed, self.images, self.batch, self.epoch = seed, images, batch, epoch
 
     def __len__(self) -> int:
-        """Number of batches of an epoch that sees all images."""
-        return self._batches(self.fidelity.images)
+        """Number of batches of an epoch."""
+        # A last batch of one image has no variance to normalise by where the map is a single pixel.
+        alone = self.images % self.batch == 1 and self.images > 1
+        return -(-self.images // self.batch) - alone
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        order = self.fidelity.order(epoch).tolist()
-        for number in range(self._batches(len(order))):
-            yield [(epoch, position) for position in order[number * self.batch : (number + 1) * self.batch]]
+        order = self.order(epoch)
+        for number in range(len(self)):
+            yield [(epoch, image) for image in order[number * self.batch : (number + 1) * self.batch]]
 
-    def count(self, epoch: int) -> int:
-        """Batches of an epoch."""
-        return self._batches(len(self.fidelity.subset(epoch)))
-
-    def _batches(self, images: int) -> int:
-        # A last batch of one image has no variance to normalise by where the map is a single pixel.
-        alone = images % self.batch == 1 and images > 1
-        return -(-images // self.batch) - alone
+    def order(self, epoch: int) -> list[int]:
+        """The order in which an epoch, counted from 0, sees the images."""
+        order: list[int] = np.random.default_rng((self.seed, epoch)).permutation(self.images).tolist()
+        return order

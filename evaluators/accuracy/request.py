@@ -58,9 +58,6 @@ class TrainingRequest:
         rungs: Epochs at which a decision follows, ascending: only these are validated, and the last of a request.
         parents: What first weights are taken from: as far as the first has them, else the second, and so on; none for
             random ones.
-        subset: Share of the training images, above 0 to 1, that epochs up to the first rung see. It grows by a constant
-            factor from rung to rung, to all up to the last. Drawn once, from the seed; larger ones hold smaller.
-        small_imgsz: Size at which epochs below the last rung train; None: `imgsz`. Validation is always at `imgsz`.
         threads: Computing threads.
         gpu: Train on the GPU that the worker sees rather than on the CPU.
         gpu_share: Of the GPU's memory that the process may use, above 0 to 1: beyond it, it runs out of memory, and
@@ -79,8 +76,6 @@ class TrainingRequest:
     known: int = 0
     rungs: tuple[int, ...] = ()
     parents: tuple[Parent, ...] = ()
-    subset: float = 1.0
-    small_imgsz: ImageSize | None = None
     threads: int = 1
     gpu: bool = False
     gpu_share: float = 1.0

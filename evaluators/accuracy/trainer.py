@@ -1,8 +1,7 @@
 """Ultralytics' trainer, reduced to what a search needs: pause, continue, report; no plots, no final evaluation.
 
-Which images an epoch sees, in which order, how they are augmented, and the learning rate of each batch are functions of
-the request and the epoch, so a training that was paused and continued elsewhere takes the same steps as one that was
-not.
+The order of an epoch's images, how they are augmented, and the learning rate of each batch are functions of the request
+and the epoch, so a training that was paused and continued elsewhere takes the same steps as one that was not.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from evaluators.accuracy.batch_statistics import measure_statistics
 from evaluators.accuracy.checkpoints import load_checkpoint, save_checkpoint
 from evaluators.accuracy.cpu_convolutions import prepare_for_cpu
 from evaluators.accuracy.decoded import Decoded, decode, open_decoded
-from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, mix, seed_augmentation
 from evaluators.accuracy.inheritance import inherit
 from evaluators.accuracy.pace import PaceMeter
@@ -47,7 +45,7 @@ dict.update(SETTINGS, dict.fromkeys(("tensorboard", "wandb"), False))
 CHECKPOINT_FORMAT = 1
 STATISTICS_IMAGES = 32  # more of them changed accuracies by no more than noise, by measurement
 SAVE_EVERY_S = 30.0  # of training, at the end of an epoch: what a crash costs at most, or an epoch that is longer
-DIVERGED = 10.0  # times the lowest mean loss of an epoch at the same image size so far
+DIVERGED = 10.0  # times the lowest mean loss of an epoch so far
 SMALL_LOSS = 5.0  # lower ones count as this: where hardly a box is assigned yet, there is hardly a loss
 ABSURD_LOSS = 1e6  # hundreds are usual in a first epoch
 
@@ -69,7 +67,6 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
     ):
         self.request, self.slot, self.report, self.stop_request = request, slot, report, stop
         self._decoded, self._checkpoint = decoded, checkpoint
-        self._fidelity = Fidelity(request, len(decoded.splits["train"].labels))
         self._history: list[Epoch] = [Epoch(**epoch) for epoch in checkpoint["history"]] if checkpoint else []
         self._began_at, self._waited_before = time.monotonic(), slot.waited_s
         self._saved_at = self._began_at
@@ -127,28 +124,18 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             square = self.request.imgsz.is_square  # then as Ultralytics: each batch has the shape of its images
             return DecodedImages(self._decoded, "val", augment=False, rect=square, pad=0.5, **arguments)
         last = self.epochs - self.args.close_mosaic if self.args.close_mosaic else None
-        return TrainingImages(
-            self._fidelity, last, decoded=self._decoded, split="train", augment=True, rect=False, pad=0.0, **arguments
-        )
+        arguments |= {"decoded": self._decoded, "split": "train", "augment": True, "rect": False, "pad": 0.0}
+        return TrainingImages(self.request.seed, last, **arguments)
 
     def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Ultralytics' loader; the training images come in the epoch's order."""
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         if mode == "train":
             start = self._checkpoint["epoch"] if self._checkpoint else 0
-            self._batches = EpochBatches(self._fidelity, loader.batch_size, start)
+            images = len(self._decoded.splits["train"].labels)
+            self._batches = EpochBatches(self.request.seed, images, loader.batch_size, start)
             loader.batch_sampler.sampler = self._batches
         return loader
-
-    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """As Ultralytics; then at the epoch's image size, as its multi-scale training resizes."""
-        batch = super().preprocess_batch(batch)
-        small, full = self._fidelity.imgsz(self.epoch), self.request.imgsz
-        if small != full:
-            sides = zip(batch["img"].shape[2:], small.shape, full.shape, strict=True)
-            size = [-(-pixels * less // (all * self.stride)) * self.stride for pixels, less, all in sides]
-            batch["img"] = nn.functional.interpolate(batch["img"], size, mode="bilinear", align_corners=False)
-        return batch
 
     def build_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Ultralytics' choice; Adam's and AdamW's fused kernel also on a CPU, where it takes half the time."""
@@ -184,13 +171,13 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         return validated
 
     def _images_for_statistics(self) -> Iterator[torch.Tensor]:
-        """Batches of the images that the epoch began with, at the size that is validated."""
+        """Batches of the images that the epoch began with."""
         dataset, size = self.train_loader.dataset, self.batch_size
-        order = self._fidelity.order(self.epoch)[: max(STATISTICS_IMAGES, size)].tolist()
+        order = self._batches.order(self.epoch)[: max(STATISTICS_IMAGES, size)]
         order = order[: max(len(order) // size, 1) * size]  # a batch counts as much as another, so all are as large
         for first in range(0, len(order), size):
             self._give_way()
-            batch = dataset.collate_fn([dataset[self.epoch, position] for position in order[first : first + size]])
+            batch = dataset.collate_fn([dataset[self.epoch, image] for image in order[first : first + size]])
             yield batch["img"].to(self.device).float() / 255
 
     def _do_train(self) -> None:
@@ -226,14 +213,14 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         torch.manual_seed(mix(self.request.seed, self.epoch))
         self._model_train()
         self.optimizer.zero_grad()
-        count, pending = self._batches.count(self.epoch), 0
+        count, pending = len(self._batches), 0
         meter = PaceMeter(count) if self.epoch == self.request.known == 0 else None
         total = torch.zeros((), device=self.device)
         for number, batch in zip(range(count), self.train_loader, strict=False):
             self._give_way()
             if meter and (pace := meter.begin_step(number, time.monotonic() - self.slot.waited_s)):
                 self.report(pace)
-            self._set_rates(self.epoch * len(self._batches) + number * len(self._batches) / count)
+            self._set_rates(self.epoch * count + number)
             with autocast(torch.bfloat16 if self.args.amp == "bf16" else self.amp, device=self.device.type):
                 loss, self.loss_items = self.model(self.preprocess_batch(batch))
                 self.loss = loss.sum()
@@ -254,11 +241,8 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         if self.stop_request.is_set():
             raise InterruptedError("the search stopped this training")
 
-    def _set_rates(self, batches: float) -> None:
-        """Ultralytics' learning rates, momentum and accumulation after so many batches.
-
-        They are counted as if every epoch saw all images, so that warm-up lasts as many epochs when one sees fewer.
-        """
+    def _set_rates(self, batches: int) -> None:
+        """Ultralytics' learning rates, momentum and accumulation after so many batches."""
         warm = self._get_warmup_iterations(len(self._batches))
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.lf(self.epoch)
@@ -276,9 +260,8 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         largest = nn.utils.get_total_norm(network.parameters(), norm_type=torch.inf)
         if not np.isfinite(loss) or not largest.isfinite():
             raise TrainingError("nan", f"the loss was not finite in epoch {self.epoch + 1}")
-        imgsz = self._fidelity.imgsz
-        like = [past.loss for past in self._history if imgsz(past.epoch - 1) == imgsz(self.epoch)]
-        limit = DIVERGED * max(min(like), SMALL_LOSS) if like else ABSURD_LOSS
+        lowest = min((past.loss for past in self._history), default=None)
+        limit = ABSURD_LOSS if lowest is None else DIVERGED * max(lowest, SMALL_LOSS)
         if loss > limit:
             raise TrainingError("diverged", f"the loss rose to {loss:.3g} in epoch {self.epoch + 1}, over {limit:.3g}")
 

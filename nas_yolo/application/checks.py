@@ -26,6 +26,7 @@ def check_search(search: Search) -> None:
         UserError: With one line on what to do.
     """
     config = SearchConfig.from_document(search.config)
+    check_trainings(search)
     check_budgets(config.budgets)
     check_dataset(search)
     check_pretrained(search)
@@ -45,6 +46,19 @@ def check_budgets(budgets: Sequence[Budget]) -> None:
         raise BudgetError(
             f"budget {of_gpus[0].text}: this machine has no GPU that PyTorch can use; give a budget in wall-clock or "
             "CPU time, e.g. 8h or 16cpu-h"
+        )
+
+
+def check_trainings(search: Search) -> None:
+    """Refuse to go on where trainings saw fewer or smaller images at first, as an earlier version could be told to.
+
+    Raises:
+        UserError: If they did.
+    """
+    if search.config.get("subset", 1.0) != 1.0 or search.config.get("small_imgsz") is not None:
+        raise UserError(
+            f"search {search.name!r} was begun with --subset or --small-imgsz, which are gone, so further accuracies "
+            "would not compare: start a new search, which learns from this one"
         )
 
 

@@ -44,8 +44,6 @@ def make_config(
     repeats: int | None = None,
     pretrained: str | None = None,
     inherit: bool | None = None,
-    subset: float = 1.0,
-    small_imgsz: int | str | None = None,
     trial_time: str | None = None,
     artifacts: str | None = None,
     targets_file: Path | None = None,
@@ -74,8 +72,6 @@ def make_config(
         repeats: Finalists trained once more with another seed; None: as the budget allows.
         pretrained: A checkpoint that trainings begin with: a file, or a name to download.
         inherit: Whether trainings begin with trained weights; None: the default.
-        subset: Share of the training images that the first rung sees, above 0 to 1.
-        small_imgsz: Image size of trainings below the last rung; None: as the last.
         trial_time: End a training after this time while nothing tells how long it should take, e.g. `2h`.
         artifacts: Where checkpoints are kept, a folder or a URL; None: beside the database.
         targets_file: Of the user's own targets; None: the one in the configuration folder.
@@ -87,11 +83,8 @@ def make_config(
         UserError: With one line on what to do.
     """
     size = ImageSize.parse(imgsz, "--imgsz")
-    small = None if small_imgsz is None else ImageSize.parse(small_imgsz, "--small-imgsz")
     if epochs < 1:
         raise UserError(f"--epochs {epochs} must be at least 1")
-    if not 0 < subset <= 1:
-        raise UserError(f"--subset {subset:g} must be above 0 and at most 1, e.g. 0.25")
     if pretrained is not None and inherit is False:
         raise UserError("give --pretrained or --from-scratch, not both")
     if runner not in ("ray", "local"):
@@ -108,9 +101,6 @@ def make_config(
     sizes = loaded.choices.get("imgsz", (size.plain,))
     if size.plain not in sizes:
         raise UserError(f"--imgsz {size}, for the stock model, must be one that the space chooses from: {sizes}")
-    smallest = ImageSize.parse(min(sizes))
-    if small and small != (alike := smallest.at_width(min(small.width, smallest.width))):
-        raise UserError(f"--small-imgsz {small} must be no larger than {smallest}, and of its shape, e.g. {alike}")
     arguments = parse_training(training)
     if gpus_per_trial == "auto":
         fixed_batch(arguments)
@@ -144,8 +134,6 @@ def make_config(
         weights=weights,
         pretrained=checkpoint,
         pretrained_sha256=digest,
-        subset=subset,
-        small_imgsz=small,
         trial_time_s=trial_time_s,
         artifacts=store,
     )

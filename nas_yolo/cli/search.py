@@ -91,13 +91,6 @@ EXAMPLES = """
     "ones. Default: inherit.",
 )
 @click.option(
-    "--subset",
-    default=1.0,
-    show_default=True,
-    help="Share of the training images that the first rung sees; grows to 1.",
-)
-@click.option("--small-imgsz", help="Image size of trainings below the last rung, of the same shape. Default: --imgsz.")
-@click.option(
     "--trial-time",
     metavar="AMOUNT",
     help="End a training after this time, e.g. 2h, while no other tells how long one should take. Default: never.",

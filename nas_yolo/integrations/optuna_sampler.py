@@ -83,7 +83,7 @@ class FrontierSampler(BaseSampler):
             if trial.state == TrialState.COMPLETE and trial.values is not None:
                 seen.append(Seen(codes, (trial.values[1 - accuracy],), (trial.values[accuracy],), over=True))
             elif self._early is not None:
-                seen.append(Seen(codes, (self._early(dict(trial.params)),), heading=0))
+                seen.append(Seen(codes, (self._early(dict(trial.params)),), coming_fidelity=0))
             else:
                 seen.append(Seen(codes))
         return seen

@@ -19,7 +19,7 @@ def last_words(situation: Situation) -> Action | None:
     if situation.may_train:
         for trial in situation.trials:
             if trial.state == "paused" and len(trial.epochs) >= epochs:
-                return train(situation, trial, epochs)
+                return train(situation, trial)
     return None
 
 
@@ -27,11 +27,11 @@ def finalists(situation: Situation) -> Action | None:
     """The trial to train to the end, once nothing new is begun: the stock model first."""
     if situation.state.phase != "finishing" or not situation.may_train:
         return None
-    costs, spending, epochs = situation.costs, situation.spending, situation.config.epochs
+    costs, spending = situation.costs, situation.spending
     stock, kept = situation.config.space.baseline, kept_for_the_end(situation)
 
     def fits(trial: Trial) -> bool:
-        return spending.fits(costs.of(trial, epochs) + (0.0 if trial.preset == stock else kept))
+        return spending.fits(costs.of(trial) + (0.0 if trial.preset == stock else kept))
 
     waiting = [t for t in situation.trials if t.state in ("ready", "paused") and fits(t)]
     first = [t for t in waiting if t.preset == stock]
@@ -39,7 +39,7 @@ def finalists(situation: Situation) -> Action | None:
         numbers, seen = list(situation.seen), list(situation.seen.values())
         ranked = inside_first(seen, situation.context.strategy.finalists(seen))
         first = [t for i in ranked[: _room(situation)] if fits(t := situation.trials[numbers[i]])]
-    return train(situation, first[0], epochs) if first else None
+    return train(situation, first[0]) if first else None
 
 
 def has_rivals(situation: Situation) -> bool:

@@ -1,10 +1,10 @@
-"""Exploring: the trial to train to its next rung, for as long as that leaves enough for the end."""
+"""Exploring: the trial to evaluate at its next fidelity, for as long as that leaves enough for the end."""
 
 from __future__ import annotations
 
 from nas_yolo.planning.actions import Action, Note
 from nas_yolo.planning.situation import Situation
-from nas_yolo.planning.trainings import train
+from nas_yolo.planning.trainings import evaluate
 from storage import Trial
 from storage.events import PhaseEntered
 
@@ -16,38 +16,39 @@ def end_exploring(situation: Situation) -> Action | None:
     return Note((PhaseEntered("finishing"),))
 
 
-def next_rung(situation: Situation) -> Action | None:
+def next_fidelity(situation: Situation) -> Action | None:
     """Known designs that are no points of the space first, then what the strategy holds to be worth most."""
     if situation.state.phase != "exploring" or not situation.may_train:
         return None
     costs, spending, seen = situation.costs, situation.spending, situation.seen
     stock, trials, numbers = situation.config.space.baseline, situation.trials, list(situation.seen)
-    outside = [t for t in trials if t.number not in seen and below_first_rung(situation, t)]
+    outside = [t for t in trials if t.number not in seen and waits_for_first(situation, t)]
+    fidelities = situation.context.config.fidelities
     reserve = costs.reserve(spending)
     last = costs.of_baseline() + costs.of_repeats(spending)
     order = situation.context.strategy.order(list(seen.values()))
     for trial in outside + [trials[numbers[i]] for i in order]:
-        until = next(rung for rung in costs.rungs if rung > len(trial.epochs))
-        cost = costs.of(trial, until)
-        # A last rung may use what is kept for last rungs, all but what the stock model and repeats need of it.
-        ends = until == costs.rungs[-1] and trial.preset != stock
+        fidelity = next(one for one in fidelities if one.left(trial))
+        cost = costs.of(trial, fidelity)
+        # The last one may use what is kept for completing, all but what the stock model and repeats need of it.
+        ends = fidelity is fidelities[-1] and trial.preset != stock
         if spending.fits(cost + last) if ends else spending.fits(cost, reserve):
-            return train(situation, trial, until)
+            return evaluate(situation, trial, fidelity)
     return None
 
 
 def may_explore(situation: Situation) -> bool:
     """Whether there is budget, and something new to find, beyond what is kept for the end."""
     costs, spending = situation.costs, situation.spending
-    waiting = [trial for trial in situation.trials if below_first_rung(situation, trial)]
+    waiting = [trial for trial in situation.trials if waits_for_first(situation, trial)]
     coming = any(trial.state in ("new", "measuring", "training") for trial in situation.trials)
-    first = max((costs.of(trial, costs.rungs[0]) for trial in waiting), default=costs.of_first_rung())
+    first = max((costs.of(trial, costs.config.fidelities[0]) for trial in waiting), default=costs.of_first())
     if not spending.fits(first, costs.reserve(spending)):
         return False
     return bool(waiting) or coming or (spending.trials_left and not situation.state.exhausted)
 
 
-def below_first_rung(situation: Situation, trial: Trial) -> bool:
-    """Whether it waits for its first rung: never trained, or stopped on the way. Repeats and parents know no rungs."""
+def waits_for_first(situation: Situation, trial: Trial) -> bool:
+    """Whether it is a design that waits to be evaluated at all: nothing was begun, or it was stopped on the way."""
     waits = trial.state in ("ready", "paused") and trial.is_design
-    return waits and len(trial.epochs) < situation.context.rungs[0]
+    return waits and situation.context.config.fidelities[0].left(trial) > 0

@@ -38,7 +38,7 @@ def train_parent(situation: Situation) -> Action | None:
             return Cancel(f"train {parent.number}", (rejected,))
         return Note((rejected,))
     if parent.state != "training" and situation.free_slots > 0:
-        return train(situation, parent, config.epochs)
+        return train(situation, parent)
     return None
 
 
@@ -57,7 +57,7 @@ def too_expensive(parent: Trial, costs: Costs, spending: Spending) -> str:
 
     Its first batches tell of one that takes far too much, before it has; two epochs of others: the first has set-up.
     """
-    share = spending.share(costs.of(parent, costs.config.epochs))
+    share = spending.share(costs.of(parent))
     if len(parent.epochs) >= 2 and share > PARENT_SHARE:
         takes = f"takes {share:.0%} of the budget"
     elif not parent.epochs and parent.predicted_epoch_s and share > PREDICTED_SHARE:

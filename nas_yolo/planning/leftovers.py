@@ -1,22 +1,22 @@
-"""What is left is too little to complete another trial: a first rung tells a later resume more than idling does."""
+"""What is left is too little to complete another trial: a first look tells a later resume more than idling does."""
 
 from __future__ import annotations
 
 from nas_yolo.planning.actions import Action
 from nas_yolo.planning.complete import kept_for_the_end
-from nas_yolo.planning.explore import below_first_rung
+from nas_yolo.planning.explore import waits_for_first
 from nas_yolo.planning.situation import Situation
-from nas_yolo.planning.trainings import train
+from nas_yolo.planning.trainings import evaluate
 
 
-def first_rungs(situation: Situation) -> Action | None:
+def first_fidelity(situation: Situation) -> Action | None:
     """A design that was never trained."""
     if situation.state.phase != "finishing" or not situation.may_train:
         return None
-    rung, costs = situation.context.rungs[0], situation.costs
-    waiting = [trial for trial in situation.designs if below_first_rung(situation, trial)]
+    first, costs = situation.context.config.fidelities[0], situation.costs
+    waiting = [trial for trial in situation.designs if waits_for_first(situation, trial)]
     kept = kept_for_the_end(situation) if waiting else 0.0
     for trial in waiting:
-        if situation.spending.fits(costs.of(trial, rung) + kept):
-            return train(situation, trial, rung)
+        if situation.spending.fits(costs.of(trial, first) + kept):
+            return evaluate(situation, trial, first)
     return None

@@ -19,7 +19,7 @@ def repeats(situation: Situation) -> Action | None:
     costs, spending, config = situation.costs, situation.spending, situation.config
     for trial in situation.trials:
         if trial.repeat_of is not None and trial.state in ("ready", "paused"):
-            return train(situation, trial, config.epochs) if spending.fits(costs.of(trial, config.epochs)) else None
+            return train(situation, trial) if spending.fits(costs.of(trial)) else None
     for trial in due_repeats(situation.trials, config, costs.repeats(spending)):
         if spending.fits(costs.of_another(trial)):
             number = len(situation.trials)

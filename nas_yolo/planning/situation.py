@@ -9,8 +9,8 @@ from evaluators.target import Target
 from nas_yolo.budget import Spending, parse_budget
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs
+from nas_yolo.fidelities import accuracies_of
 from nas_yolo.samplers import Grid, Seen, Strategy
-from nas_yolo.schedulers import rungs
 from search_spaces.architecture import Architecture
 from storage import Job, JobKind, State, Trial
 
@@ -43,11 +43,6 @@ class Context:
         return Grid(self.config.space.choices)
 
     @cached_property
-    def rungs(self) -> tuple[int, ...]:
-        """Epochs at which trials pause."""
-        return rungs(self.config.epochs)
-
-    @cached_property
     def devices(self) -> tuple[tuple[Target, str], ...]:
         """Targets with their fingerprints; of several names of one device that is set up in one way, the first."""
         first = {fingerprint: target for target, fingerprint in reversed(self.config.targets)}
@@ -71,15 +66,15 @@ class Context:
         if (codes := self.codes(trial.architecture)) is None:
             return None
         names = [target.name for target, _ in self.config.targets]
-        reached = trial.reached(self.rungs)
+        known, last = accuracies_of(trial, self.config.fidelities), len(self.config.fidelities) - 1
         measured = trial.state not in ("new", "measuring") and all(name in trial.latencies for name in names)
         return Seen(
             codes=codes,
             latencies_ms=tuple(trial.latencies[name].latency_ms for name in names) if measured else (),
-            accuracies=reached,
-            heading=min(len(reached), len(self.rungs) - 1) if trial.state == "training" else None,
-            over=not trial.alive or len(reached) == len(self.rungs),
-            epoch_s=_rounded(Costs((), self.config).per_epoch(trial)) if trial.epochs else None,
+            accuracies=known,
+            coming_fidelity=min(len(known), last) if trial.state == "training" else None,
+            over=not trial.alive or len(known) > last,
+            epoch_s=_rounded(trial.epoch_s) if trial.epochs and trial.epoch_s else None,
             scores=trial.scores,
         )
 

@@ -62,7 +62,7 @@ class Seen:
         codes: Its point, as positions of its choices among their alternatives.
         latencies_ms: On each target; empty until measured.
         accuracies: At each fidelity that it has reached, cheapest first.
-        heading: The fidelity that it is being trained to; None if it is not.
+        coming_fidelity: Index of the fidelity that it is being evaluated at; None if at none.
         over: Nothing more will come of it: it is complete, failed or was rejected.
         epoch_s: Seconds that an epoch of its training takes; None until known.
         scores: What its untrained network was given, by name; none before it was built, and where one was not finite.
@@ -71,7 +71,7 @@ class Seen:
     codes: tuple[int, ...]
     latencies_ms: tuple[float, ...] = ()
     accuracies: tuple[float, ...] = ()
-    heading: int | None = None
+    coming_fidelity: int | None = None
     over: bool = False
     epoch_s: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Seen:
     @property
     def idle(self) -> bool:
         """Whether it could be trained on now."""
-        return bool(self.latencies_ms) and self.heading is None and not self.over
+        return bool(self.latencies_ms) and self.coming_fidelity is None and not self.over
 
 
 @dataclass(frozen=True)

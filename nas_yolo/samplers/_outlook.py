@@ -165,17 +165,17 @@ class Outlook:
         known = np.concatenate([here[chosen] for here, chosen in zip(reached, kept, strict=True)])
         fidelity = _repeated([len(chosen) for chosen in kept])
         values = _picked([*standings, *standard(raw, self._scale)], kept)
-        coming = np.array([i for i, one in enumerate(self._seen) if one.heading is not None], dtype=np.int64)
+        coming = np.array([i for i, one in enumerate(self._seen) if one.coming_fidelity is not None], dtype=np.int64)
         if len(coming):
             # Results that are on their way: as expected, so that nothing is learned from them but that they come.
             chosen = [group[known] for group in features]
             before = fits.conditioned("before", surrogate, chosen, fidelity, values, averaged=False)
             expected = before.expect([group[coming] for group in features])
             most = _kept(self._measured[0, coming], expected[-1], MAX_RUNNING)
-            heading = np.array([self._seen[i].heading for i in coming[most].tolist()], dtype=np.int64) + self._below
+            at = np.array([self._seen[i].coming_fidelity for i in coming[most].tolist()], dtype=np.int64) + self._below
             known = np.concatenate([known, coming[most]])
-            fidelity = np.concatenate([fidelity, heading])
-            values = np.concatenate([values, expected[heading, most]])
+            fidelity = np.concatenate([fidelity, at])
+            values = np.concatenate([values, expected[at, most]])
         chosen = [group[known] for group in features]
         self._accuracy = fits.conditioned("accuracy", surrogate, chosen, fidelity, values)
 
@@ -189,7 +189,7 @@ class Outlook:
         """The front of complete trials, and of those on their way to completion as expected."""
         last = len(self._costs) - 1
         done = [i for i, one in enumerate(self._seen) if len(one.accuracies) > last]
-        coming = [i for i, one in enumerate(self._seen) if one.heading == last]
+        coming = [i for i, one in enumerate(self._seen) if one.coming_fidelity == last]
         accuracy = np.array([self._seen[i].accuracies[last] for i in done])
         if coming:
             expected = self._expected_end(coming)

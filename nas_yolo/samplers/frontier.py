@@ -102,7 +102,7 @@ class Frontier:
             return measuring < slots
         if not enough(seen, self._costs):
             return measuring + len(new) < slots
-        last = max(i for i, one in enumerate(seen) if one.accuracies or one.heading is not None)
+        last = max(i for i, one in enumerate(seen) if one.accuracies or one.coming_fidelity is not None)
         if len(seen) - 1 - last >= self._ahead(seen) * slots:
             return False
         outlook = self._outlook(seen)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from evaluators.evaluation import TIE
 from nas_yolo.samplers import Earlier, Grid, Strategy, get_ask
 from nas_yolo.samplers.frontier import Frontier
-from nas_yolo.schedulers.asha import Halving, rungs
+from nas_yolo.schedulers.asha import Halving
 
-__all__ = ["get_strategy", "rungs"]
+__all__ = ["get_strategy"]
 
 
 def get_strategy(
@@ -26,7 +26,7 @@ def get_strategy(
     Args:
         sampler: Its name.
         grid: The space.
-        costs: Of training from nothing to each rung, ascending, in epochs.
+        costs: Of each fidelity from nothing, ascending, in epochs.
         seed: Of everything random.
         limit_ms: Latency beyond which a design is of no use.
         earlier: Designs of earlier searches; only `frontier` learns from them.

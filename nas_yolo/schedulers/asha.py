@@ -1,8 +1,8 @@
 """Asynchronous successive halving on accuracy at equal latency.
 
-At every rung, trials are ranked by *regret*: how much more accurate the best trial is that is no slower. A net is thus
-never held back because a slower one is more accurate, and the whole front has regret 0. The best third of a rung may
-go on to the next; nothing is stopped for ever, it waits.
+At every fidelity, trials are ranked by *regret*: how much more accurate the best trial is that is no slower. A net is
+thus never held back because a slower one is more accurate, and the whole front has regret 0. The best third may go on
+to the next; nothing is stopped for ever, it waits.
 
 Paper: A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934 (asynchronous successive halving).
 """
@@ -16,11 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluators.evaluation import TIE
+from nas_yolo.fidelities import ETA
 from nas_yolo.pareto import regrets
 from nas_yolo.samplers import Ask, Grid, Seen
 
-ETA = 3
-MAX_RUNGS = 3
 ATTEMPTS = 5  # a sampler that repeats itself is not asked more often than this
 
 
@@ -31,32 +30,31 @@ class Standing:
     Attributes:
         number: Of the trial.
         latencies_ms: On each target of the search, in the same order for all.
-        accuracies: mAP50-95 by rung, of all rungs reached so far.
-        idle: Whether it waits at a rung, so that it could go on now.
+        accuracies: At each fidelity that it has reached, cheapest first.
+        idle: Whether it waits, so that it could go on now.
     """
 
     number: int
     latencies_ms: tuple[float, ...]
-    accuracies: dict[int, float]
+    accuracies: tuple[float, ...]
     idle: bool
 
+    @property
+    def highest(self) -> int:
+        """Index of the highest fidelity that it has reached."""
+        return len(self.accuracies) - 1
 
-def rungs(epochs: int) -> tuple[int, ...]:
-    """Epochs at which trials pause: `epochs`, a third, a ninth of it; none under two, except `epochs` itself."""
-    lower = [round(epochs / ETA**power) for power in range(1, MAX_RUNGS)]
-    return tuple(sorted({epochs, *(rung for rung in lower if rung >= 2)}))
 
-
-def ranking(standings: Sequence[Standing], rung: int) -> list[tuple[float, int]]:
-    """All trials that have reached a rung as (regret, number), best first.
+def ranking(standings: Sequence[Standing], fidelity: int) -> list[tuple[float, int]]:
+    """All trials that have reached a fidelity, given by its index, as (regret, number), best first.
 
     With several targets a trial's regret is its smallest: good on one device is good. Among equals come first those
     that lie farthest, in log-latency, from the ones before them, so that every region of latency keeps a chance.
     """
-    here = [standing for standing in standings if rung in standing.accuracies]
+    here = [standing for standing in standings if standing.highest >= fidelity]
     if not here:
         return []
-    accuracies = [standing.accuracies[rung] for standing in here]
+    accuracies = [standing.accuracies[fidelity] for standing in here]
     columns = zip(*(s.latencies_ms for s in here), strict=True)
     by_target = [regrets(latencies, accuracies, TIE) for latencies in columns]
     regret = {standing.number: min(column) for standing, column in zip(here, zip(*by_target, strict=True), strict=True)}
@@ -78,41 +76,35 @@ def ranking(standings: Sequence[Standing], rung: int) -> list[tuple[float, int]]
     return order
 
 
-def promotion(standings: Sequence[Standing], levels: Sequence[int]) -> int | None:
-    """The trial to continue to its next rung, if one deserves it: from the highest rung down, within the best third.
+def promotion(standings: Sequence[Standing], fidelities: int) -> int | None:
+    """The trial to go on to its next fidelity, if one deserves it: from the highest down, within the best third.
 
     Args:
         standings: All trials that were trained.
-        levels: The rungs, ascending.
+        fidelities: Number of them.
     """
-    idle = {standing.number: standing for standing in standings if standing.idle}
-    for rung in reversed(levels[:-1]):
-        order = ranking(standings, rung)
+    for fidelity in reversed(range(fidelities - 1)):
+        waiting = {standing.number for standing in standings if standing.idle and standing.highest == fidelity}
+        order = ranking(standings, fidelity)
         for _, number in order[: len(order) // ETA]:
-            if number in idle and _height(idle[number], levels) == rung:
+            if number in waiting:
                 return number
     return None
 
 
-def _height(standing: Standing, levels: Sequence[int]) -> int:
-    """The highest rung reached; a trial may have been stopped on its way to the next."""
-    return max(level for level in levels if level in standing.accuracies)
-
-
-def finalists(standings: Sequence[Standing], levels: Sequence[int]) -> list[int]:
+def finalists(standings: Sequence[Standing], fidelities: int) -> list[int]:
     """Trials that wait, in the order in which they deserve to be trained to the end.
 
-    Those of lowest regret at the highest rung that they reached come first; regret is taken relative to the best
-    accuracy at that rung, so that rungs can be compared.
+    Those of lowest regret at the highest fidelity that they reached come first; regret is taken relative to the best
+    accuracy at that fidelity, so that fidelities can be compared.
     """
     merits: list[tuple[float, int, int, int]] = []
-    for height, rung in enumerate(levels[:-1]):
-        order = ranking(standings, rung)
-        best = max((s.accuracies[rung] for s in standings if rung in s.accuracies), default=0.0)
-        for position, (regret, number) in enumerate(order):
-            standing = next(s for s in standings if s.number == number)
-            if standing.idle and _height(standing, levels) == rung:
-                merits.append((regret / best if best > 0 else 0.0, -height, position, number))
+    for fidelity in range(fidelities - 1):
+        waiting = {standing.number for standing in standings if standing.idle and standing.highest == fidelity}
+        best = max((s.accuracies[fidelity] for s in standings if s.highest >= fidelity), default=0.0)
+        for position, (regret, number) in enumerate(ranking(standings, fidelity)):
+            if number in waiting:
+                merits.append((regret / best if best > 0 else 0.0, -fidelity, position, number))
     return [number for *_, number in sorted(merits)]
 
 
@@ -122,12 +114,12 @@ class Halving:
     Args:
         ask: The sampler.
         grid: The space.
-        fidelities: Number of rungs.
+        fidelities: Number of them.
         seed: Of everything random.
     """
 
     def __init__(self, ask: Ask, grid: Grid, fidelities: int, seed: int):
-        self._ask, self._grid, self._levels, self._seed = ask, grid, range(fidelities), seed
+        self._ask, self._grid, self._fidelities, self._seed = ask, grid, fidelities, seed
 
     def candidates(self, seen: Sequence[Seen]) -> Iterator[tuple[int, ...]]:
         """What the sampler says, more than once if need be."""
@@ -137,21 +129,21 @@ class Halving:
 
     def order(self, seen: Sequence[Seen]) -> list[int]:
         """The promotion that is due, then the untrained by number."""
-        due = promotion(_standings(seen), self._levels)
+        due = promotion(_standings(seen), self._fidelities)
         return [*([] if due is None else [due]), *(i for i, one in enumerate(seen) if one.idle and not one.accuracies)]
 
     def finalists(self, seen: Sequence[Seen]) -> list[int]:
         """Paused trials, the one that deserves most to be trained to the end first."""
-        return finalists(_standings(seen), self._levels)
+        return finalists(_standings(seen), self._fidelities)
 
     def wants(self, seen: Sequence[Seen], slots: int) -> bool:
-        """As long as fewer designs than slots wait, or are being measured, for their first rung."""
-        return sum(not one.accuracies and one.heading is None and not one.over for one in seen) < slots
+        """As long as fewer designs than slots wait, or are being measured, for their first training."""
+        return sum(not one.accuracies and one.coming_fidelity is None and not one.over for one in seen) < slots
 
 
 def _standings(seen: Sequence[Seen]) -> list[Standing]:
     return [
-        Standing(number, one.latencies_ms, dict(enumerate(one.accuracies)), one.idle)
+        Standing(number, one.latencies_ms, one.accuracies, one.idle)
         for number, one in enumerate(seen)
         if one.latencies_ms and one.accuracies
     ]

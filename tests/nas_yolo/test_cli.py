@@ -182,7 +182,7 @@ def test_front_as_json_and_for_people(finished: tuple[Repository, Search]) -> No
     assert (member["params_m"], member["gflops"], member["epochs"]) == (2.0, 1.0, 3)
     assert Architecture.from_document(member["architecture"]) == load_preset("yolov8n-ghost")
     assert document["trust"]["verdict"].startswith("Trial 1 beats stock yolov8n by 0.050 mAP50-95")
-    assert document["trust"]["rung_correlation"] == {}  # three epochs are one rung
+    assert document["trust"]["fidelity_correlation"] == {}  # three epochs are one rung
     people = invoke("front", "done")
     assert people.exit_code == 0
     assert "0.350" in people.output
@@ -248,14 +248,14 @@ def test_where_first_weights_come_from(
     torch.save({"model": DetectionModel("yolov8n.yaml", nc=2, verbose=False).half()}, file)
     other.write_text("no checkpoint")
     monkeypatch.chdir(tmp_path)
-    config = make_config(**given, pretrained="mine.pt", subset=0.25, small_imgsz=320, trial_time="2h")
+    config = make_config(**given, pretrained="mine.pt", trial_time="2h")
     assert (config.weights, config.pretrained) == ("inherited", str(file.resolve()))
-    assert (config.subset, config.small_imgsz, config.trial_time_s) == (0.25, ImageSize(320, 320), 7200)
+    assert config.trial_time_s == 7200
     assert SearchConfig.from_document(json.loads(json.dumps(config.document()))) == config
     asked = [make_config(**given, inherit=inherit) for inherit in (None, True, False)]
     assert [one.weights for one in asked] == [DEFAULT_WEIGHTS, "inherited", "scratch"]
     old = config.document()
-    for key in ("weights", "pretrained", "pretrained_sha256", "subset", "small_imgsz", "trial_time_s", "artifacts"):
+    for key in ("weights", "pretrained", "pretrained_sha256", "trial_time_s", "artifacts"):
         del old[key]
     assert SearchConfig.from_document(old) == make_config(**given, inherit=False)
 
@@ -281,21 +281,35 @@ def test_where_first_weights_come_from(
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "fragment"),
+    ("value", "fragment"), [("2gpu-h", "--trial-time '2gpu-h' must be a time"), ("soon", "'soon' is not readable")]
+)
+def test_a_trial_time_that_is_none(search: Callable[..., Result], value: str, fragment: str) -> None:
+    refused(search(**{"trial-time": value}), fragment)
+
+
+@pytest.mark.parametrize(
+    ("stored", "goes_on"),
     [
-        ("subset", 0, "--subset 0 must be above 0 and at most 1"),
-        ("subset", 1.5, "--subset 1.5 must be above 0 and at most 1"),
-        ("small-imgsz", 48, "--small-imgsz 48 must be a multiple of 32, or WIDTHxHEIGHT of two, e.g. 64"),
-        ("small-imgsz", 96, "--small-imgsz 96 must be no larger than 64, and of its shape, e.g. 64"),
-        ("small-imgsz", "64x32", "--small-imgsz 64x32 must be no larger than 64, and of its shape, e.g. 64"),
-        ("trial-time", "2gpu-h", "--trial-time '2gpu-h' must be a time"),
-        ("trial-time", "soon", "'soon' is not readable"),
+        ({"subset": 0.5, "small_imgsz": None}, False),
+        ({"subset": 1.0, "small_imgsz": 32}, False),
+        ({"subset": 1.0, "small_imgsz": "64x32"}, False),
+        ({"subset": 1.0, "small_imgsz": None}, True),  # as searches that did without were stored
+        ({"subset": 1}, True),
     ],
 )
-def test_fidelities_and_times_out_of_range(
-    search: Callable[..., Result], option: str, value: object, fragment: str
+def test_a_search_whose_first_rungs_saw_fewer_or_smaller_images_is_read_but_does_not_go_on(
+    finished: tuple[Repository, Search], monkeypatch: pytest.MonkeyPatch, stored: dict[str, Any], goes_on: bool
 ) -> None:
-    refused(search(**{option: value}), fragment)
+    monkeypatch.setattr("nas_yolo.application.run.OpenSearch.run", lambda *_: None)
+    repository, search = finished
+    with repository.claimed(search) as claim:
+        repository.set_config(search, search.config | stored, claim)
+    for command in (("list",), ("status", "done"), ("front", "done"), ("front", "done", "--json")):
+        assert invoke(*command).exit_code == 0
+    if goes_on:
+        assert invoke("resume", "done").exit_code == 0
+    else:
+        refused(invoke("resume", "done"), "begun with --subset or --small-imgsz, which are gone", "start a new search")
 
 
 def test_front_and_status_say_what_trainings_began_with(

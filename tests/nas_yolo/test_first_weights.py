@@ -9,7 +9,7 @@ from evaluators.evaluation import Epoch, FirstWeights, Latency
 from nas_yolo.application import make_config
 from nas_yolo.budget import Spending, parse_budget
 from nas_yolo.config import SearchConfig
-from nas_yolo.costs import Costs, rung_efforts
+from nas_yolo.costs import Costs
 from nas_yolo.first_weights import likeness, parents_of
 from nas_yolo.planning.first_weights import too_expensive, wants_parent
 from nas_yolo.planning.outcomes import half_batch
@@ -164,23 +164,12 @@ def test_the_sentence_says_which_regime_the_numbers_are_from(trials: list[Trial]
     )
 
 
-def test_an_epoch_on_few_small_images_costs_less(config: SearchConfig) -> None:
-    config = replace(config, epochs=9, imgsz=ImageSize(64, 64))
-    assert rung_efforts(config) == (3.0, 9.0)
-    assert rung_efforts(replace(config, subset=0.25)) == (0.75, 6.75)
-    assert rung_efforts(replace(config, epochs=18, subset=0.25)) == (0.5, 2.5, 14.5)
-    assert rung_efforts(replace(config, small_imgsz=ImageSize(32, 32))) == (0.75, 6.75)
-    assert rung_efforts(replace(config, epochs=2, subset=0.25, small_imgsz=ImageSize(32, 32))) == (
-        2.0,
-    )  # the last rung is whole
-
-
-def test_costs_of_later_rungs_follow_from_the_time_of_the_first(trials: list[Trial], config: SearchConfig) -> None:
-    config = replace(config, epochs=9, subset=0.25)
-    trial = replace(trials[3], epochs=tuple(Epoch(n, None, None, 1.0, 1.0) for n in (1, 2, 3)))
+def test_costs_of_later_fidelities_follow_from_the_time_of_the_first(trials: list[Trial], config: SearchConfig) -> None:
+    config = replace(config, epochs=9)
+    trial = replace(trials[3], epochs=tuple(Epoch(n, None, None, 1.0, s) for n, s in ((1, 9.0), (2, 3.0), (3, 5.0))))
     costs = Costs((trial,), config)
-    assert costs.per_epoch(trial) == 4.0
-    assert costs.of(trial, 9) == pytest.approx(1.1 * 6 * 4)
+    assert costs.per_epoch(trial) == 4.0  # the first includes set-up
+    assert costs.of(trial) == pytest.approx(1.1 * 6 * 4)
 
 
 def test_until_an_epoch_has_ended_costs_follow_from_what_was_predicted(

@@ -33,7 +33,7 @@ def run(seed: int, budget: int, slots: int = 1, fresh: bool = False, reverse: bo
     """Search with simulated trainings that all take as long as they cost; `fresh`: a new engine for each decision."""
     engine, seen, spent = Frontier(GRID, COSTS, seed), list[Seen](), 0
     while True:
-        while sum(one.heading is not None for one in seen) < slots:
+        while sum(one.coming_fidelity is not None for one in seen) < slots:
             engine = Frontier(GRID, COSTS, seed) if fresh else engine
             tried = {one.codes for one in seen}
             while engine.wants(seen, slots):
@@ -41,14 +41,14 @@ def run(seed: int, budget: int, slots: int = 1, fresh: bool = False, reverse: bo
                 tried.add(codes)
                 seen.append(Seen(codes, (truth(codes)[0],)))
             number = engine.order(seen)[0]
-            seen[number] = replace(seen[number], heading=len(seen[number].accuracies))
-        running = [i for i, one in enumerate(seen) if one.heading is not None]
+            seen[number] = replace(seen[number], coming_fidelity=len(seen[number].accuracies))
+        running = [i for i, one in enumerate(seen) if one.coming_fidelity is not None]
         for number in reversed(running) if reverse else running:  # all end at once
             one = seen[number]
-            assert one.heading is not None
-            spent += COSTS[one.heading] - (COSTS[0] if one.heading else 0)
-            accuracies = truth(one.codes)[1][: one.heading + 1]
-            seen[number] = replace(one, heading=None, accuracies=accuracies, over=one.heading == 1)
+            assert one.coming_fidelity is not None
+            spent += COSTS[one.coming_fidelity] - (COSTS[0] if one.coming_fidelity else 0)
+            accuracies = truth(one.codes)[1][: one.coming_fidelity + 1]
+            seen[number] = replace(one, coming_fidelity=None, accuracies=accuracies, over=one.coming_fidelity == 1)
         if spent >= budget:
             return seen
 
@@ -262,7 +262,7 @@ def test_what_runs_makes_its_neighbours_worth_less() -> None:
     engine = Frontier(GRID, COSTS, 0)
     ranked = list(engine.candidates(seen))
     best = ranked[0]
-    running = [*seen, Seen(best, (truth(best)[0],), heading=0)]
+    running = [*seen, Seen(best, (truth(best)[0],), coming_fidelity=0)]
     neighbours = [c for c in ranked[1:] if sum(a != b for a, b in zip(c, best, strict=True)) == 1]
     designs = [Seen(c, (truth(c)[0],)) for c in neighbours]
     before = Frontier(GRID, COSTS, 0)._outlook(seen).acquisition_of(designs)

@@ -180,7 +180,7 @@ def test_the_parent_comes_first_and_holds_all_others_up(context: Context, design
     assert isinstance(action, Begin)
     state = fold(events_of(action, ready, 0.0), ready)
     assert (state.trials[1].origin, state.trials[1].state, action.job.until) == ("parent:yolov8n", "training", 9)
-    assert explore.next_rung(at(context, state)) is None
+    assert explore.next_fidelity(at(context, state)) is None
     slow = fold([EpochEnded(1, Epoch(e, None, None, 1.0, 100.0)) for e in (1, 2)], state)
     given_up = first_weights.train_parent(at(context, slow))
     assert isinstance(given_up, Cancel)
@@ -220,7 +220,7 @@ def test_a_parent_whose_first_batches_take_far_too_long_is_given_up_with_nothing
 
 def test_exploring_goes_on_while_it_leaves_enough_for_the_end(context: Context, designs: list[Architecture]) -> None:
     state = exploring(*trial(0, designs[0], "preset:yolov8n", "paused", 3), *trial(1, designs[1], "sampler:x", "ready"))
-    action = explore.next_rung(at(context, state))
+    action = explore.next_fidelity(at(context, state))
     assert isinstance(action, Begin)
     assert (action.job.trial, action.job.until) == (1, 3)  # the stock model is no point of this space
     assert explore.end_exploring(at(context, state)) is None
@@ -250,12 +250,12 @@ def test_a_training_between_its_last_epoch_and_its_end_is_ended(context: Context
     assert (action.job.trial, action.job.until) == (0, 9)
 
 
-def test_what_is_left_goes_into_first_rungs(context: Context, designs: list[Architecture]) -> None:
+def test_what_is_left_goes_into_first_fidelities(context: Context, designs: list[Architecture]) -> None:
     state = exploring(*trial(0, designs[1], "sampler:x", "ready"), PhaseEntered("finishing"))
-    action = leftovers.first_rungs(at(context, state))
+    action = leftovers.first_fidelity(at(context, state))
     assert isinstance(action, Begin)
     assert (action.job.trial, action.job.until) == (0, 3)
-    assert leftovers.first_rungs(at(context, replace(state, phase="exploring"))) is None
+    assert leftovers.first_fidelity(at(context, replace(state, phase="exploring"))) is None
 
 
 def test_designs_are_proposed_while_the_strategy_wants_some(context: Context, designs: list[Architecture]) -> None:
@@ -301,7 +301,7 @@ def test_nothing_to_do_and_nothing_running_is_the_end(context: Context) -> None:
 
 def test_what_was_decided_on_is_not_done_once_it_changed(context: Context, designs: list[Architecture]) -> None:
     state = exploring(*trial(0, designs[1], "sampler:x", "ready"), *trial(1, designs[2], "sampler:x", "ready"))
-    action = explore.next_rung(at(context, state))
+    action = explore.next_fidelity(at(context, state))
     assert isinstance(action, Begin)
     assert is_current(action, state, state)
     other = apply(state, LatencyKnown(1, "cpu", latency(2.0, "cpu", "one", SIZE)))

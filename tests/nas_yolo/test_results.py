@@ -13,9 +13,9 @@ from nas_yolo.results import (
     alike,
     complete,
     due_repeats,
+    fidelity_correlations,
     front_document,
     front_trials,
-    rung_correlations,
     seeds,
     trust_document,
     trust_text,
@@ -83,7 +83,7 @@ def test_a_repeat_is_never_compared_as_a_design_of_its_own(trials: list[Trial], 
     more = repeated(trials, (1, 0.9), (0, 0.9))
     assert complete(more, "cpu") == complete(trials, "cpu")
     assert front_trials(more, "cpu") == front_trials(trials, "cpu")
-    assert rung_correlations(more, config) == rung_correlations(trials, config)
+    assert fidelity_correlations(more, config) == fidelity_correlations(trials, config)
     assert seeds(more) == {0: [0.30, 0.9], 1: [0.35, 0.9], 2: [0.40]}
 
 

@@ -24,7 +24,7 @@ def observations(count: int) -> list[Seen]:
     """ShuffleV2 at P5 is accurate, everything else does not matter; latency is the same for all."""
     points = [tuple(point) for point in GRID.draw(count + 2, np.random.default_rng(0)).tolist()]
     seen = [Seen(point, (1.0,), (0.9 if point[BLOCK] else 0.1,), over=True) for point in points[2:]]
-    return [*seen, Seen(points[0], (1.0,), heading=0), Seen(points[1])]
+    return [*seen, Seen(points[0], (1.0,), coming_fidelity=0), Seen(points[1])]
 
 
 @pytest.fixture(params=OPTUNAS)

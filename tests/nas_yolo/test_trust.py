@@ -7,7 +7,7 @@ import pytest
 
 from evaluators.evaluation import Epoch
 from nas_yolo.config import SearchConfig
-from nas_yolo.results import rung_correlations, trust_text
+from nas_yolo.results import fidelity_correlations, trust_text
 from nas_yolo.trust import Noise, iso_latency_correlation, seed_noise
 from storage import Repository, Search
 
@@ -118,7 +118,7 @@ def test_a_search_says_how_well_its_rungs_told_the_end(finished: tuple[Repositor
         maps = [0.1] * 2 + [0.1 * (number or 9)] + [0.2] * 5 + [0.1 * number + 0.1]
         epochs = tuple(Epoch(i, value, value, 1.0, 1.0) for i, value in enumerate(maps, start=1))
         trials.append(replace(base, number=number, epochs=epochs, state="complete", latencies={"cpu": latency}))
-    found = rung_correlations(trials, config)[3]
+    found = fidelity_correlations(trials, config)["3 epochs"]
     assert found is not None
     assert (found.tau, found.pairs) == (pytest.approx(0.2), 10)
     assert "Rank correlation with 9 epochs, 10 pairs of trials of equal latency: 0.20 (" in trust_text(trials, config)

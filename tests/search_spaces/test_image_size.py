@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import replace
 
@@ -54,14 +53,6 @@ def test_what_no_network_takes_is_refused_with_a_size_that_one_does(given: str, 
 def test_there_is_no_other_size(sides: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="must be a multiple of 32"):
         ImageSize(*sides)
-
-
-def test_a_smaller_size_has_the_shape_as_nearly_as_a_stride_allows() -> None:
-    assert ImageSize(640, 384).at_width(320) == ImageSize(320, 192)
-    assert ImageSize(640, 384).at_width(416) == ImageSize(416, 256)  # 249.6
-    assert ImageSize(640, 32).at_width(320) == ImageSize(320, 32)
-    for width, side in itertools.product(range(32, 641, 32), (640, 1280)):
-        assert ImageSize(side, side).at_width(width) == ImageSize(width, width)
 
 
 @pytest.mark.parametrize("own", [None, 96])

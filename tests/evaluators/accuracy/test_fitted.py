@@ -14,13 +14,10 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils.ops import scale_boxes
 
 from evaluators.accuracy.decoded import decode, open_decoded
-from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.fitted import FittedImages, fitted
 from evaluators.accuracy.images import DecodedImages, TrainingImages, seed_augmentation
-from evaluators.accuracy.request import TrainingRequest
 from evaluators.dataset import Dataset, load_dataset
 from search_spaces.image_size import ImageSize
-from search_spaces.presets import load_preset
 
 SIZES = (ImageSize(96, 64), ImageSize(64, 128))
 SHAPES = ((128, 192), (200, 120), (100, 100), (30, 45), (90, 33), (64, 96))  # height and width, larger and smaller
@@ -84,10 +81,9 @@ def arguments(**augmentation: Any) -> dict[str, Any]:
 
 def training_images(dataset: Dataset, size: ImageSize, home: Path, **augmentation: Any) -> TrainingImages:
     """As a search trains on them."""
-    request = TrainingRequest(load_preset("yolov8n"), dataset, size, 4, 4, 3, Path(), Path())
     given = {**arguments(**augmentation), "img_path": "", "augment": True}
     decoded = open_decoded(decode(dataset, size, home))
-    return TrainingImages(Fidelity(request, 24), 3, decoded=decoded, split="train", imgsz=size, **given)
+    return TrainingImages(3, 3, decoded=decoded, split="train", imgsz=size, **given)
 
 
 def boxes_of(item: dict[str, Any]) -> np.ndarray[Any, Any]:

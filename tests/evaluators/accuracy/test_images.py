@@ -17,15 +17,12 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data.dataset import YOLODataset
 
 from evaluators.accuracy.decoded import decode, open_decoded
-from evaluators.accuracy.fidelity import Fidelity
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, seed_augmentation
-from evaluators.accuracy.request import TrainingRequest
 from evaluators.accuracy.training import prepare
 from evaluators.dataset import Dataset, load_dataset
 from evaluators.errors import TrainingError
 from evaluators.evaluation import Failure
 from search_spaces.image_size import ImageSize
-from search_spaces.presets import load_preset
 
 IMGSZ = ImageSize(64, 64)
 AUGMENTATION = {"mosaic": 0.8, "mixup": 0.5, "cutmix": 0.3, "degrees": 10.0, "flipud": 0.5}
@@ -54,16 +51,6 @@ def home(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return decode(dataset, IMGSZ, tmp_path_factory.mktemp("images"))
 
 
-def fidelity(dataset: Dataset, **changes: Any) -> Fidelity:
-    request = TrainingRequest(
-        **{
-            **{"architecture": load_preset("yolov8n"), "dataset": dataset, "imgsz": IMGSZ, "epochs": 4, "until": 4},
-            **{"seed": 3, "checkpoint": Path(), "scratch": Path(), **changes},
-        }
-    )
-    return Fidelity(request, dataset.train_images)
-
-
 def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     arrays = {name for name, value in one.items() if isinstance(value, (torch.Tensor, np.ndarray))}
     return one.keys() == other.keys() and all(
@@ -83,17 +70,16 @@ def test_training_batches_equal_plain_ultralytics_for_the_same_order_and_seed(
         cache="ram",
         **arguments | {"imgsz": 64},
     )
-    whole = fidelity(dataset)
     ours = TrainingImages(
-        whole, None, decoded=open_decoded(home), split="train", img_path="", augment=True, pad=0.0, **arguments
+        3, None, decoded=open_decoded(home), split="train", img_path="", augment=True, pad=0.0, **arguments
     )
-    batches = EpochBatches(whole, 8, 0)
+    batches = EpochBatches(3, dataset.train_images, 8, 0)
     for epoch in range(2):
         for batch in batches:
             expected = []
-            for _, position in batch:
-                seed_augmentation(3, epoch, position)
-                expected.append(plain[position] | {"im_file": ours.im_files[position]})
+            for _, image in batch:
+                seed_augmentation(3, epoch, image)
+                expected.append(plain[image] | {"im_file": ours.im_files[image]})
             assert equal(ours.collate_fn([ours[pick] for pick in batch]), plain.collate_fn(expected))
 
 
@@ -112,12 +98,11 @@ def test_validation_batches_equal_plain_ultralytics(
         assert equal(ours[number], plain[number] | {"im_file": ours.im_files[number]})
 
 
-def test_nothing_outside_an_epochs_subset_is_shown_and_mosaics_end_when_they_should(
+def test_every_epoch_sees_every_image_in_an_order_of_its_own_and_mosaics_end_when_they_should(
     dataset: Dataset, arguments: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = fidelity(dataset, rungs=(2, 4), subset=0.25)
     ours = TrainingImages(
-        drawn, 3, decoded=open_decoded(home), split="train", img_path="", augment=True, pad=0.0, **arguments
+        3, 3, decoded=open_decoded(home), split="train", img_path="", augment=True, pad=0.0, **arguments
     )
     loaded: list[int] = []
     load = DecodedImages.load_image
@@ -127,17 +112,19 @@ def test_nothing_outside_an_epochs_subset_is_shown_and_mosaics_end_when_they_sho
         return load(self, i, *more)
 
     monkeypatch.setattr(DecodedImages, "load_image", note)
-    counts = []
-    batches = EpochBatches(drawn, 8, 0)
+    orders, counts = [], []
+    batches = EpochBatches(3, dataset.train_images, 8, 0)
     for epoch in range(4):
         loaded.clear()
-        for batch in batches:
-            for pick in batch:
-                ours[pick]
-        assert set(loaded) == set(drawn.subset(epoch).tolist())
+        picks = [pick for batch in batches for pick in batch]
+        for pick in picks:
+            ours[pick]
+        assert {number for number, _ in picks} == {epoch}
+        orders.append([image for _, image in picks])
         counts.append(len(loaded))
-    assert counts[0] > 8
-    assert counts[2] > 32
+    assert [sorted(order) for order in orders] == [list(range(32))] * 4
+    assert len(set(map(tuple, orders))) == 4
+    assert min(counts[:3]) > 32
     assert counts[3] == 32
 
 
@@ -148,9 +135,7 @@ def test_images_that_would_not_fit_are_read_from_their_files(
     files = decode(dataset, IMGSZ, tmp_path)
     assert not (files / "pixels").exists()
     one, other = (
-        TrainingImages(
-            fidelity(dataset), None, decoded=open_decoded(h), split="train", img_path="", augment=True, **arguments
-        )
+        TrainingImages(3, None, decoded=open_decoded(h), split="train", img_path="", augment=True, **arguments)
         for h in (home, files)
     )
     assert all(equal(one[0, number], other[0, number]) for number in range(8))

@@ -160,8 +160,6 @@ def test_paused_and_continued_equals_uninterrupted_to_the_bit(name: str, trainin
 
 AUGMENTED: dict[str, Any] = {
     "rungs": (1, 2, 4),
-    "subset": 0.5,
-    "small_imgsz": ImageSize(32, 32),
     # Five batches for a step: whatever is left at the end of an epoch must not be lost by a pause.
     "arguments": {"batch": 6, "nbs": 30, "optimizer": "SGD", "mosaic": 0.7, "mixup": 0.5, "close_mosaic": 1},
 }
@@ -173,7 +171,7 @@ def _train_here(request: TrainingRequest) -> list[Epoch | Failure]:
 
 @pytest.fixture(scope="module")
 def augmented(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Epoch], Path, TrainingRequest]:
-    """A training with mosaics and mixes, on a growing subset of growing images: its epochs and its checkpoint."""
+    """A training with mosaics and mixes: its epochs and its checkpoint."""
     request = replace(base_request(few_digits, tmp_path_factory.mktemp("augmented")), **AUGMENTED)
     return epochs(request), request.checkpoint, request
 
@@ -193,7 +191,7 @@ def test_a_training_that_pauses_in_a_store_at_a_url_is_the_same_to_the_bit(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_augmentation_subsets_and_small_images_do_not_depend_on_pauses_or_processes(
+def test_augmentation_does_not_depend_on_pauses_or_processes(
     augmented: tuple[list[Epoch], Path, TrainingRequest], tmp_path: Path
 ) -> None:
     straight, checkpoint, base = augmented
@@ -205,7 +203,7 @@ def test_augmentation_subsets_and_small_images_do_not_depend_on_pauses_or_proces
         found += pool.submit(_train_here, replace(request, known=3)).result()
     assert [(e.epoch, e.loss) for e in found if isinstance(e, Epoch)] == [(e.epoch, e.loss) for e in straight]
     one, other = (torch.load(path, weights_only=True) for path in (checkpoint, request.checkpoint))
-    assert one["ema_updates"] == other["ema_updates"] == 2 + 1 + 2 + 2  # for 3, 4, 6 and 6 batches
+    assert one["ema_updates"] == other["ema_updates"] == 4 * 2  # for 6 batches each
     assert repr(one["optimizer"]) == repr(other["optimizer"])
     first, second = weights(checkpoint), weights(request.checkpoint)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -224,9 +222,9 @@ def test_accuracy_is_measured_with_the_statistics_of_the_weights_that_it_is_of(
         measure_statistics(network, shown)
 
     monkeypatch.setattr(trainer, "measure_statistics", note)
-    request = request_for(rungs=(2, 4), until=2, small_imgsz=ImageSize(32, 32))
+    request = request_for(rungs=(2, 4), until=2)
     assert [e.map50_95 is None for e in epochs(request)] == [True, False]
-    assert {tuple(images.shape) for images in shown} == {(8, 3, 64, 64)}  # as validated, not as trained
+    assert {tuple(images.shape) for images in shown} == {(8, 3, 64, 64)}
     saved = load_checkpoint(request.checkpoint)["ema"]
     found = torch.nn.functional.conv2d(torch.cat(shown), saved["model.0.conv.weight"], stride=2, padding=1)
     torch.testing.assert_close(saved["model.0.bn.running_mean"], found.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
