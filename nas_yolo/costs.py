@@ -83,6 +83,15 @@ class Costs:
             return spending.share(repeats)  # every training is a full one
         return spending.reserve(self.of_another() - self.of_first(), repeats)
 
+    def of_measuring(self) -> float | None:
+        """Of measuring a design that is typical of those measured so far (median); None before any."""
+        known = [
+            sum(sum(latency.conditions["seconds"].values()) for latency in trial.latencies.values())
+            for trial in self.trials
+            if trial.latencies and all("seconds" in latency.conditions for latency in trial.latencies.values())
+        ]
+        return float(np.median(known)) if known else None
+
     def of_confirming(self, spending: Spending, finalists: Iterable[tuple[Trial, str]], sessions: int) -> float:
         """Of timing finalists, each on a target, and validating them; 0 where that takes much of the budget.
 

@@ -105,7 +105,7 @@ def context_of(
 
     earlier = earlier_designs(repository, stored, codes)
     # A table's latencies are exact: none are as good as equal, as measured ones are.
-    strategy = Frontier(grid, tuple(table.costs.tolist()), config.seed, earlier=earlier)
+    strategy = Frontier(grid, tuple((table.costs * config.epochs).tolist()), config.seed, earlier=earlier)
     return Context(stored.name, config, strategy, slots)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nas_yolo.planning.actions import Action, Note
+from nas_yolo.planning.propose import comes_first
 from nas_yolo.planning.situation import Situation
 from nas_yolo.planning.trainings import evaluate
 from storage import Trial
@@ -18,7 +19,7 @@ def end_exploring(situation: Situation) -> Action | None:
 
 def next_fidelity(situation: Situation) -> Action | None:
     """Known designs that are no points of the space first, then what the strategy holds to be worth most."""
-    if situation.state.phase != "exploring" or not situation.may_train:
+    if situation.state.phase != "exploring" or not situation.may_train or comes_first(situation):
         return None
     costs, spending, seen = situation.costs, situation.spending, situation.seen
     stock, trials, numbers = situation.config.space.baseline, situation.trials, list(situation.seen)

@@ -5,19 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nas_yolo.planning.actions import Action, Note
+from nas_yolo.planning.devices import are_ready
 from nas_yolo.planning.situation import Situation
 from nas_yolo.proposals import propose
 from search_spaces.space import Choices
 from storage.events import SpaceExhausted, TrialAdded
 
+MEASURING_SHARE = 0.1  # of a first training, at most, that a slot waits for a measurement
+
+
+def comes_first(situation: Situation) -> bool:
+    """Whether a slot should wait until designs that the strategy wants are measured.
+
+    Those that wait were proposed before the last results: what these tell is worth a short delay, not a long one.
+    """
+    first_s, measuring_s = situation.costs.of_first(), situation.costs.of_measuring()
+    if measuring_s is None or measuring_s > MEASURING_SHARE * first_s:
+        return False
+    if any(job.purpose == "measure" for job in situation.running("measure")):
+        return True
+    return situation.wants_design and are_ready(situation, [target for target, _ in situation.context.devices])
+
 
 def new_design(situation: Situation) -> Action | None:
     """One more, while designs are explored; or that there is none."""
-    state, strategy, seen = situation.state, situation.context.strategy, list(situation.seen.values())
-    if state.phase != "exploring" or state.exhausted or not situation.spending.trials_left:
+    if situation.state.phase != "exploring" or not situation.wants_design:
         return None
-    if not strategy.wants(seen, situation.context.slots):
-        return None
+    strategy, seen = situation.context.strategy, list(situation.seen.values())
 
     def suggest() -> Iterator[Choices]:
         for codes in strategy.candidates(seen):

@@ -136,6 +136,13 @@ class Situation:
         """All trials that are points of the space, as strategies see them, by number."""
         return {t.number: seen for t in self.designs if (seen := self.context.seen(t)) is not None}
 
+    @cached_property
+    def wants_design(self) -> bool:
+        """Whether another design should be measured, and may be."""
+        if self.state.exhausted or not self.spending.trials_left:
+            return False
+        return self.context.strategy.wants(list(self.seen.values()), self.context.slots)
+
 
 def _rounded(seconds: float) -> float:
     """To three digits: less tells nothing, and beliefs would be found anew at the end of every epoch."""

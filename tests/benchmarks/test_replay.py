@@ -172,15 +172,18 @@ def test_only_rows_are_drawn_and_each_is_an_architecture_that_can_be_stored(tmp_
         assert space.row_of(space.architecture(choices)) >= 0
 
 
-def test_a_table_that_no_search_can_be_made_on_is_refused(tmp_path: Path) -> None:
+def test_a_search_has_as_many_fidelities_as_the_table(tmp_path: Path) -> None:
     np.savez(tmp_path / "three.npz", **columns((2, 7, 20), 0.9))
     three = load_table(tmp_path / "three.npz")
-    with pytest.raises(TableError, match="3 fidelities; a search has up to two"):
-        frontier.ladder(three)
-    done = run(tmp_path / "three.npz", "--methods", "frontier")
-    assert done.returncode == 1
-    assert "3 fidelities" in done.stderr
-    wide = replace(three, cardinality=np.full(15, 2))
+    assert frontier.ladder(three) == (1, 4, 10)
+    found = frontier.replay(three, 0, 6)
+    assert all(found.jobs)
+    assert sum(count * cost for count, cost in zip(found.jobs, np.diff(three.costs, prepend=0.0), strict=True)) <= 6.1
+
+
+def test_a_table_of_too_many_choices_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "table.npz", **columns((2, 20), 0.9))
+    wide = replace(load_table(tmp_path / "table.npz"), cardinality=np.full(15, 2))
     with pytest.raises(TableError, match="15 choices; up to 14"):
         space_of(wide, 0)
 
