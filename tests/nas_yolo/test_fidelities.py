@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from evaluators.evaluation import Epoch
+from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs
-from nas_yolo.fidelities import Rung, accuracies_of, fidelities, rungs
+from nas_yolo.fidelities import Rung, accuracies_of, rungs
 from nas_yolo.planning import explore, leftovers
 from nas_yolo.planning.actions import Begin
 from nas_yolo.planning.situation import Context, Situation
@@ -31,6 +32,13 @@ def trained(*maps: float | None) -> Trial:
 )
 def test_rungs(epochs: int, expected: tuple[int, ...]) -> None:
     assert rungs(epochs) == tuple(map(Rung, expected))
+
+
+def test_a_search_keeps_its_rungs_and_may_have_been_given_others(scenarios: Any) -> None:
+    config = replace(scenarios.Scenario("one", epochs=27).config, rungs=(2, 27))
+    assert SearchConfig.from_document(config.document()).fidelities == (Rung(2), Rung(27))
+    older = {key: value for key, value in replace(config, rungs=()).document().items() if key != "rungs"}
+    assert SearchConfig.from_document(older).fidelities == (Rung(3), Rung(9), Rung(27))
 
 
 def test_a_rung_is_reached_by_training_on_to_it() -> None:
@@ -70,9 +78,8 @@ class Score:
 def test_a_fidelity_of_another_kind_is_evaluated_as_any_other(scenarios: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that decides knows what a fidelity is."""
     config = scenarios.Scenario("one", budgets=("1h",)).config
-    evaluated = (Score(), *fidelities(config))
-    for place in ("costs", "planning.situation"):
-        monkeypatch.setattr(f"nas_yolo.{place}.fidelities", lambda _: evaluated)
+    evaluated = (Score(), *rungs(config.epochs))
+    monkeypatch.setattr(SearchConfig, "fidelities", evaluated)
     costs = tuple(fidelity.cost for fidelity in evaluated)
     context = Context("one", config, get_strategy("random", Grid(config.space.choices), costs, 0))
     scored = replace(NEW, scores={"made up": 1.7})

@@ -212,7 +212,7 @@ def test_a_parent_whose_first_batches_take_far_too_long_is_given_up_with_nothing
     assert rejected.trials[1].state == "rejected"
     assert rejected.trials[1].reason.startswith("to train it would take about 21% of the budget")
     assert first_weights.train_parent(at(context, rejected)) is None  # nothing to hand over, and none is begun again
-    following = explore.next_rung(at(context, rejected))
+    following = explore.next_fidelity(at(context, rejected))
     assert isinstance(following, Begin)
     assert following.job.trial == 0
     assert following.job.expected_s == pytest.approx(1.1 * 3 * 75.0)  # the stock model is as slow
@@ -273,6 +273,39 @@ def test_designs_are_proposed_while_the_strategy_wants_some(context: Context, de
     two = exploring(*trial(0, designs[1], "sampler:x", "ready"), *trial(1, designs[2], "sampler:x", "new"))
     assert propose.new_design(at(context, fold(trial(2, designs[0], "preset:yolov8n", "ready"), two))) is None
     assert propose.new_design(at(context, exploring(SpaceExhausted()))) is None
+
+
+def test_a_slot_waits_for_what_is_wanted_while_measuring_takes_little(
+    context: Context, designs: list[Architecture]
+) -> None:
+    def known(seconds: float) -> State:  # a first training takes three seconds
+        timed = replace(latency(1.0, "cpu", "one", SIZE), conditions={"seconds": {"load": 0.0, "time": seconds}})
+        begun = exploring(*trial(0, designs[0], "preset:yolov8n", "paused", 3), *trial(1, designs[1], "s:x", "ready"))
+        return fold([LatencyKnown(0, "cpu", timed), LatencyKnown(1, "cpu", timed)], begun)
+
+    def waits(state: State) -> bool:
+        return propose.comes_first(at(context, state))
+
+    assert waits(known(0.2))
+    assert explore.next_fidelity(at(context, known(0.2))) is None
+    assert not waits(known(0.4))
+    assert isinstance(explore.next_fidelity(at(context, known(0.4))), Begin)
+    assert not waits(exploring(*trial(0, designs[0], "preset:yolov8n", "ready")))  # nothing tells how long it takes
+    coming = fold(trial(2, designs[2], "sampler:x", "new"), known(0.1))
+    assert not waits(coming)  # no other is wanted, and none is being measured
+    measuring = fold(events_of(measured(context, coming), coming, 10.0), coming)
+    assert waits(measuring)
+    assert not waits(fold(trial(2, designs[3], "sampler:x", "ready"), known(0.2)))  # what was waited for is enough
+    away = apply(known(0.2), DeviceMoved("cpu", Device(away_since_s=1.0, until_s=100.0)))
+    assert not waits(away)
+    assert not waits(apply(known(0.2), SpaceExhausted()))
+
+
+def measured(context: Context, state: State) -> Begin:
+    """The measurement that comes next."""
+    action = measure.new_trials(at(context, state))
+    assert isinstance(action, Begin)
+    return action
 
 
 def test_the_front_is_timed_in_more_processes_and_its_files_validated(
