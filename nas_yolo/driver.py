@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
@@ -52,18 +51,11 @@ class Driver:
         executor: Executor | None = None,
         tick_s: float = TICK_S,
     ):
-        self.repository, self.search, self.runner, self.context, self._tick_s = (
-            repository,
-            search,
-            runner,
-            context,
-            tick_s,
-        )
-        self.record = Record(repository, search, claim, context, listeners, lambda: self.now_s, self._pause)
-        self.thoughts = Thoughts(context, executor)
-        self._decided: State | None = None  # the last that was decided on
-        self._failures: Failures = {}
+        self.repository, self.search, self.runner, self.context = repository, search, runner, context
         self._waiting: list[Report] = []  # was polled while the database was away
+        self.record = Record(repository, search, claim, context, listeners, lambda: self.now_s, self._wait)
+        self.thoughts = Thoughts(context, executor)
+        self._failures: Failures = {}
         self._began_s, self._ticked_s, self._tick_s, self._problem = 0.0, 0.0, tick_s, ""
 
     @property
@@ -96,12 +88,12 @@ class Driver:
         self._close("stopped" if self._problem else "done")
         if self._problem:
             raise SearchError(self._problem)
-        shutil.rmtree(self.repository.run_folder(self.search) / "scratch" / "images", ignore_errors=True)  # large
 
     def _turn(self) -> bool:
         """Do what was decided, take in what happens; whether the search has ended."""
-        if self._act():
-            return True
+        while answer := self.thoughts.ask(self.record.state, self.now_s):
+            if self._take(*answer):
+                return True
         if reports := self._polled():
             known = self.context, self._failures, self.now_s
             self._failures, self._problem = self.record.write(lambda page: take_in(page, reports, *known))
@@ -110,18 +102,6 @@ class Driver:
             self._tick()
         self.record.tell(always=ticked)
         return bool(self._problem) or spending(self.context, self.record.state, self.now_s).exhausted
-
-    def _act(self) -> bool:
-        """Do what was decided; decide anew if something changed. Whether that was to end the search."""
-        while self.thoughts.busy or self._decided is not self.record.state:
-            if not self.thoughts.busy:
-                self._decided = self.record.state
-                self.thoughts.begin(self._decided, self.now_s)
-            if not self.thoughts.wait(0.0):
-                return False
-            if self._take(*self.thoughts.fetch()):
-                return True
-        return False
 
     def _take(self, decided: State, actions: Sequence[Action]) -> bool:
         """Do what was decided on a state, as far as it still holds; whether that is to end the search."""
@@ -140,20 +120,20 @@ class Driver:
         return False
 
     def _polled(self) -> list[Report]:
-        """What has happened; waits for it, unless there is something to decide."""
+        """What has happened; waits for it, unless something is being decided."""
         reports, self._waiting = self._waiting, []
-        if self.thoughts.busy:
-            self.thoughts.wait(THINKING_S)
+        if self.thoughts.wait(THINKING_S):
             return [*reports, *self.runner.poll(0.0)]
         left_s = spending(self.context, self.record.state, self.now_s).seconds_left
         return [*reports, *self.runner.poll(min(self._tick_s, left_s))]
 
-    def _pause(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> None:
         self._waiting += self.runner.poll(seconds)
 
     def _tick(self) -> None:
         """Keep the ledger and the lease current, end what hangs, and decide what only depends on time."""
-        self._ticked_s, self._decided = self.runner.now, None
+        self._ticked_s = self.runner.now
+        self.thoughts.forget()
         self.record.charge()
         while hung := what_hangs(Situation(self.context, self.record.state, self.now_s)):
             self._take(self.record.state, [hung])

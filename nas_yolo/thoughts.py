@@ -11,35 +11,39 @@ from storage import State
 
 
 class Thoughts:
-    """One decision at a time.
+    """What to do in each state, thought out once.
 
     Args:
         context: Of the search.
-        executor: Where they are thought out; by default in a thread.
+        executor: Where decisions are thought out; by default in a thread.
     """
 
     def __init__(self, context: Context, executor: Executor | None = None):
         self._context, self._executor = context, executor or ThreadPoolExecutor(1, "decisions")
-        self._thought: tuple[State, Future[list[Action]]] | None = None
+        self._decided: State | None = None  # the last that was decided on
+        self._thought: Future[list[Action]] | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether there is a decision that was not fetched."""
-        return self._thought is not None
+    def ask(self, state: State, now_s: float) -> tuple[State, list[Action]] | None:
+        """What to do, and the state that it was decided on; None: nothing, or it is still being thought out."""
+        if self._thought is None and self._decided is not state:
+            self._decided = state
+            self._thought = self._executor.submit(decide, self._context, state, now_s)
+        if self._decided is None or self._thought is None or not self._thought.done():
+            return None
+        thought, self._thought = self._thought, None
+        return self._decided, thought.result()
 
-    def begin(self, state: State, now_s: float) -> None:
-        """Think out what to do."""
-        self._thought = state, self._executor.submit(decide, self._context, state, now_s)
+    def forget(self) -> None:
+        """Think about the same state again: time has passed."""
+        if self._thought is None:
+            self._decided = None
 
     def wait(self, seconds: float) -> bool:
-        """Whether there is nothing to wait for any more, after so long at most."""
-        return self._thought is None or bool(wait([self._thought[1]], seconds).done)
-
-    def fetch(self) -> tuple[State, list[Action]]:
-        """What to do, and the state that it was decided on."""
-        assert self._thought is not None
-        (decided, thought), self._thought = self._thought, None
-        return decided, thought.result()
+        """Let a decision that is being thought out take so long at most; whether there is one."""
+        if self._thought is None:
+            return False
+        wait([self._thought], seconds)
+        return True
 
     def close(self) -> None:
         """Think no more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,6 +65,7 @@ class OpenSearch:
             allotted = runner.slots, self.allotment.threads, self.allotment.on_gpu
             context = context_of(self.repository, self.search, *allotted)
             Driver(self.repository, self.search, self.claim, runner, context, listeners).run()
+            shutil.rmtree(self.folder / "scratch" / "images", ignore_errors=True)  # large, and of no use any more
         finally:
             runner.close()
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
+import sqlite3
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,10 @@ import pytest
 
 import storage.journal
 from nas_yolo.driver import Driver
-from nas_yolo.runners.simulated import Inline, SimulatedRunner
+from nas_yolo.runners.simulated import Inline, SimulatedRunner, World
 from nas_yolo.strategy import context_of
 from storage import Repository, Search
+from storage.events import EpochEnded, LatencyMeasured
 from storage.journal import Page
 from storage.state import fold
 
@@ -48,85 +53,91 @@ def test_rows_and_events_tell_the_same_after_everything_that_happens(
     name: str, scenarios: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = storage.journal.Journal.write
-    count = 0
+    checked = 0
 
     def check(journal: storage.journal.Journal, body: Callable[[Page], Any], now_s: float) -> Any:
-        nonlocal count
+        nonlocal checked
         result = write(journal, body, now_s)
         repository = Repository(f"sqlite:///{tmp_path / 'run' / 'search.db'}")
         loaded = repository.state(journal.search)
         folded = fold(recorded.event for recorded in repository.events(journal.search))
         repository.close()
         assert loaded == folded == journal.state
-        count += 1
+        checked += 1
         return result
 
     monkeypatch.setattr(storage.journal.Journal, "write", check)
     (scenario,) = (one for one in scenarios.SCENARIOS if one.name == name)
     scenarios.record(scenario, tmp_path / "run", drive)
-    assert count > 20
+    assert checked > 20
 
 
-class KilledError(BaseException):
-    """The process is gone: nothing that it would still do is done."""
+@dataclass
+class Wreck:
+    """What is left of a search whose process died just before a write: the database, and what was trained.
+
+    Attributes:
+        place: Of the write, counted from 0.
+        checkpoints: Epochs that are kept, by the place of the checkpoint.
+    """
+
+    place: int
+    database: bytes
+    checkpoints: dict[str, int]
 
 
-def kill_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Dies after so many writes; what it returns lets processes live."""
-    write, written = storage.journal.Journal.write, 0
+def finish(scenario: Any, wreck: Wreck | None, folder: Path, on_write: Callable[[int, Path, World], None]) -> Any:
+    """Run a search to its end, from the beginning or from what is left of it; what comes of it, all consistent.
 
-    def dying(journal: storage.journal.Journal, body: Callable[[Page], Any], now_s: float) -> Any:
-        nonlocal written
-        if written >= count:
-            raise KilledError
-        written += 1
+    Returns:
+        Its trials, how much was measured, and CPU seconds in the ledger.
+    """
+    file, world = folder / f"{wreck.place if wreck else 'straight'}.db", scenario.world()
+    if wreck:
+        world.checkpoints = dict(wreck.checkpoints)
+        file.write_bytes(wreck.database)
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("UPDATE nas_searches SET owner = NULL")  # as if the lease had run out
+            connection.commit()
+    repository = Repository(f"sqlite:///{file}")
+    search = repository.search("one") if wreck else repository.create_search("one", scenario.config.document())
+    write, places = storage.journal.Journal.write, count()
+
+    def watched(journal: storage.journal.Journal, body: Callable[[Page], Any], now_s: float) -> Any:
+        on_write(next(places), file, world)
         return write(journal, body, now_s)
 
-    monkeypatch.setattr(storage.journal.Journal, "write", dying)
-    return lambda: monkeypatch.setattr(storage.journal.Journal, "write", write)
-
-
-def killed_and_resumed(scenario: Any, count: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The trials in the end, the sum of the ledger, and the sum of what its jobs took; None: it ended before."""
-    folder.mkdir()
-    repository = Repository(f"sqlite:///{folder / 'search.db'}")
-    search, world = repository.create_search("one", scenario.config.document()), scenario.world()
-    revive, killed = kill_after(count, monkeypatch), False
-    runner = SimulatedRunner(world, scenario.slots)
-    try:
-        drive(repository, search, runner, False)
-    except KilledError:
-        killed = True
-    revive()
-    if killed:
-        drive(repository, search, SimulatedRunner(world, scenario.slots), False)
+    with pytest.MonkeyPatch.context() as patch, repository.claimed(search) as claim:
+        patch.setattr(storage.journal.Journal, "write", watched)
+        runner = SimulatedRunner(world, scenario.slots)
+        context = context_of(repository, search, runner.slots, threads=1, on_gpu=False)
+        Driver(repository, search, claim, runner, context, executor=Inline(), tick_s=30.0).run()
     state, events = repository.state(search), [one.event for one in repository.events(search)]
     assert state == fold(events)
-    assert state.spent == repository.spent(search)  # all entries are closed
+    assert state.spent == repository.spent(search)  # all entries are closed, and are what the jobs took
+    trained = Counter((one.number, one.epoch.epoch) for one in events if isinstance(one, EpochEnded))
+    assert set(trained.values()) == {1}
+    measured = sum(isinstance(one, LatencyMeasured) for one in events)
     repository.close()
-    return killed, [(t.number, t.architecture, t.origin, t.state, t.map50_95, len(t.epochs)) for t in state.trials]
-
-
-def test_a_search_that_is_killed_after_any_write_ends_as_if_it_had_not_been(
-    scenarios: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scenario = scenarios.Scenario("killed", budgets=("3trials",), repeats=1, epochs=4)
-    _, straight = killed_and_resumed(scenario, 10**9, tmp_path / "straight", monkeypatch)
-    count = 0
-    while True:
-        killed, trials = killed_and_resumed(scenario, count, tmp_path / str(count), monkeypatch)
-        if not killed:
-            break
-        assert trials == straight, f"killed after {count} writes"
-        count += 1
-    assert count > 15
+    trials = [(t.number, t.architecture, t.origin, t.state, t.map50_95, len(t.epochs)) for t in state.trials]
+    return (trials, measured), state.spent.cpu_seconds
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_searches_of_all_seeds_survive_being_killed(
-    seed: int, scenarios: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scenario = scenarios.Scenario("killed", budgets=("4trials",), seed=seed, inherits=seed % 2 == 0)
-    _, straight = killed_and_resumed(scenario, 10**9, tmp_path / "straight", monkeypatch)
-    _, trials = killed_and_resumed(scenario, random.Random(seed).randrange(60), tmp_path / "killed", monkeypatch)
-    assert trials == straight
+def test_a_search_that_dies_before_any_write_ends_as_if_it_had_not(seed: int, scenarios: Any, tmp_path: Path) -> None:
+    scenario = scenarios.Scenario(
+        "killed", budgets=("3trials",), epochs=6, seed=seed, inherits=seed % 2 == 0, repeats=seed % 3 == 0, slots=1
+    )
+    wrecks: list[Wreck] = []
+
+    def keep(place: int, file: Path, world: World) -> None:
+        with closing(sqlite3.connect(file)) as connection:
+            wrecks.append(Wreck(place, connection.serialize(), dict(world.checkpoints)))
+
+    straight, cpu_seconds = finish(scenario, None, tmp_path, keep)
+    assert len(wrecks) > 15
+    for wreck in wrecks:
+        resumed, with_loss = finish(scenario, wreck, tmp_path, lambda *_: None)
+        assert resumed == straight, f"killed before write {wreck.place}"
+        # What ran when it died may be paid for again: at most one training from its last checkpoint on, a measurement.
+        assert with_loss <= cpu_seconds + 6 * 10.0 + 2.0

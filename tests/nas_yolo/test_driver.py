@@ -155,7 +155,7 @@ def test_a_small_search_spends_seconds_on_a_parent_that_it_cannot_afford(
     (given_up,) = (one for one in repository.events(search) if one.event == TrialMoved(0, "rejected", parent.reason))
     (begun,) = (one for one in repository.events(search) if one.event == TrialMoved(0, "training"))
     assert 0 < given_up.at_s - begun.at_s < 5
-    assert small.world().epoch_s(parent.architecture) > 15  # of which two were waited for
+    assert small.world().epoch_s(parent.architecture, 1) > 15  # of which two were waited for
     assert runner.now < 285
 
 
