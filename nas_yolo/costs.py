@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 
 import numpy as np
 
@@ -85,12 +86,8 @@ class Costs:
 
     def of_measuring(self) -> float | None:
         """Of measuring a design that is typical of those measured so far (median); None before any."""
-        known = [
-            sum(sum(latency.conditions["seconds"].values()) for latency in trial.latencies.values())
-            for trial in self.trials
-            if trial.latencies and all("seconds" in latency.conditions for latency in trial.latencies.values())
-        ]
-        return float(np.median(known)) if known else None
+        known = [trial.measuring_s for trial in self.trials if trial.measuring_s is not None]
+        return median(known) if known else None
 
     def of_confirming(self, spending: Spending, finalists: Iterable[tuple[Trial, str]], sessions: int) -> float:
         """Of timing finalists, each on a target, and validating them; 0 where that takes much of the budget.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from itertools import zip_longest
 from typing import Any, TypeVar, cast
@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Float, Insert, Table, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
+from evaluators.evaluation import Complexity
 from storage.events import (
     AttemptFailed,
     BudgetsSet,
@@ -48,6 +49,7 @@ CHARGE = (
     .where(LEDGER.c.search_id == bindparam("search"), ~LEDGER.c.ended)
     .values(seconds=bindparam("now_s", type_=Float) - LEDGER.c.job["started_s"].as_float())
 )
+SIZES = tuple(one.name for one in fields(Complexity))
 MOVE = update(TRIALS).where(TRIALS.c.id == bindparam("row"))
 END = (
     update(LEDGER)
@@ -232,9 +234,13 @@ class Page:
 
     def _update(self) -> None:
         session, before, after = self._session, self._before, self.state
-        for trial, old in zip_longest(after.trials, before.trials):
-            if old is not trial and (values := _columns(trial)) != _columns(old):
-                session.execute(MOVE, {"row": self.ids[trial.number], **values, "updated_at": self._now})
+        moved = [
+            {"row": self.ids[trial.number], "updated_at": self._now, **values}
+            for trial, old in zip_longest(after.trials, before.trials)
+            if old is not trial and (values := _columns(trial)) != _columns(old)
+        ]
+        if moved:
+            session.execute(MOVE, moved)
         mine = update(SEARCHES).where(SEARCHES.c.id == self._search.id)
         if after.search_state != before.search_state:
             session.execute(mine.values(state=after.search_state))
@@ -259,7 +265,7 @@ def _columns(trial: Trial | None) -> dict[str, Any]:
         "batch": trial.batch,
         "scores": trial.scores or None,
         "predicted_epoch_s": trial.predicted_epoch_s,
-        **(vars(trial.complexity) if trial.complexity else {}),
+        **{name: getattr(trial.complexity, name, None) for name in SIZES},
     }
 
 

@@ -107,6 +107,12 @@ class Trial:
         return sum(epoch.seconds for epoch in timed) / len(timed) if timed else self.predicted_epoch_s
 
     @cached_property
+    def measuring_s(self) -> float | None:
+        """Seconds that it took to time it last, on all targets; None: it was not, or that is not known."""
+        took = [latency.conditions.get("seconds") for latency in self.latencies.values()]
+        return sum(sum(parts.values()) for parts in took if parts) if took and all(took) else None
+
+    @cached_property
     def validated_epochs(self) -> int:
         """The epoch that `map50_95` is of; 0 before there is one."""
         return max((epoch.epoch for epoch in self.epochs if epoch.map50_95 is not None), default=0)

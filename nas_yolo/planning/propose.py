@@ -20,9 +20,11 @@ def comes_first(situation: Situation) -> bool:
     Those that wait were proposed before the last results: what these tell is worth a short delay, not a long one.
     """
     first_s, measuring_s = situation.costs.of_first(), situation.costs.of_measuring()
+    if not first_s or measuring_s is None:
+        return False
     begun = (trial.number for trial in situation.designs if trial.epochs or trial.state == "training")
     ahead = len(situation.trials) - 1 - max(begun, default=-1)  # what was waited for since the last of them
-    if measuring_s is None or measuring_s * max(ahead, 1) > MEASURING_SHARE * first_s:
+    if measuring_s * max(ahead, 1) > MEASURING_SHARE * first_s:
         return False
     if any(job.purpose == "measure" for job in situation.running("measure")):
         return True
