@@ -12,14 +12,14 @@ import numpy as np
 
 from benchmarks.report import report
 from nas_yolo.fidelities import ETA, rungs
-from nas_yolo.samplers import Grid, Seen
+from nas_yolo.samplers import Grid, Observation
 from nas_yolo.samplers.frontier import Frontier
 from search_spaces.space_file import load_space
 
 EPOCHS = 100
 
 
-def trials(grid: Grid, count: int, rng: np.random.Generator) -> list[Seen]:
+def trials(grid: Grid, count: int, rng: np.random.Generator) -> list[Observation]:
     """Made-up trials: latency and accuracy follow from features of the design, with noise."""
     codes = grid.draw(count, rng)
     features = np.concatenate(grid.features(codes), axis=1)
@@ -31,11 +31,11 @@ def trials(grid: Grid, count: int, rng: np.random.Generator) -> list[Seen]:
         reached = next((few for few in range(1, last) if rng.random() > 1 / ETA), last)
         accuracies = [float(final[number] * (index + 1) / last + rng.normal(0, 0.02)) for index in range(reached)]
         point = tuple(codes[number].tolist())
-        seen.append(Seen(point, (float(latency[number]),), tuple(accuracies), over=reached == last))
+        seen.append(Observation(point, (float(latency[number]),), tuple(accuracies), over=reached == last))
     return seen
 
 
-def seconds(grid: Grid, seen: list[Seen], decisions: int) -> list[float]:
+def seconds(grid: Grid, seen: list[Observation], decisions: int) -> list[float]:
     """Of each decision, proposal and order, after one more report each."""
     engine, found = Frontier(grid, [rung.cost for rung in rungs(EPOCHS)], 0), []
     for number in range(decisions):

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from evaluators.evaluation import TIE
 from nas_yolo.pareto import front
-from nas_yolo.samplers import Seen
+from nas_yolo.samplers import Observation
 
 LAYERS = 3
 
 
-def inside_first(seen: Sequence[Seen], order: Sequence[int]) -> list[int]:
+def inside_first(seen: Sequence[Observation], order: Sequence[int]) -> list[int]:
     """The order given, but the front's candidates before all others.
 
     Args:
@@ -25,7 +25,7 @@ def inside_first(seen: Sequence[Seen], order: Sequence[int]) -> list[int]:
     return sorted(order, key=lambda position: position not in inside)  # stable
 
 
-def candidates(seen: Sequence[Seen]) -> set[int]:
+def candidates(seen: Sequence[Observation]) -> set[int]:
     """Positions in the first layers of dominance of accuracy against latency, thinned, on any target.
 
     A trial is compared at its highest fidelity with all that have reached that. Of those in a layer whose latencies

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluators.accuracy.request import Parent
 from nas_yolo.config import SearchConfig
-from nas_yolo.results import asked
+from nas_yolo.results import designs
 from search_spaces.architecture import Architecture
 from storage import Trial
 
@@ -39,7 +39,7 @@ def parents_of(
         if stock is None:
             return ()
         first = Parent(config.space.baseline, checkpoint(stock.number))
-    done = [other for other in asked(trials) if other.state == "complete" and other.number != trial.number]
+    done = [other for other in designs(trials) if other.state == "complete" and other.number != trial.number]
     original = trial
     if trial.repeat_of is not None:
         original = next(other for other in trials if other.number == trial.repeat_of)

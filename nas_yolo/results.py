@@ -15,7 +15,7 @@ from evaluators.evaluation import TIE, DeployedAccuracy
 from nas_yolo.config import SearchConfig
 from nas_yolo.fidelities import accuracies_of
 from nas_yolo.pareto import front
-from nas_yolo.samplers import Fits, Grid, ScoreVerdict, Seen, judge_scores
+from nas_yolo.samplers import Fits, Grid, Observation, ScoreVerdict, judge_scores
 from nas_yolo.trust import Noise, RankCorrelation, iso_latency_correlation, seed_noise
 from search_spaces.errors import UserError
 from storage import Search, Spent, Trial
@@ -27,14 +27,14 @@ class NoSuchTrialError(UserError, LookupError):
     """A trial that is not there, or has no result to give."""
 
 
-def asked(trials: Iterable[Trial]) -> list[Trial]:
+def designs(trials: Iterable[Trial]) -> list[Trial]:
     """All trials that are designs of their own."""
     return [trial for trial in trials if trial.is_design]
 
 
 def complete(trials: Sequence[Trial], target: str) -> list[Trial]:
     """Trials with all epochs trained and a latency on the target: only these are compared. Only designs are."""
-    return [trial for trial in asked(trials) if trial.state == "complete" and target in trial.latencies]
+    return [trial for trial in designs(trials) if trial.state == "complete" and target in trial.latencies]
 
 
 def front_trials(trials: Sequence[Trial], target: str) -> list[Trial]:
@@ -115,7 +115,7 @@ def challenger(trials: Sequence[Trial], config: SearchConfig, target: str = "") 
 def seeds(trials: Sequence[Trial]) -> dict[int, list[float]]:
     """mAP50-95 after each training to the end, by trial number: the trial's own, then its repeats'."""
     ended = [trial for trial in trials if trial.state == "complete"]
-    values = {trial.number: [trial.map50_95 or 0.0] for trial in asked(ended)}
+    values = {trial.number: [trial.map50_95 or 0.0] for trial in designs(ended)}
     for trial in ended:
         if trial.repeat_of is not None:
             values[trial.repeat_of].append(trial.map50_95 or 0.0)
@@ -257,7 +257,7 @@ def front_document(search: Search, config: SearchConfig, trials: Sequence[Trial]
     compared = list({t.number: t for t in [*members, *stock] if t.state == "complete"}.values())
     return {
         "name": search.name,
-        "budget": budget_document(config, spent, len(asked(trials))),
+        "budget": budget_document(config, spent, len(designs(trials))),
         "latency_of": config.timed,
         "weights": weights_text(trials, config),
         "front": [
@@ -296,12 +296,12 @@ def score_verdicts(trials: Sequence[Trial], config: SearchConfig) -> tuple[Score
         return ()
     grid, evaluated = Grid(config.space.choices), config.fidelities
     seen = []
-    for trial in asked(trials):
+    for trial in designs(trials):
         choices = config.space.choices_of(trial.architecture)
         reached = accuracies_of(trial, evaluated)
         if choices is not None and reached and all(target.name in trial.latencies for target, _ in config.targets):
             latencies = tuple(trial.latencies[target.name].latency_ms for target, _ in config.targets)
-            seen.append(Seen(grid.codes(choices), latencies, reached, scores=trial.scores))
+            seen.append(Observation(grid.codes(choices), latencies, reached, scores=trial.scores))
     return judge_scores(grid, seen, len(evaluated), Fits())
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nas_yolo.config import SearchConfig
 from nas_yolo.fidelities import accuracies_of
 from nas_yolo.pareto import regrets
-from nas_yolo.results import asked
+from nas_yolo.results import designs
 from nas_yolo.samplers import Earlier, normal_ranks
 from search_spaces.architecture import Architecture
 from storage import Repository, Search
@@ -37,7 +37,7 @@ def earlier_designs(
         config = SearchConfig.from_document(other.config)
         same_data = config.dataset.meaning == dataset.meaning
         target = other.config["targets"][0]["name"]
-        found_of = [(trial, accuracies_of(trial, config.fidelities)) for trial in asked(repository.trials(other))]
+        found_of = [(trial, accuracies_of(trial, config.fidelities)) for trial in designs(repository.trials(other))]
         evaluated = [(trial, reached) for trial, reached in found_of if reached and target in trial.latencies]
         if len(evaluated) < MIN_TRAINED:
             continue

@@ -17,13 +17,13 @@ def list_command(url: str | None, as_json: bool) -> None:
     from rich.table import Table
 
     from nas_yolo.config import SearchConfig
-    from nas_yolo.results import asked, budget_document, complete
+    from nas_yolo.results import budget_document, complete, designs
 
     repository = open_repository(url)
     rows = []
     for search in repository.searches():
         config = SearchConfig.from_document(search.config)
-        trials = asked(repository.trials(search))
+        trials = designs(repository.trials(search))
         state = search.state
         if state == "running" and not repository.is_claimed(search):
             state = "stopped"  # killed
@@ -65,8 +65,8 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
     from nas_yolo.config import SearchConfig
     from nas_yolo.report.tables import accuracy_text, batch_text, inherited_text, latency_text, origin_text
     from nas_yolo.results import (
-        asked,
         budget_document,
+        designs,
         inherits,
         trial_document,
         trust_document,
@@ -78,7 +78,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
     search = repository.search(name)
     config = SearchConfig.from_document(search.config)
     trials, spent = repository.trials(search), repository.spent(search)
-    budget = budget_document(config, spent, len(asked(trials)))
+    budget = budget_document(config, spent, len(designs(trials)))
     worked_on = repository.is_claimed(search)
     if as_json:
         documents = [

@@ -217,7 +217,7 @@ def show_result(repository: Repository, search: Search, as_json: bool) -> None:
     from nas_yolo.application.data import MEANING
     from nas_yolo.config import SearchConfig
     from nas_yolo.report.tables import front_table
-    from nas_yolo.results import NoSuchTrialError, asked, front_document, trust_text
+    from nas_yolo.results import NoSuchTrialError, designs, front_document, trust_text
 
     config = SearchConfig.from_document(search.config)
     trials = repository.trials(search)
@@ -225,7 +225,7 @@ def show_result(repository: Repository, search: Search, as_json: bool) -> None:
     for target, _ in config.targets:
         screen.print(front_table(trials, config, target.name))
     screen.print(trust_text(trials, config), soft_wrap=True)
-    tried = asked(trials)
+    tried = designs(trials)
     trained, ended = sum(bool(trial.epochs) for trial in tried), sum(trial.state == "complete" for trial in tried)
     text = f"{len(tried)} architectures measured, {trained} of them trained, {ended} to the end."
     screen.print(text, soft_wrap=True)

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_yolo.config import SearchConfig
-from nas_yolo.results import asked
+from nas_yolo.results import designs
 from nas_yolo.samplers import distributions
 from storage import Repository, Search, Trial
 
@@ -36,7 +36,7 @@ def mirror(repository: Repository, search: Search, storage: RDBStorage) -> None:
     """
     config = SearchConfig.from_document(search.config)
     shown = ("complete", "failed", "rejected") if repository.is_claimed(search) else tuple(ENDED)
-    ended = [trial for trial in asked(repository.trials(search)) if trial.state in shown]
+    ended = [trial for trial in designs(repository.trials(search)) if trial.state in shown]
     targets = [target.name for target, _ in config.targets]
     wanted = {trial.number: _frozen(trial, config, targets) for trial in ended}
     study = _study(search.name, storage, targets)

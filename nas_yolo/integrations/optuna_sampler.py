@@ -12,7 +12,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_yolo.samplers import Grid, Seen
+from nas_yolo.samplers import Grid, Observation
 from nas_yolo.samplers.frontier import Frontier
 
 MEASURED = 16  # of the best candidates, the early objective is asked for
@@ -63,7 +63,7 @@ class FrontierSampler(BaseSampler):
         if not fresh:
             return {}
         if self._early is not None:
-            measured = [Seen(codes, (self._early(dict(grid.values(codes))),)) for codes in fresh]
+            measured = [Observation(codes, (self._early(dict(grid.values(codes))),)) for codes in fresh]
             fresh = [fresh[i] for i in engine.ranked(seen, measured)]
         return dict(grid.values(fresh[0]))
 
@@ -73,7 +73,7 @@ class FrontierSampler(BaseSampler):
         """At random."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    def _seen(self, study: Study, grid: Grid) -> list[Seen]:
+    def _seen(self, study: Study, grid: Grid) -> list[Observation]:
         accuracy = study.directions.index(StudyDirection.MAXIMIZE)
         seen = []
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING)):
@@ -81,11 +81,11 @@ class FrontierSampler(BaseSampler):
                 continue
             codes = grid.codes(trial.params)
             if trial.state == TrialState.COMPLETE and trial.values is not None:
-                seen.append(Seen(codes, (trial.values[1 - accuracy],), (trial.values[accuracy],), over=True))
+                seen.append(Observation(codes, (trial.values[1 - accuracy],), (trial.values[accuracy],), over=True))
             elif self._early is not None:
-                seen.append(Seen(codes, (self._early(dict(trial.params)),), coming_fidelity=0))
+                seen.append(Observation(codes, (self._early(dict(trial.params)),), coming_fidelity=0))
             else:
-                seen.append(Seen(codes))
+                seen.append(Observation(codes))
         return seen
 
 

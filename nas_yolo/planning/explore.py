@@ -21,8 +21,8 @@ def next_fidelity(situation: Situation) -> Action | None:
     """Known designs that are no points of the space first, then what the strategy holds to be worth most."""
     if situation.state.phase != "exploring" or not situation.may_train or comes_first(situation):
         return None
-    costs, spending, seen = situation.costs, situation.spending, situation.seen
-    stock, trials, numbers = situation.config.space.baseline, situation.trials, list(situation.seen)
+    costs, spending, seen = situation.costs, situation.spending, situation.observations
+    stock, trials, numbers = situation.config.space.baseline, situation.trials, list(situation.observations)
     outside = [t for t in trials if t.number not in seen and waits_for_first(situation, t)]
     fidelities = situation.context.config.fidelities
     reserve = costs.reserve(spending)

@@ -35,7 +35,7 @@ def new_design(situation: Situation) -> Action | None:
     """One more, while designs are explored; or that there is none."""
     if situation.state.phase != "exploring" or not situation.wants_design:
         return None
-    strategy, seen = situation.context.strategy, list(situation.seen.values())
+    strategy, seen = situation.context.strategy, list(situation.observations.values())
 
     def suggest() -> Iterator[Choices]:
         for codes in strategy.candidates(seen):

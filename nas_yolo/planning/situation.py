@@ -10,7 +10,7 @@ from nas_yolo.budget import Spending, parse_budget
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs
 from nas_yolo.fidelities import accuracies_of
-from nas_yolo.samplers import Grid, Seen, Strategy
+from nas_yolo.samplers import Grid, Observation, Strategy
 from search_spaces.architecture import Architecture
 from storage import Job, JobKind, State, Trial
 
@@ -35,7 +35,7 @@ class Context:
     threads: int = 1
     gpus: float = 0.0
     _codes: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
-    _seen: dict[int, tuple[Trial, Seen | None]] = field(default_factory=dict)
+    _observations: dict[int, tuple[Trial, Observation | None]] = field(default_factory=dict)
 
     @cached_property
     def grid(self) -> Grid:
@@ -55,20 +55,20 @@ class Context:
             self._codes[architecture.key] = None if choices is None else self.grid.codes(choices)
         return self._codes[architecture.key]
 
-    def seen(self, trial: Trial) -> Seen | None:
+    def observation(self, trial: Trial) -> Observation | None:
         """A trial as strategies see it; None: it is no point of the space."""
-        known = self._seen.get(trial.number)
+        known = self._observations.get(trial.number)
         if known is None or known[0] is not trial:  # most have not changed since they were looked at last
-            known = self._seen[trial.number] = trial, self._look_at(trial)
+            known = self._observations[trial.number] = trial, self._observe(trial)
         return known[1]
 
-    def _look_at(self, trial: Trial) -> Seen | None:
+    def _observe(self, trial: Trial) -> Observation | None:
         if (codes := self.codes(trial.architecture)) is None:
             return None
         names = [target.name for target, _ in self.config.targets]
         known, last = accuracies_of(trial, self.config.fidelities), len(self.config.fidelities) - 1
         measured = trial.state not in ("new", "measuring") and all(name in trial.latencies for name in names)
-        return Seen(
+        return Observation(
             codes=codes,
             latencies_ms=tuple(trial.latencies[name].latency_ms for name in names) if measured else (),
             accuracies=known,
@@ -132,16 +132,16 @@ class Situation:
         return len(self.context.devices) - len(self.running("measure"))
 
     @cached_property
-    def seen(self) -> dict[int, Seen]:
+    def observations(self) -> dict[int, Observation]:
         """All trials that are points of the space, as strategies see them, by number."""
-        return {t.number: seen for t in self.designs if (seen := self.context.seen(t)) is not None}
+        return {t.number: one for t in self.designs if (one := self.context.observation(t)) is not None}
 
     @cached_property
     def wants_design(self) -> bool:
         """Whether another design should be measured, and may be."""
         if self.state.exhausted or not self.spending.trials_left:
             return False
-        return self.context.strategy.wants(list(self.seen.values()), self.context.slots)
+        return self.context.strategy.wants(list(self.observations.values()), self.context.slots)
 
 
 def _rounded(seconds: float) -> float:

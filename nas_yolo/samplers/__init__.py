@@ -27,8 +27,8 @@ __all__ = [
     "Earlier",
     "Fits",
     "Grid",
+    "Observation",
     "ScoreVerdict",
-    "Seen",
     "Strategy",
     "check_sampler",
     "distributions",
@@ -55,7 +55,7 @@ def __getattr__(name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """What decisions know of one trial.
 
     Attributes:
@@ -99,22 +99,22 @@ class Earlier:
     same_data: bool
 
 
-Ask = Callable[[Grid, Sequence[Seen], int], tuple[int, ...]]
+Ask = Callable[[Grid, Sequence[Observation], int], tuple[int, ...]]
 
 
 class Strategy(Protocol):
     """Decides what to propose and what to train, from all trials alone: the same trials, the same answer."""
 
-    def candidates(self, seen: Sequence[Seen]) -> Iterator[tuple[int, ...]]:
+    def candidates(self, seen: Sequence[Observation]) -> Iterator[tuple[int, ...]]:
         """Designs worth measuring, by their codes, best first; some may have been tried already."""
 
-    def order(self, seen: Sequence[Seen]) -> list[int]:
+    def order(self, seen: Sequence[Observation]) -> list[int]:
         """Positions of the trials that may be trained on to their next fidelity now, the one worth most first."""
 
-    def finalists(self, seen: Sequence[Seen]) -> list[int]:
+    def finalists(self, seen: Sequence[Observation]) -> list[int]:
         """Positions of paused trials, the one that deserves most to be trained to the end first."""
 
-    def wants(self, seen: Sequence[Seen], slots: int) -> bool:
+    def wants(self, seen: Sequence[Observation], slots: int) -> bool:
         """Whether another design should be measured now, for `slots` trainings at once."""
 
 

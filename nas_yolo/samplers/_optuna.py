@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
-from nas_yolo.samplers import Seen
+from nas_yolo.samplers import Observation
 from nas_yolo.samplers._grid import Grid
 from search_spaces.space import Value
 
@@ -36,7 +36,7 @@ def _distribution(values: tuple[Value, ...]) -> BaseDistribution:
     return CategoricalDistribution(values)
 
 
-def ask(sampler: type[BaseSampler], grid: Grid, seen: Sequence[Seen], **arguments: object) -> tuple[int, ...]:
+def ask(sampler: type[BaseSampler], grid: Grid, seen: Sequence[Observation], **arguments: object) -> tuple[int, ...]:
     """What one of Optuna's samplers proposes, for accuracy and log-latency on the first target.
 
     Accuracies are those at the highest fidelity that enough trials have reached: they are not comparable between

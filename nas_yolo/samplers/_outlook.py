@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_yolo.pareto import front, regrets
-from nas_yolo.samplers import Earlier, Seen
+from nas_yolo.samplers import Earlier, Observation
 from nas_yolo.samplers._acquisition import Front, acquisition, expected_improvement, step_front
 from nas_yolo.samplers._grid import Codes, Grid
 from nas_yolo.samplers._quantity import MIN_MEASURED, Fits, Quantity, spread_out, step_below
@@ -42,7 +42,7 @@ def first_designs(costs: Array) -> int:
     return int(np.clip(math.ceil(FIRST_COST / costs[0]), MIN_MEASURED, MAX_FIRST))
 
 
-def enough(seen: Sequence[Seen], costs: Array) -> bool:
+def enough(seen: Sequence[Observation], costs: Array) -> bool:
     """Whether a model has something to learn from."""
     return sum(bool(one.accuracies) for one in seen) >= first_designs(costs)
 
@@ -68,7 +68,7 @@ class Outlook:
     def __init__(
         self,
         grid: Grid,
-        seen: Sequence[Seen],
+        seen: Sequence[Observation],
         costs: Array,
         seed: int,
         limit_ms: float = math.inf,
@@ -107,7 +107,7 @@ class Outlook:
     # Beliefs --------------------------------------------------------------------------------------------------------
 
     def believe(
-        self, codes: Codes, log_latencies: Array, predict: Predict | None = None, trials: Sequence[Seen] = ()
+        self, codes: Codes, log_latencies: Array, predict: Predict | None = None, trials: Sequence[Observation] = ()
     ) -> Belief:
         """About accuracy at each fidelity; the last one in its own unit. `trials`: what the points are, if known."""
         belief = (predict or self._accuracy.predict)(self._features(codes, log_latencies, trials))
@@ -118,7 +118,7 @@ class Outlook:
         covariance = belief.covariance[self._below :, self._below :] * unit[:, None, None] * unit[:, None]
         return Belief(mean, covariance, belief.noise[self._below :] * unit**2)
 
-    def _features(self, codes: Codes, log_latencies: Array, trials: Sequence[Seen] = ()) -> tuple[Array, ...]:
+    def _features(self, codes: Codes, log_latencies: Array, trials: Sequence[Observation] = ()) -> tuple[Array, ...]:
         standard = ((log_latencies.T - self.latencies.centre) / self.latencies.spread) / math.sqrt(
             2 * len(log_latencies)
         )
@@ -200,7 +200,7 @@ class Outlook:
 
     # Decisions ------------------------------------------------------------------------------------------------------
 
-    def acquisition_of(self, seen: Sequence[Seen]) -> list[float]:
+    def acquisition_of(self, seen: Sequence[Observation]) -> list[float]:
         """What it is worth to train each of these measured trials on; comparable to each other and to `candidates`."""
         codes = np.array([one.codes for one in seen])
         latencies = np.log([one.latencies_ms for one in seen]).T
@@ -253,7 +253,7 @@ class Outlook:
         log_latencies: Array,
         reached: int,
         predict: Predict | None = None,
-        trials: Sequence[Seen] = (),
+        trials: Sequence[Observation] = (),
     ) -> Array:
         belief = self.believe(codes, log_latencies, predict, trials)
         return acquisition(self.fronts, log_latencies, belief, reached, self._costs)
@@ -281,7 +281,7 @@ class Outlook:
         return self._codes[sorted(chosen)]
 
 
-def _promising(seen: Sequence[Seen]) -> Indices:
+def _promising(seen: Sequence[Observation]) -> Indices:
     """Positions of up to `MAX_SCREENED` trials, ascending: at each fidelity those nearest to its front."""
     if len(seen) <= MAX_SCREENED:
         return np.arange(len(seen))
@@ -319,7 +319,9 @@ def _kept(log_latency: Array, accuracy: Array, most: int) -> Indices:
     return np.sort(np.concatenate([best, others[spread_out(len(others), most - len(best))]]))
 
 
-def spread_design(grid: Grid, seen: Sequence[Seen], rng: np.random.Generator, fits: Fits) -> list[tuple[int, ...]]:
+def spread_design(
+    grid: Grid, seen: Sequence[Observation], rng: np.random.Generator, fits: Fits
+) -> list[tuple[int, ...]]:
     """Points for the first trainings, best first: as far as possible, in latency, from all that were measured.
 
     Random ones until latency can be predicted.

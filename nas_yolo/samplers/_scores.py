@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_yolo.samplers import Seen
+from nas_yolo.samplers import Observation
 from nas_yolo.samplers._grid import Codes, Grid
 from nas_yolo.samplers._quantity import Fits, Quantity, spread_out, step_below
 from nas_yolo.samplers._scale import normal_ranks
@@ -46,7 +46,7 @@ class ScoreVerdict:
     trials: int
 
 
-def judge_scores(grid: Grid, seen: Sequence[Seen], levels: int, fits: Fits) -> tuple[ScoreVerdict, ...]:
+def judge_scores(grid: Grid, seen: Sequence[Observation], levels: int, fits: Fits) -> tuple[ScoreVerdict, ...]:
     """Judge each score by the highest fidelity that enough trials have reached; none where there are not enough.
 
     The score that gains most is kept if it gains enough, and more than when its values are shuffled among the trials;
@@ -71,7 +71,7 @@ def judge_scores(grid: Grid, seen: Sequence[Seen], levels: int, fits: Fits) -> t
     return fits.remembered("scores", key.encode(), lambda: _judge(grid, trials, level))
 
 
-def _judge(grid: Grid, trials: Sequence[Seen], level: int) -> tuple[ScoreVerdict, ...]:
+def _judge(grid: Grid, trials: Sequence[Observation], level: int) -> tuple[ScoreVerdict, ...]:
     latencies = [one.latencies_ms[0] for one in trials]
     if len(iso_latency_pairs(latencies)[0]) < MIN_PAIRS:
         return ()
@@ -134,13 +134,13 @@ class ScoreFeature:
         fits: Kept between calls.
     """
 
-    def __init__(self, name: str, grid: Grid, seen: Sequence[Seen], fits: Fits):
+    def __init__(self, name: str, grid: Grid, seen: Sequence[Observation], fits: Fits):
         self._name = name
         scored = [one for one in seen if name in one.scores]
         values = np.array([[one.scores[name]] for one in scored])
         self._quantity = Quantity(f"score {name}", grid, np.array([one.codes for one in scored]), values, fits)
 
-    def of(self, codes: Codes, seen: Sequence[Seen] = ()) -> Array:
+    def of(self, codes: Codes, seen: Sequence[Observation] = ()) -> Array:
         """With a mean squared distance of 1 between trials, (N, 1).
 
         Args:

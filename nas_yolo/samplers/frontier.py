@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import ThreadpoolController
 
-from nas_yolo.samplers import Earlier, Seen
+from nas_yolo.samplers import Earlier, Observation
 from nas_yolo.samplers._grid import Grid
 from nas_yolo.samplers._outlook import Outlook, bounded, enough, first_designs, spread_design
 from nas_yolo.samplers._quantity import Fits
@@ -61,10 +61,10 @@ class Frontier:
         costs = np.asarray(costs, dtype=float)
         self._first_epochs, self._costs = float(costs[0]), costs / costs[-1]
         self._fits = Fits()
-        self._last: tuple[list[Seen], Outlook] | None = None
+        self._last: tuple[list[Observation], Outlook] | None = None
 
     @one_thread
-    def candidates(self, seen: Sequence[Seen]) -> Iterator[tuple[int, ...]]:
+    def candidates(self, seen: Sequence[Observation]) -> Iterator[tuple[int, ...]]:
         """Designs worth measuring, by their codes, best first; some may have been tried already.
 
         Args:
@@ -77,7 +77,7 @@ class Frontier:
         return chain(known, spread_design(self._grid, seen, rng, self._fits))
 
     @one_thread
-    def order(self, seen: Sequence[Seen]) -> list[int]:
+    def order(self, seen: Sequence[Observation]) -> list[int]:
         """Positions of the trials that may be trained on now, the one worth most first."""
         idle = [i for i, one in enumerate(seen) if one.idle]
         if not enough(seen, self._costs):
@@ -85,12 +85,12 @@ class Frontier:
         return self._by_acquisition(seen, idle)
 
     @one_thread
-    def finalists(self, seen: Sequence[Seen]) -> list[int]:
+    def finalists(self, seen: Sequence[Observation]) -> list[int]:
         """Positions of paused trials, the one worth most first."""
         return self._by_acquisition(seen, [i for i, one in enumerate(seen) if one.idle and one.accuracies])
 
     @one_thread
-    def wants(self, seen: Sequence[Seen], slots: int) -> bool:
+    def wants(self, seen: Sequence[Observation], slots: int) -> bool:
         """As long as fewer designs wait than there are slots that are worth as much as the best that could be measured.
 
         What is measured only shows how fast a design is: `AHEAD` for each slot without a training is enough, and fewer
@@ -110,27 +110,27 @@ class Frontier:
         return measuring + sum(value >= best for value in outlook.acquisition_of(new)) < slots
 
     @one_thread
-    def ranked(self, seen: Sequence[Seen], designs: Sequence[Seen]) -> list[int]:
+    def ranked(self, seen: Sequence[Observation], designs: Sequence[Observation]) -> list[int]:
         """Positions of measured designs, the one worth most first; as they are while little is known."""
         if not enough(seen, self._costs):
             return list(range(len(designs)))
         values = self._outlook(seen).acquisition_of(designs)
         return sorted(range(len(designs)), key=lambda i: -values[i])
 
-    def _ahead(self, seen: Sequence[Seen]) -> int:
+    def _ahead(self, seen: Sequence[Observation]) -> int:
         epochs_s = [one.epoch_s for one in seen if one.epoch_s]
         if not epochs_s:
             return AHEAD
         first_s = self._first_epochs * float(np.median(epochs_s))
         return int(np.clip(first_s * MEASURING_SHARE / MEASURING_S, 1, AHEAD))
 
-    def _by_acquisition(self, seen: Sequence[Seen], positions: list[int]) -> list[int]:
+    def _by_acquisition(self, seen: Sequence[Observation], positions: list[int]) -> list[int]:
         if not positions:
             return []
         values = self._outlook(seen).acquisition_of([seen[i] for i in positions])
         return [i for _, i in sorted(zip([-value for value in values], positions, strict=True))]
 
-    def _outlook(self, seen: Sequence[Seen]) -> Outlook:
+    def _outlook(self, seen: Sequence[Observation]) -> Outlook:
         if self._last is None or self._last[0] != list(seen):
             known = self._limit_ms, self._fits, self._earlier, self._tie
             outlook = Outlook(self._grid, seen, self._costs, self._seed, *known)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from optuna.samplers import NSGAIISampler
 
-from nas_yolo.samplers import Seen, _optuna
+from nas_yolo.samplers import Observation, _optuna
 from nas_yolo.samplers._grid import Grid
 
 
-def ask(grid: Grid, seen: Sequence[Seen], seed: int) -> tuple[int, ...]:
+def ask(grid: Grid, seen: Sequence[Observation], seed: int) -> tuple[int, ...]:
     """Propose a child of the fittest of the last generation."""
     return _optuna.ask(NSGAIISampler, grid, seen, population_size=_optuna.POPULATION, seed=seed)

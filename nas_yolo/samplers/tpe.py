@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from optuna.samplers import TPESampler
 
-from nas_yolo.samplers import Seen, _optuna
+from nas_yolo.samplers import Observation, _optuna
 from nas_yolo.samplers._grid import Grid
 
 
-def ask(grid: Grid, seen: Sequence[Seen], seed: int) -> tuple[int, ...]:
+def ask(grid: Grid, seen: Sequence[Observation], seed: int) -> tuple[int, ...]:
     """Propose the point most likely to be among the better ones; at random until ten are known."""
     return _optuna.ask(TPESampler, grid, seen, multivariate=True, constant_liar=True, seed=seed)

@@ -4,12 +4,12 @@ import numpy as np
 
 from nas_yolo.finalists import candidates, inside_first
 from nas_yolo.pareto import front
-from nas_yolo.samplers import Seen
+from nas_yolo.samplers import Observation
 
 
-def paused(*points: tuple[float, float]) -> list[Seen]:
+def paused(*points: tuple[float, float]) -> list[Observation]:
     """Trials at the first rung, by latency and accuracy."""
-    return [Seen((i,), (ms,), (accuracy,)) for i, (ms, accuracy) in enumerate(points)]
+    return [Observation((i,), (ms,), (accuracy,)) for i, (ms, accuracy) in enumerate(points)]
 
 
 def test_three_layers_are_inside_and_the_fourth_is_not() -> None:
@@ -24,17 +24,17 @@ def test_of_two_in_a_layer_that_are_equally_fast_only_the_better_counts() -> Non
 
 
 def test_trials_are_compared_at_the_rung_that_both_have_reached() -> None:
-    higher = Seen((0,), (1.0,), (0.10, 0.50))
-    better_early = [Seen((i,), (1.0 - i / 10,), (0.20 + i / 100,)) for i in (1, 2, 3)]
+    higher = Observation((0,), (1.0,), (0.10, 0.50))
+    better_early = [Observation((i,), (1.0 - i / 10,), (0.20 + i / 100,)) for i in (1, 2, 3)]
     assert candidates([higher, *better_early]) == {0, 1, 2, 3}  # alone at its rung; .10 there would be the last
-    complete = Seen((4,), (0.5,), (0.9, 0.9, 0.9), over=True)
-    better = [Seen((i,), (0.55,), (0.8 - i / 100,)) for i in (1, 2)]
+    complete = Observation((4,), (0.5,), (0.9, 0.9, 0.9), over=True)
+    better = [Observation((i,), (0.55,), (0.8 - i / 100,)) for i in (1, 2)]
     assert candidates([complete, *better, *better_early]) == {0, 1, 2}  # what is done is compared as well
 
 
 def test_good_on_one_target_is_good() -> None:
-    good = [Seen((i,), (1.0 + i, 9.0 - i), (0.9 - i / 10,)) for i in range(5)]
-    assert candidates([Seen(one.codes, one.latencies_ms[:1], one.accuracies) for one in good]) == {0, 1, 2}
+    good = [Observation((i,), (1.0 + i, 9.0 - i), (0.9 - i / 10,)) for i in range(5)]
+    assert candidates([Observation(one.codes, one.latencies_ms[:1], one.accuracies) for one in good]) == {0, 1, 2}
     assert candidates(good) == {0, 1, 2, 3, 4}
 
 
@@ -47,4 +47,4 @@ def test_nothing_outside_comes_before_what_is_inside_and_the_order_is_kept_other
         assert 0 < len(inside) < 40
         assert result == [i for i in order if i in inside] + [i for i in order if i not in inside]
     assert inside_first([], []) == []
-    assert candidates([Seen((0,)), Seen((1,), (1.0,))]) == set()
+    assert candidates([Observation((0,)), Observation((1,), (1.0,))]) == set()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nas_yolo.pareto import hypervolume
-from nas_yolo.samplers import Grid, Seen
+from nas_yolo.samplers import Grid, Observation
 from nas_yolo.samplers._acquisition import acquisition, expected_improvement, step_front
 from nas_yolo.samplers._outlook import first_designs
 from nas_yolo.samplers._surrogate import Belief, Surrogate
@@ -29,9 +29,9 @@ def truth(codes: tuple[int, ...]) -> tuple[float, tuple[float, float]]:
     return float(TIME[list(codes)].sum()), (float(0.5 * final + 0.01 * (codes[0] - 2)), float(final))
 
 
-def run(seed: int, budget: int, slots: int = 1, fresh: bool = False, reverse: bool = False) -> list[Seen]:
+def run(seed: int, budget: int, slots: int = 1, fresh: bool = False, reverse: bool = False) -> list[Observation]:
     """Search with simulated trainings that all take as long as they cost; `fresh`: a new engine for each decision."""
-    engine, seen, spent = Frontier(GRID, COSTS, seed), list[Seen](), 0
+    engine, seen, spent = Frontier(GRID, COSTS, seed), list[Observation](), 0
     while True:
         while sum(one.coming_fidelity is not None for one in seen) < slots:
             engine = Frontier(GRID, COSTS, seed) if fresh else engine
@@ -39,7 +39,7 @@ def run(seed: int, budget: int, slots: int = 1, fresh: bool = False, reverse: bo
             while engine.wants(seen, slots):
                 codes = next(c for c in engine.candidates(seen) if c not in tried)
                 tried.add(codes)
-                seen.append(Seen(codes, (truth(codes)[0],)))
+                seen.append(Observation(codes, (truth(codes)[0],)))
             number = engine.order(seen)[0]
             seen[number] = replace(seen[number], coming_fidelity=len(seen[number].accuracies))
         running = [i for i, one in enumerate(seen) if one.coming_fidelity is not None]
@@ -53,7 +53,7 @@ def run(seed: int, budget: int, slots: int = 1, fresh: bool = False, reverse: bo
             return seen
 
 
-def reached(seen: list[Seen]) -> float:
+def reached(seen: list[Observation]) -> float:
     done = [one for one in seen if len(one.accuracies) == 2]
     return hypervolume([one.latencies_ms[0] for one in done], [one.accuracies[1] for one in done], 22.0, 0.2)
 
@@ -230,7 +230,7 @@ def test_it_beats_chance() -> None:
     for seed in range(3):
         found.append(reached(run(seed, 9 * 12)))
         points = [tuple(point) for point in GRID.draw(12, rng).tolist()]
-        by_chance.append(reached([Seen(p, (truth(p)[0],), truth(p)[1]) for p in points]))
+        by_chance.append(reached([Observation(p, (truth(p)[0],), truth(p)[1]) for p in points]))
     assert np.mean(found) > 1.15 * np.mean(by_chance)
 
 
@@ -262,9 +262,9 @@ def test_what_runs_makes_its_neighbours_worth_less() -> None:
     engine = Frontier(GRID, COSTS, 0)
     ranked = list(engine.candidates(seen))
     best = ranked[0]
-    running = [*seen, Seen(best, (truth(best)[0],), coming_fidelity=0)]
+    running = [*seen, Observation(best, (truth(best)[0],), coming_fidelity=0)]
     neighbours = [c for c in ranked[1:] if sum(a != b for a, b in zip(c, best, strict=True)) == 1]
-    designs = [Seen(c, (truth(c)[0],)) for c in neighbours]
+    designs = [Observation(c, (truth(c)[0],)) for c in neighbours]
     before = Frontier(GRID, COSTS, 0)._outlook(seen).acquisition_of(designs)
     after = Frontier(GRID, COSTS, 0)._outlook(running).acquisition_of(designs)
     assert neighbours
@@ -274,7 +274,7 @@ def test_what_runs_makes_its_neighbours_worth_less() -> None:
 def test_a_limit_on_latency_makes_slower_designs_worthless() -> None:
     seen = run(0, 9 * 6)
     outlook = Frontier(GRID, COSTS, 0, limit_ms=10.0)._outlook(seen)
-    slow, fast = Seen((4, 4, 4, 4, 3), (24.0,)), Seen((2, 2, 2, 2, 1), (9.5,))
+    slow, fast = Observation((4, 4, 4, 4, 3), (24.0,)), Observation((2, 2, 2, 2, 1), (9.5,))
     assert outlook.acquisition_of([slow])[0] == 0.0
     assert outlook.acquisition_of([fast])[0] > 0.0
 
@@ -282,6 +282,6 @@ def test_a_limit_on_latency_makes_slower_designs_worthless() -> None:
 def test_a_space_that_was_tried_out_offers_nothing_new() -> None:
     grid = Grid({"a": ("x", "y"), "b": (1, 2, 4)})
     points = [(i, j) for i in range(2) for j in range(3)]
-    seen = [Seen(p, (1.0 + p[1],), (0.1 * p[0] + 0.2 * p[1],), over=True) for p in points]
+    seen = [Observation(p, (1.0 + p[1],), (0.1 * p[0] + 0.2 * p[1],), over=True) for p in points]
     engine = Frontier(grid, (1,), 0)
     assert [codes for codes in engine.candidates(seen) if codes not in points] == []

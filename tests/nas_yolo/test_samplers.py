@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from nas_yolo.samplers import Ask, Grid, Seen, check_sampler, get_ask, list_samplers
+from nas_yolo.samplers import Ask, Grid, Observation, check_sampler, get_ask, list_samplers
 from search_spaces.names import UnknownNameError
 
 GRID = Grid(
@@ -20,11 +20,11 @@ BLOCK = list(GRID.choices).index("P5.block")
 OPTUNAS = [name for name in list_samplers() if name != "frontier"]
 
 
-def observations(count: int) -> list[Seen]:
+def observations(count: int) -> list[Observation]:
     """ShuffleV2 at P5 is accurate, everything else does not matter; latency is the same for all."""
     points = [tuple(point) for point in GRID.draw(count + 2, np.random.default_rng(0)).tolist()]
-    seen = [Seen(point, (1.0,), (0.9 if point[BLOCK] else 0.1,), over=True) for point in points[2:]]
-    return [*seen, Seen(points[0], (1.0,), coming_fidelity=0), Seen(points[1])]
+    seen = [Observation(point, (1.0,), (0.9 if point[BLOCK] else 0.1,), over=True) for point in points[2:]]
+    return [*seen, Observation(points[0], (1.0,), coming_fidelity=0), Observation(points[1])]
 
 
 @pytest.fixture(params=OPTUNAS)

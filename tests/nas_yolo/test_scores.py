@@ -10,7 +10,7 @@ import pytest
 from evaluators.evaluation import Epoch
 from nas_yolo.config import SearchConfig
 from nas_yolo.results import trust_document, trust_text
-from nas_yolo.samplers import Fits, Grid, Seen, judge_scores
+from nas_yolo.samplers import Fits, Grid, Observation, judge_scores
 from nas_yolo.samplers._outlook import Outlook
 from nas_yolo.samplers._scores import MIN_TRIALS, ScoreFeature
 from storage import Repository, Search
@@ -19,22 +19,24 @@ GRID = Grid({f"P{level}.block": tuple("abcde") for level in range(2, 7)})
 COSTS = np.array([1 / 9, 1.0])
 
 
-def trained(count: int, seed: int) -> list[Seen]:
+def trained(count: int, seed: int) -> list[Observation]:
     """Trials whose accuracy is partly a matter of their blocks, and partly of what no choice tells."""
     rng = np.random.default_rng(seed)
     codes = GRID.draw(count, rng)
     speed = 10 + codes[:, 0]
     accuracy = 0.3 + 0.02 * codes.sum(axis=1) + 0.05 * rng.normal(size=count)
-    return [Seen(tuple(c), (float(s),), (float(a),)) for c, s, a in zip(codes.tolist(), speed, accuracy, strict=True)]
+    return [
+        Observation(tuple(c), (float(s),), (float(a),)) for c, s, a in zip(codes.tolist(), speed, accuracy, strict=True)
+    ]
 
 
-def scored(seen: list[Seen], **scores: np.ndarray) -> list[Seen]:
+def scored(seen: list[Observation], **scores: np.ndarray) -> list[Observation]:
     return [
         replace(one, scores={name: float(values[i]) for name, values in scores.items()}) for i, one in enumerate(seen)
     ]
 
 
-def telling(seen: list[Seen], seed: int) -> np.ndarray:
+def telling(seen: list[Observation], seed: int) -> np.ndarray:
     return np.array([one.accuracies[-1] for one in seen]) + 0.01 * np.random.default_rng(seed).normal(size=len(seen))
 
 
@@ -89,7 +91,7 @@ def test_a_design_that_is_not_built_has_the_score_to_be_expected_of_it() -> None
     rng = np.random.default_rng(0)
     codes, fresh = GRID.draw(60, rng), GRID.draw(200, rng)
     blocks = codes.sum(axis=1).astype(float)
-    seen = [Seen(tuple(c), (1.0,), scores={"blocks": v}) for c, v in zip(codes.tolist(), blocks, strict=True)]
+    seen = [Observation(tuple(c), (1.0,), scores={"blocks": v}) for c, v in zip(codes.tolist(), blocks, strict=True)]
     feature = ScoreFeature("blocks", GRID, seen, Fits())
     known = feature.of(codes, seen)[:, 0]
     assert np.corrcoef(known, blocks)[0, 1] == pytest.approx(1.0)

@@ -11,7 +11,7 @@ import pytest
 from nas_yolo.application import make_config
 from nas_yolo.config import SearchConfig
 from nas_yolo.pareto import hypervolume
-from nas_yolo.samplers import Earlier, Grid, Seen
+from nas_yolo.samplers import Earlier, Grid, Observation
 from nas_yolo.samplers._outlook import bounded
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.warm_start import earlier_designs, standings
@@ -94,15 +94,15 @@ def truth(codes: tuple[int, ...]) -> tuple[float, float]:
     return float(TIMES[places, codes].sum()), float(1 / (1 + np.exp(-0.4 * (WEIGHTS[places, codes].sum() + pairs))))
 
 
-def reached(seed: int, trainings: int, earlier: list[Earlier]) -> tuple[float, list[Seen]]:
+def reached(seed: int, trainings: int, earlier: list[Earlier]) -> tuple[float, list[Observation]]:
     """Hypervolume after so many first rungs' worth of training, and all trials."""
-    engine, seen, spent = Frontier(GRID, COSTS, seed, earlier=earlier), list[Seen](), 0
+    engine, seen, spent = Frontier(GRID, COSTS, seed, earlier=earlier), list[Observation](), 0
     while spent < trainings:
         tried = {one.codes for one in seen}
         while engine.wants(seen, 1):
             codes = next(codes for codes in engine.candidates(seen) if codes not in tried)
             tried.add(codes)
-            seen.append(Seen(codes, (truth(codes)[0],)))
+            seen.append(Observation(codes, (truth(codes)[0],)))
         number = engine.order(seen)[0]
         final = truth(seen[number].codes)[1]
         shown = (0.5 * final,) if not seen[number].accuracies else (0.5 * final, final)
@@ -112,7 +112,7 @@ def reached(seed: int, trainings: int, earlier: list[Earlier]) -> tuple[float, l
     return hypervolume([one.latencies_ms[0] for one in done], [one.accuracies[1] for one in done], 20.0, 0.4), seen
 
 
-def known_from(seen: list[Seen], shuffle: bool = False) -> list[Earlier]:
+def known_from(seen: list[Observation], shuffle: bool = False) -> list[Earlier]:
     trained = [one for one in seen if one.accuracies]
     stood = standings([one.accuracies for one in trained])
     if shuffle:
@@ -121,23 +121,23 @@ def known_from(seen: list[Seen], shuffle: bool = False) -> list[Earlier]:
 
 
 @pytest.fixture(scope="module")
-def before() -> list[Seen]:
+def before() -> list[Observation]:
     return reached(100, 120, [])[1]
 
 
-def test_an_earlier_search_makes_the_next_one_better(before: list[Seen]) -> None:
+def test_an_earlier_search_makes_the_next_one_better(before: list[Observation]) -> None:
     cold = [reached(seed, 20, [])[0] for seed in range(4)]
     warm = [reached(seed, 20, known_from(before))[0] for seed in range(4)]
     assert np.mean(warm) > np.mean(cold) + 0.02
 
 
-def test_an_earlier_search_that_misleads_is_overruled(before: list[Seen]) -> None:
+def test_an_earlier_search_that_misleads_is_overruled(before: list[Observation]) -> None:
     cold = [reached(seed, 60, [])[0] for seed in range(2)]
     misled = [reached(seed, 60, known_from(before, shuffle=True))[0] for seed in range(2)]
     assert np.mean(misled) > 0.9 * np.mean(cold)
 
 
-def test_the_best_of_an_earlier_search_are_tried_first(before: list[Seen]) -> None:
+def test_the_best_of_an_earlier_search_are_tried_first(before: list[Observation]) -> None:
     known = known_from(before)
     first = next(iter(Frontier(GRID, COSTS, 0, earlier=known).candidates([])))
     assert first == max(known, key=lambda one: one.standing).codes
