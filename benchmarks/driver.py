@@ -8,7 +8,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_space
 from storage import Repository, Search
-
 
 WARM = 10  # trials before any are counted
 
@@ -77,10 +76,20 @@ def imagined(key: str, work: Any) -> Iterator[Any]:
 
 
 class RealTime(SimulatedRunner):
-    """Work that takes its time: whoever drives it waits, and is seen waiting."""
+    """Work that takes its time: whoever drives it waits, and is seen waiting.
+
+    Args:
+        ends_s: When the user has seen enough.
+    """
+
+    def __init__(self, world: World, slots: int, ends_s: float):
+        super().__init__(world, slots)
+        self._ends_s = ends_s
 
     def poll(self, timeout_s: float) -> Sequence[Report]:
         """What happens next, once it does."""
+        if self.now > self._ends_s:
+            raise KeyboardInterrupt
         until = self.now + timeout_s
         while self._due and not self._goes_on(self._due[0][2]):
             heapq.heappop(self._due)
@@ -148,10 +157,10 @@ def drive(repository: Repository, found: SearchConfig, runner: Runner, tick_s: f
 
 def share_of_core(seconds: float, slots: int, sampler: str, url: str) -> float:
     """What a driver takes of a core while so many slots are busy with epochs of 20 to 40 s, nine a training."""
-    found = replace(config(1000, sampler, epochs=9), budgets=(parse_budget(f"{seconds:.0f}s"),))
-    repository = Repository(url)
+    repository, found = Repository(url), config(1000, sampler, epochs=9)
     before = time.process_time()
-    drive(repository, found, RealTime(world(20.0, 10.0), slots))
+    with suppress(KeyboardInterrupt):
+        drive(repository, found, RealTime(world(20.0, 10.0), slots, seconds))
     repository.close()
     return (time.process_time() - before) / seconds
 
@@ -182,7 +191,7 @@ def trials_per_second(trials: int, sampler: str, runner: Runner, url: str) -> fl
 @click.option("--sampler", default="random", show_default=True, help="Whose decisions are in the time.")
 @click.option("--postgres", metavar="URL", help="Also on this database.")
 @click.option("--no-ray", is_flag=True, help="The simulation only.")
-@click.option("--seconds", default=60.0, show_default=True, help="Of work that takes its time, on eight slots.")
+@click.option("--seconds", default=300.0, show_default=True, help="Of work that takes its time, on eight slots.")
 @click.option("--workers", default=0, help="Also serve so many, for three trainings each.")
 @click.option("--json", "file", type=click.Path(path_type=Path))
 def main(
