@@ -192,7 +192,7 @@ def trials_per_second(trials: int, sampler: str, runner: Runner, url: str) -> fl
 @click.option("--postgres", metavar="URL", help="Also on this database.")
 @click.option("--no-ray", is_flag=True, help="The simulation only.")
 @click.option("--seconds", default=300.0, show_default=True, help="Of work that takes its time, on eight slots.")
-@click.option("--workers", default=0, help="Also serve so many, for three trainings each.")
+@click.option("--workers", default=0, help="Also serve so many, for one and a half trainings each.")
 @click.option("--json", "file", type=click.Path(path_type=Path))
 def main(
     trials: int, sampler: str, postgres: str | None, no_ray: bool, seconds: float, workers: int, file: Path | None
@@ -218,7 +218,7 @@ def main(
             found["of a core"] = share_of_core(seconds, 8, sampler, sqlite)
             print(f"8 busy slots: {found['of a core']:.1%} of a core")
         if workers:
-            found["busy"] = share_busy(3 * workers, workers, sampler, sqlite)
+            found["busy"] = share_busy(workers * 3 // 2, workers, sampler, sqlite)
             print(f"{workers} workers: busy for {found['busy']:.2%} of the time")
     if file:
         file.write_text(json.dumps(found) + "\n")

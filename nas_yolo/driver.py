@@ -97,6 +97,9 @@ class Driver:
         if reports := self._polled():
             known = self.context, self._failures, self.now_s
             self._failures, self._problem = self.record.write(lambda page: take_in(page, reports, *known))
+        if not self.thoughts.wait(0.0):  # else the runner was only looked at, and what hangs may have something to say
+            while hung := what_hangs(Situation(self.context, self.record.state, self.now_s)):
+                self._take(self.record.state, [hung])
         ticked = self.runner.now - self._ticked_s >= self._tick_s
         if ticked:
             self._tick()
@@ -131,12 +134,10 @@ class Driver:
         self._waiting += self.runner.poll(seconds)
 
     def _tick(self) -> None:
-        """Keep the ledger and the lease current, end what hangs, and decide what only depends on time."""
+        """Keep the ledger and the lease current, and decide what only depends on time."""
         self._ticked_s = self.runner.now
         self.thoughts.forget()
         self.record.charge()
-        while hung := what_hangs(Situation(self.context, self.record.state, self.now_s)):
-            self._take(self.record.state, [hung])
 
     def _cancel_all(self) -> None:
         for job in self.record.state.work:  # all of them before the first is written down, which takes time

@@ -14,7 +14,7 @@ from nas_yolo.first_weights import likeness, parents_of
 from nas_yolo.planning.first_weights import too_expensive, wants_parent
 from nas_yolo.planning.outcomes import half_batch
 from nas_yolo.planning.stop import time_limit_s
-from nas_yolo.results import asked, best_trial, front_trials, verdict, weights_text
+from nas_yolo.results import best_trial, designs, front_trials, verdict, weights_text
 from search_spaces.image_size import ImageSize
 from search_spaces.presets import load_preset
 from storage import Spent, Trial, TrialState
@@ -135,7 +135,7 @@ def test_likeness_counts_equal_blocks_widths_and_depths(trials: list[Trial]) -> 
 
 def test_a_parent_is_no_design_of_the_search(trials: list[Trial], config: SearchConfig) -> None:
     better = [*trials[:4], replace(trials[4], epochs=(Epoch(1, 0.9, 0.9, 1.0, 1.0),))]
-    assert asked(better) == trials[:4]
+    assert designs(better) == trials[:4]
     assert front_trials(better, "cpu") == front_trials(trials[:4], "cpu")
     assert best_trial(better, config) == best_trial(trials[:4], config)
     assert verdict(better, config) == verdict(trials[:4], config)
