@@ -100,8 +100,7 @@ class Driver:
         if not self.thoughts.wait(0.0):  # else the runner was only looked at, and what hangs may have something to say
             while hung := what_hangs(Situation(self.context, self.record.state, self.now_s)):
                 self._take(self.record.state, [hung])
-        ticked = self.runner.now - self._ticked_s >= self._tick_s
-        if ticked:
+        if ticked := self.runner.now - self._ticked_s >= self._tick_s:
             self._tick()
         self.record.tell(always=ticked)
         return bool(self._problem) or spending(self.context, self.record.state, self.now_s).exhausted

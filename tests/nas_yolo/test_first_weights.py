@@ -10,6 +10,7 @@ from nas_yolo.application import make_config
 from nas_yolo.budget import Spending, parse_budget
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs
+from nas_yolo.fidelities import Rung
 from nas_yolo.first_weights import likeness, parents_of
 from nas_yolo.planning.first_weights import too_expensive, wants_parent
 from nas_yolo.planning.outcomes import half_batch
@@ -179,7 +180,7 @@ def test_until_an_epoch_has_ended_costs_follow_from_what_was_predicted(
     other = replace(trials[1], epochs=())
     costs = Costs((other, fresh), config)
     assert costs.per_epoch(fresh) == costs.per_epoch(other) == 3.0
-    assert costs.of(fresh, 3) == pytest.approx(1.1 * 3 * 3.0)
+    assert costs.of(fresh, Rung(3)) == pytest.approx(1.1 * 3 * 3.0)
     assert Costs((other, replace(trials[3], predicted_epoch_s=3.0)), config).per_epoch(other) == 1.0
     assert Costs((other,), config).per_epoch(other) == 0.0
 
