@@ -213,7 +213,7 @@ def main(
                     found[f"ray, {base}"] = trials_per_second(trials, sampler, runner, url)
                 finally:
                     runner.close()
-            print(*(f"{what}: {rate:.1f} trials a second" for what, rate in found.items()), sep="\n")
+        print(*(f"{what}: {rate:.1f} trials a second" for what, rate in found.items()), sep="\n")
         if seconds:
             found["of a core"] = share_of_core(seconds, 8, sampler, sqlite)
             print(f"8 busy slots: {found['of a core']:.1%} of a core")
