@@ -7,8 +7,10 @@ a shuffle) moves these likewise; a convolution gives new numbers; an addition ma
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
 
 Numbers = NDArray[np.int64]
@@ -25,6 +28,7 @@ Dimension = tuple[str, int]
 
 aten = torch.ops.aten
 IMGSZ = 64  # pixels: two at the largest stride
+PART_SIZE = 8  # pixels of a part's first input
 # Operators that move values from place to place, or copy them.
 MOVES = frozenset(
     {
@@ -52,11 +56,15 @@ class Channels:
         fixed: Numbers of channels that must stay where they are: those of the image, of the outputs, and whatever an
             operator mixes that is not followed here (attention).
         residual: Weights that, at zero, make a residual unit hand on what it is given.
+        inputs: The numbers of each input's channels.
+        outputs: Those of the output; None where there are several outputs.
     """
 
     of: dict[Dimension, Numbers]
     fixed: frozenset[int]
     residual: frozenset[str]
+    inputs: tuple[Numbers, ...] = ()
+    outputs: Numbers | None = None
 
 
 def find_channels(network: DetectionModel) -> Channels:
@@ -67,12 +75,36 @@ def find_channels(network: DetectionModel) -> Channels:
     """
     network = deepcopy(network).to("meta").eval()
     network.model[-1].training = True  # the outputs as the loss gets them, before they are decoded
-    with torch.no_grad():
-        image = torch.zeros(1, 3, IMGSZ, IMGSZ, device="meta")
-        follower = _Follower(network, image)
-        with follower:
-            outputs = network(image)
-    return follower.channels([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)])
+    image = torch.zeros(1, 3, IMGSZ, IMGSZ, device="meta")
+    return _follow(network, [image], lambda: network(image), inputs_fixed=True, outputs_fixed=True)
+
+
+def find_part_channels(body: nn.Module, in_widths: Sequence[int], is_head: bool) -> Channels:
+    """Follow the channels through a part of a detector, which is left as it is; none is fixed because it is an input.
+
+    Args:
+        body: Reads its inputs joined, or the head one by one, each half as large as the one before.
+        in_widths: Channels of each input.
+        is_head: Whether it is the detection head.
+    """
+    body = deepcopy(body).to("meta").eval()
+    for module in body.modules() if is_head else ():
+        module.training = isinstance(module, Detect)
+    sizes = [PART_SIZE >> level if is_head else PART_SIZE for level in range(len(in_widths))]
+    maps = [torch.zeros(1, width, size, size, device="meta") for width, size in zip(in_widths, sizes, strict=True)]
+    run = partial(body, list(maps)) if is_head else lambda: body(torch.cat(maps, 1))
+    return _follow(body, maps, run, inputs_fixed=False, outputs_fixed=is_head)
+
+
+def _follow(
+    network: nn.Module, inputs: list[Tensor], run: Callable[[], Any], inputs_fixed: bool, outputs_fixed: bool
+) -> Channels:
+    with torch.no_grad(), _Follower(network, inputs, inputs_fixed) as follower:
+        outputs = run()
+    found: Channels = follower.channels(
+        [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)], outputs_fixed
+    )
+    return found
 
 
 @dataclass
@@ -84,27 +116,31 @@ class _Tracked:
 
 
 class _Follower(TorchDispatchMode):
-    def __init__(self, network: nn.Module, image: Tensor):
+    def __init__(self, network: nn.Module, inputs: Sequence[Tensor], fixed: bool):
         super().__init__()  # type: ignore[no-untyped-call]
         self._names = {id(value): name for name, value in network.state_dict(keep_vars=True).items()}
         self._network, self._tracked = network, dict[int, _Tracked]()
-        self._same = [0, 1, 2]  # union-find: the number of a channel that is the same one, or its own
+        self._same: list[int] = []  # union-find: the number of a channel that is the same one, or its own
         self._of: dict[Dimension, Numbers] = {}
-        self._fixed: set[int] = {0, 1, 2}
         self._held: list[Tensor] = []  # views of weights, so that no other tensor gets their identity
         self._residual: set[str] = set()
-        self._track(image, torch.arange(3).view(1, 3, 1, 1).expand(image.shape), frozenset())
+        self._inputs = [self._new(tensor.shape[1]) for tensor in inputs]
+        self._fixed: set[int] = set(range(len(self._same)) if fixed else ())
+        for tensor, numbers in zip(inputs, self._inputs, strict=True):
+            self._spread(tensor, numbers, frozenset())
 
-    def channels(self, outputs: list[Tensor]) -> Channels:
-        """What was found, once the network has run."""
+    def channels(self, outputs: list[Tensor], fixed: bool) -> Channels:
+        """What was found, once the network has run; whether its outputs must stay where they are."""
         found = [self._tracked[id(output)] for output in outputs]
-        for output in found:
+        for output in found if fixed else ():
             if not any(id(output.tensor) in other.ancestors for other in found):  # the head gives its inputs, too
                 self._fix(output.tensor)
         return Channels(
             {place: self._roots(numbers) for place, numbers in self._of.items()},
             frozenset(self._root(number) for number in self._fixed),
             frozenset(self._residual),
+            tuple(map(self._roots, self._inputs)),
+            self._roots(self._channels_of(found[0].labels)) if len(found) == 1 else None,
         )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -148,13 +148,14 @@ class _Match:
     Channels correspond that are written and read by the same weights; in both networks, such channels form classes.
     """
 
-    def __init__(self, child: Donor, parent: Donor, seed: int):
-        self._child, self._parent, self._rng = child, parent, np.random.default_rng(seed)
+    def __init__(self, child: Donor, parent: Donor, seed: int | None, importance: Mapping[int, float] | None = None):
+        self._rng = None if seed is None else np.random.default_rng(seed)
+        self._child, self._parent = child, parent
         common = child.channels.of.keys() & parent.channels.of.keys()
         common = {place for place in common if self._fits(place[0])}
         self._common = common
         self._mine, self._theirs = _signatures(child.channels, common), _signatures(parent.channels, common)
-        self._importance = _importance(parent)
+        self._importance = {**_importance(parent), **(importance or {})}
 
     def copy(self) -> dict[str, Tensor]:
         """Copy all weights that have a source; which of their values were copied, by name."""
@@ -213,12 +214,19 @@ class _Match:
             fixed |= set(others[there].tolist()) & self._parent.channels.fixed
             if not fixed or len(here) == len(there):
                 weights = np.array([self._importance[number] for number in others[there].tolist()])
-                chosen[here] = there[_selected(len(here), weights)]
+                chosen[here] = there[most_important(len(here), weights)]
         return chosen
 
     def _shares(self, chosen: Numbers) -> NDArray[np.float64]:
-        """What each copy of a channel counts for: unequal, or they would learn the same for ever; the sum is 1."""
+        """What each copy of a channel counts for: unequal, or they would learn the same for ever; the sum is 1.
+
+        All of it for the first copy where there is no seed.
+        """
         index = chosen.clip(0)
+        if self._rng is None:
+            first = np.zeros(len(chosen))
+            first[np.unique(chosen, return_index=True)[1]] = 1.0
+            return np.where(chosen >= 0, first, 0.0)
         weights = np.where(chosen >= 0, self._rng.uniform(0.5, 1.5, len(chosen)), 0.0)
         shares: NDArray[np.float64] = weights / np.maximum(np.bincount(index, weights)[index], 1e-9)
         return shares
@@ -259,12 +267,27 @@ def _importance(donor: Donor) -> dict[int, float]:
     return total
 
 
-def _selected(count: int, importance: NDArray[np.float64]) -> Numbers:
+def most_important(count: int, importance: NDArray[np.float64]) -> Numbers:
     """Positions of the `count` most important, in order; where there are fewer, all, then the most important again."""
     best = np.argsort(-importance, kind="stable")
     if count <= len(best):
         return np.sort(best[:count])
     return np.concatenate((np.arange(len(best)), np.resize(best, count - len(best))))
+
+
+def inherit_part(child: Donor, parent: Donor, importance: Mapping[int, float]) -> None:
+    """Give a part of a network what a trained one of the same block has, as `inherit` does for whole networks.
+
+    Second copies of a channel are not read at first, so that the part computes the same without them.
+
+    Args:
+        child: With random weights; changed.
+        parent: Of any widths and depth.
+        importance: Of those of the parent's channels of which more is known than the sizes of weights.
+    """
+    taken = _Match(child, parent, None, importance).copy()
+    for name in child.channels.residual - taken.keys():
+        child.weights[name].zero_()
 
 
 def _copy_one_to_one(child: Donor, taken: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,67 @@
+"""Training entries: each by itself, all on the same batches, which the parent computes once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluators.accuracy.imitation.entry import Entry
+from evaluators.accuracy.imitation.parent import ParentNetwork
+from search_spaces.architecture import Architecture
+
+RATE = 0.003
+LAST = 0.1  # share of the steps over which the reported error is a mean
+TURNS = 4  # every so many steps the largest form and the smallest have their turn
+
+
+@dataclass(frozen=True)
+class Task:
+    """An entry to train.
+
+    Attributes:
+        entry: Changed.
+        forms: Designs with its block at its place: the largest, the smallest, and others between.
+    """
+
+    entry: Entry
+    forms: Sequence[Architecture]
+
+
+def imitate(
+    parent: ParentNetwork, tasks: Sequence[Task], batches: Iterable[Tensor], steps: int, seed: int
+) -> list[float]:
+    """Train entries for so many steps, each of one form; the mean error of each in the last tenth, lower is better.
+
+    What becomes of one entry is nothing to the others: one whose errors are not finite keeps its weights, and has the
+    error NaN.
+
+    Args:
+        parent: That is imitated.
+        tasks: What is trained.
+        batches: Images in [0, 1], at least `steps` batches.
+        steps: Of the optimizers, in which the rate falls linearly to 0.
+        seed: Of which forms come when.
+    """
+    optimizers = [torch.optim.AdamW(list(task.entry.weights.values()), lr=RATE, fused=True) for task in tasks]
+    errors = np.full((len(tasks), steps), np.nan)
+    rng = np.random.default_rng(seed)
+    for step, images in zip(range(steps), batches, strict=False):
+        seen = parent.look(images)
+        for number, (task, optimizer) in enumerate(zip(tasks, optimizers, strict=True)):
+            # The largest and the smallest hold what lies between (the sandwich rule, arXiv:1903.05134).
+            turn = step % TURNS if step % TURNS < 2 else int(rng.integers(len(task.forms)))
+            error = task.entry.error(task.forms[min(turn, len(task.forms) - 1)], seen)
+            if not bool(torch.isfinite(error)):
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * (1 - step / steps)
+            optimizer.zero_grad()
+            error.backward()
+            optimizer.step()
+            errors[number, step] = float(error.detach())
+    tail = errors[:, -max(round(steps * LAST), 1) :]
+    return [float(np.mean(row[np.isfinite(row)])) if np.isfinite(row).any() else float("nan") for row in tail]
