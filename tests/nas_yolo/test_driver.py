@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from evaluators.evaluation import Failure
 from nas_yolo.driver import Driver, SearchError
@@ -83,10 +84,8 @@ def test_a_search_that_another_process_took_over_stops_and_writes_nothing_more(
 
     def take_over(snapshot: Snapshot) -> None:
         if trained(snapshot) == 2:
-            with other._sessions.begin() as session:
-                from storage.tables import SearchRow
-
-                session.get_one(SearchRow, snapshot.search.id).owner = '{"token":"another"}'
+            with other._transaction() as connection:
+                connection.execute(text("UPDATE nas_searches SET owner = :owner"), {"owner": '{"token":"another"}'})
 
     runner = SimulatedRunner(scenario.world(), scenario.slots)
     with pytest.raises(ClaimLostError, match="taken over"):

@@ -113,10 +113,10 @@ WRITE = (
     "print('frozen', flush=True); os.kill(os.getpid(), signal.SIGSTOP)\n    r.set_config(s, {'budgets': ['9h']}, claim)"
 )
 WRITING = """
-    with r._fenced(claim) as session:
+    with r._fenced(claim) as connection:
+        from sqlalchemy import update
         from storage.tables import SearchRow
-        session.get_one(SearchRow, s.id).config = {'budgets': ['9h']}
-        session.flush()
+        connection.execute(update(SearchRow).values(config={'budgets': ['9h']}))
         print('frozen', flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
 """
@@ -143,8 +143,8 @@ def let_the_lease_run_out(repository: Repository) -> None:
 
 
 def stored_owner(repository: Repository) -> dict[str, Any]:
-    with repository._transaction() as session:
-        owner = session.scalar(select(SearchRow.owner))
+    with repository._transaction() as connection:
+        owner = connection.scalar(select(SearchRow.owner))
     assert owner is not None
     assert len(owner) <= 200
     found: dict[str, Any] = json.loads(owner)
@@ -152,8 +152,8 @@ def stored_owner(repository: Repository) -> dict[str, Any]:
 
 
 def heartbeat(repository: Repository) -> datetime:
-    with repository._transaction() as session:
-        beat = session.scalar(select(SearchRow.heartbeat_at))
+    with repository._transaction() as connection:
+        beat = connection.scalar(select(SearchRow.heartbeat_at))
     assert beat is not None
     return beat
 
@@ -227,8 +227,8 @@ def test_a_claim_that_was_taken_over_writes_nothing_and_gives_nothing_back(
             assert "\n" not in str(caught.value)
             with pytest.raises(ClaimLostError):
                 repository.renew(first)
-            with repository._transaction() as session:
-                storage.lease.release(session, first)
+            with repository._transaction() as connection:
+                storage.lease.release(connection, first)
             repository.renew(second)
     assert repository.search("one").config == {"budgets": ["1h"]}
 
@@ -297,8 +297,8 @@ def test_the_clock_of_the_client_does_not_count(
 
 def test_the_lease_ends_when_it_should(repository: Repository, search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     change(repository, owner='["elsewhere", 1, 0.0]')
-    with repository._transaction() as session:
-        now = session.scalar(select(storage.lease._clock(storage.lease._is_sqlite(session))))
+    with repository._transaction() as connection:
+        now = connection.scalar(select(storage.lease._clock(storage.lease._is_sqlite(connection))))
     assert isinstance(now, datetime)
     change(repository, heartbeat_at=str(now - timedelta(seconds=30)))
     assert repository.is_claimed(search)
@@ -461,9 +461,9 @@ def test_a_holder_that_was_frozen_while_it_wrote(
 def lease_can_run_out(repository: Repository) -> bool:
     """False while the frozen process has the row locked."""
     try:
-        with repository._transaction() as session:
-            session.execute(text("SET LOCAL lock_timeout = '100ms'"))
-            session.execute(text("UPDATE nas_searches SET heartbeat_at = '2020-01-01'"))
+        with repository._transaction() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            connection.execute(text("UPDATE nas_searches SET heartbeat_at = '2020-01-01'"))
     except StorageAwayError:
         return False
     return True
