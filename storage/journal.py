@@ -44,6 +44,7 @@ CHARGE = (
     .where(LEDGER.c.search_id == bindparam("search"), ~LEDGER.c.ended)
     .values(seconds=bindparam("now_s", type_=Float) - LEDGER.c.job["started_s"].as_float())
 )
+MINE = update(SEARCHES).where(SEARCHES.c.id == bindparam("search"))
 SIZES = tuple(one.name for one in fields(Complexity))
 MOVE = update(TRIALS).where(TRIALS.c.id == bindparam("row"))
 END = (
@@ -220,29 +221,31 @@ class Page:
             case JobEnded(key, seconds):
                 self._ended.append({"entry": self.entries.pop(key), "spent_s": seconds})
             case BudgetsSet(budgets):
-                mine = SEARCHES.c.id == self._search.id
-                config = connection.scalars(select(SEARCHES.c.config).where(mine)).one() | {"budgets": list(budgets)}
-                connection.execute(update(SEARCHES).where(mine).values(config=config))
+                asked = connection.scalars(select(SEARCHES.c.config).where(SEARCHES.c.id == self._search.id)).one()
+                self._set(config=asked | {"budgets": list(budgets)})
 
     def _add(self, table: Table, **values: Any) -> int:
         """Add a row; the first column of its key."""
         added: Any = self._connection.execute(INSERT[table], values)
         return int(added.inserted_primary_key[0])
 
+    def _set(self, **values: Any) -> None:
+        """Change the row of the search."""
+        self._connection.execute(MINE, {"search": self._search.id, **values})
+
     def _update(self) -> None:
-        connection, before, after = self._connection, self._before, self.state
+        before, after = self._before, self.state
         moved = [
             {"row": self.ids[trial.number], "updated_at": self._now, **values}
             for trial, old in zip_longest(after.trials, before.trials)
             if old is not trial and (values := _columns(trial)) != _columns(old)
         ]
         if moved:
-            connection.execute(MOVE, moved)
-        mine = update(SEARCHES).where(SEARCHES.c.id == self._search.id)
+            self._connection.execute(MOVE, moved)
         if after.search_state != before.search_state:
-            connection.execute(mine.values(state=after.search_state))
+            self._set(state=after.search_state)
         if (progress := progress_of(after)) != progress_of(before):
-            connection.execute(mine.values(progress=progress))
+            self._set(progress=progress)
 
 
 def event_row(search_id: int, event: Event, now_s: float, now: datetime) -> dict[str, Any]:

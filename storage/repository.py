@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -101,7 +101,7 @@ class Repository:
         """The URL without its password."""
         return make_url(self.url).render_as_string(hide_password=True)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where files that belong to this database are kept: beside a SQLite file, else in the user's data folder."""
         url = make_url(self.url)
