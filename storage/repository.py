@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import platformdirs
-from sqlalchemy import Connection, Row, create_engine, event, insert, select, text, update
+from sqlalchemy import URL, Connection, Row, create_engine, event, insert, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 REVISION = "0008"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
 PATIENCE_S = 5  # to wait for another process's lock; whoever can wait longer tries again
+SILENCE_S = 7  # of a server whose host may be gone: waited for once to answer, and once to be connected to again
 MIGRATION_PATIENCE_S = 60  # for another process that brings the same tables up to date
 
 
@@ -71,9 +72,10 @@ class Repository:
     def __init__(self, url: str):
         self.url = url
         try:
-            sqlite = make_url(url).get_backend_name() == "sqlite"
+            given = make_url(url)
+            sqlite = given.get_backend_name() == "sqlite"
             # A server may have restarted since a connection was used last.
-            engine = create_engine(url, pool_pre_ping=not sqlite)
+            engine = create_engine(_impatient(given), pool_pre_ping=not sqlite)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise StorageError(
                 f"storage {url!r} is not usable ({error}); give e.g. sqlite:///search.db, "
@@ -362,6 +364,20 @@ class Repository:
                 connection.execute(text(f"SET LOCAL lock_timeout = '{MIGRATION_PATIENCE_S}s'"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+def _impatient(url: URL) -> URL:
+    """The URL, with limits on how long a server may be silent where it gives none: TCP alone waits for minutes."""
+    if not url.drivername.startswith("postgresql+psycopg"):
+        return url
+    limits = {
+        "connect_timeout": SILENCE_S,
+        "tcp_user_timeout": SILENCE_S * 1000,  # to take in what was sent
+        "keepalives_idle": SILENCE_S // 2,  # what comes in is waited for, as long as the host is there
+        "keepalives_interval": 1,
+        "keepalives_count": SILENCE_S // 2,
+    }
+    return url.set(query={name: str(limit) for name, limit in limits.items()} | dict(url.query))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

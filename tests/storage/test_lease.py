@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -617,3 +618,29 @@ def test_a_server_that_is_not_there() -> None:
     with pytest.raises(StorageAwayError, match=r"cannot be opened or written .*refused") as opening:
         Repository("postgresql+psycopg://me@127.0.0.1:1/base")
     assert "\n" not in str(opening.value)
+
+
+def test_a_server_that_never_answers_is_away_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg")
+    monkeypatch.setattr(storage.repository, "SILENCE_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(StorageAwayError, match=r"cannot be opened or written .*timeout"):
+            Repository(f"postgresql+psycopg://me@127.0.0.1:{silent.getsockname()[1]}/base")
+        assert time.monotonic() - began < 10
+
+
+@linux
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(("asked", "waits_ms"), [("", 7000), ("?tcp_user_timeout=3000", 3000)])
+def test_a_server_whose_host_is_gone_is_not_waited_for(url: str, asked: str, waits_ms: int) -> None:
+    repository = Repository(url + asked)
+    with repository._transaction() as connection:
+        descriptor: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(descriptor.fileno())) as wire:
+            names = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            user_ms, idle_s, interval_s, count = (wire.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+            assert wire.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert user_ms == waits_ms
+    assert idle_s + interval_s * count <= 7
+    repository.close()
