@@ -30,7 +30,7 @@ from search_spaces.image_size import ImageSize
 from search_spaces.space_file import load_space
 from storage import Repository, Search
 
-WARM = 10  # trials before any are counted
+WARM = 100  # trials before any are counted
 
 
 def share(what: str, architecture: Architecture) -> float:

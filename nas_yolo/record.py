@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain, repeat
 from typing import TypeVar
 
 from nas_yolo.planning.situation import Context, spending
@@ -11,7 +12,8 @@ from storage import Claim, Repository, Search, State, StorageAwayError
 from storage.events import Event
 from storage.journal import Page
 
-PATIENCE_S = (1.0, 2.0, 4.0, 8.0, *[15.0] * 19)  # pauses before a database that is away is tried again: five minutes
+PATIENCE_S, HURRY_S = 300.0, 10.0  # for how long a database that is away is tried again, and if the user waits for it
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # before each time; the last again and again
 
 T = TypeVar("T")
 
@@ -50,11 +52,12 @@ class Record:
         """As of the last event."""
         return self._journal.state
 
-    def write(self, body: Callable[[Page], T]) -> T:
+    def write(self, body: Callable[[Page], T], patience_s: float = PATIENCE_S) -> T:
         """Write down what happened, all of it or nothing; what the body does.
 
         Args:
             body: Says what happened and changes nothing else: it is called again where the database is away.
+            patience_s: For how long.
 
         Raises:
             StorageError: If it cannot be written.
@@ -63,7 +66,7 @@ class Record:
         def write(page: Page) -> tuple[T, list[Event]]:
             return body(page), page.facts
 
-        result, facts = self._patiently(lambda: self._journal.write(write, self._clock()))
+        result, facts = self._patiently(lambda: self._journal.write(write, self._clock()), patience_s)
         self._untold += facts
         return result
 
@@ -85,11 +88,13 @@ class Record:
             snapshot = Snapshot(self._search, self._context.config, self.state, spent, now_s, events, notice)
             tell(self._listeners, snapshot)
 
-    def _patiently(self, write: Callable[[], T]) -> T:
-        for pause_s in PATIENCE_S:
+    def _patiently(self, write: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
+        until_s, pauses_s = self._clock() + patience_s, chain(PAUSES_S, repeat(PAUSES_S[-1]))
+        while True:
             try:
                 return write()
             except StorageAwayError as error:
+                if (left_s := until_s - self._clock()) <= 0:
+                    raise
                 self.tell(f"{error}; trying again")
-                self._pause(pause_s)
-        return write()
+                self._pause(min(next(pauses_s), left_s))

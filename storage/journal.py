@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime
 from itertools import zip_longest
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from sqlalchemy import Float, Insert, Table, bindparam, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Float, Table, bindparam, insert, select, update
 
 from evaluators.evaluation import Complexity
 from storage.events import (
@@ -31,24 +30,21 @@ from storage.events import (
 from storage.loading import known_latencies, load_state, progress_of
 from storage.measurements import add_architecture, add_calibration, add_latency
 from storage.state import State, apply
-from storage.tables import Base, DeployedRow, EpochRow, EventRow, FailureRow, LedgerRow, SearchRow, TrialRow
+from storage.tables import DEPLOYED, EPOCHS, EVENTS, FAILURES, LEDGER, SEARCHES, TRIALS, LedgerRow, TrialRow
 from storage.trial import Search, Trial
 
-Fenced = Callable[[], AbstractContextManager[Session]]
+Fenced = Callable[[], AbstractContextManager[Connection]]
 """Begins a transaction that fails unless this process still holds the search."""
 
 T = TypeVar("T")
-SEARCHES, TRIALS, LEDGER = (cast(Table, rows.__table__) for rows in (SearchRow, TrialRow, LedgerRow))
-# What is written all the time is made once, and by columns: rows that nobody reads need not become objects.
-INSERT: dict[type[Base], Insert] = {
-    rows: insert(cast(Table, rows.__table__)) for rows in (TrialRow, EpochRow, FailureRow, DeployedRow, LedgerRow)
-}
-EVENTS = insert(cast(Table, EventRow.__table__))
+# What is written all the time is made once.
+INSERT = {table: insert(table) for table in (TRIALS, EPOCHS, FAILURES, DEPLOYED, LEDGER, EVENTS)}
 CHARGE = (
     update(LEDGER)
     .where(LEDGER.c.search_id == bindparam("search"), ~LEDGER.c.ended)
     .values(seconds=bindparam("now_s", type_=Float) - LEDGER.c.job["started_s"].as_float())
 )
+MINE = update(SEARCHES).where(SEARCHES.c.id == bindparam("search"))
 SIZES = tuple(one.name for one in fields(Complexity))
 MOVE = update(TRIALS).where(TRIALS.c.id == bindparam("row"))
 END = (
@@ -73,11 +69,12 @@ class Journal:
 
     def __init__(self, search: Search, fenced: Fenced, now: Callable[[], datetime]):
         self.search, self._fenced, self._now = search, fenced, now
-        with fenced() as session:
-            self.state: State = load_state(session, search)
-            rows = session.execute(select(TrialRow.number, TrialRow.id).where(TrialRow.search_id == search.id))
+        with fenced() as connection:
+            self.state: State = load_state(connection, search)
+            rows = connection.execute(select(TrialRow.number, TrialRow.id).where(TrialRow.search_id == search.id))
             self._ids = {row.number: row.id for row in rows}
-            running = session.scalars(select(LedgerRow).where(LedgerRow.search_id == search.id, ~LedgerRow.ended)).all()
+            mine = select(LedgerRow).where(LedgerRow.search_id == search.id, ~LedgerRow.ended)
+            running = connection.execute(mine).all()
             self._entries = {row.job["key"]: row.id for row in running if row.job}
             self.charged = {row.job["key"]: row.seconds for row in running if row.job}
 
@@ -96,8 +93,8 @@ class Journal:
             ClaimLostError: If another process has taken the search.
         """
         now = self._now()
-        with self._fenced() as session:
-            page = Page(session, self.search, self.state, dict(self._ids), dict(self._entries), now)
+        with self._fenced() as connection:
+            page = Page(connection, self.search, self.state, dict(self._ids), dict(self._entries), now)
             result = body(page)
             page.end(now_s)
         self.state, self._ids, self._entries = page.state, page.ids, page.entries
@@ -110,8 +107,8 @@ class Journal:
 
     def charge(self, now_s: float) -> None:
         """Keep the ledger and the lease current."""
-        with self._fenced() as session:
-            session.execute(CHARGE, {"search": self.search.id, "now_s": now_s})
+        with self._fenced() as connection:
+            connection.execute(CHARGE, {"search": self.search.id, "now_s": now_s})
 
 
 class Page:
@@ -126,7 +123,7 @@ class Page:
 
     def __init__(
         self,
-        session: Session,
+        connection: Connection,
         search: Search,
         state: State,
         ids: dict[int, int],
@@ -134,7 +131,7 @@ class Page:
         now: datetime,
     ):
         self.state, self.facts, self.ids, self.entries = state, list[Event](), ids, entries
-        self._session, self._search, self._before, self._now = session, search, state, now
+        self._connection, self._search, self._before, self._now = connection, search, state, now
         self._ended: list[dict[str, Any]] = []  # entries of the ledger
 
     def record(self, events: Iterable[Event]) -> None:
@@ -153,10 +150,10 @@ class Page:
         """Add the events themselves, and change the rows whose columns say how something stands."""
         self._update()
         if self._ended:
-            self._session.execute(END, self._ended)
+            self._connection.execute(END, self._ended)
         if self.facts:
             rows = [event_row(self._search.id, fact, now_s, self._now) for fact in self.facts]
-            self._session.execute(EVENTS, rows)
+            self._connection.execute(INSERT[EVENTS], rows)
 
     def _facts(self, event: Event) -> Iterator[Event]:
         yield event
@@ -164,19 +161,19 @@ class Page:
             case TrialAdded(number, architecture, _):
                 trial = self.state.trials[number]
                 marks = {target["fingerprint"] for target in self._search.config["targets"]}
-                for name, latency in known_latencies(self._session, self._search, architecture, marks).items():
+                for name, latency in known_latencies(self._connection, self._search, architecture, marks).items():
                     if latency and (latency.quality == "good" or not trial.is_design):
                         yield LatencyKnown(number, name, latency)
             case LatencyMeasured(number, latency):
                 classes = len(self._search.config["dataset"]["names"])
                 mine = self.state.trials[number].architecture
-                taken_back = add_latency(self._session, mine, classes, latency, self._now)
+                taken_back = add_latency(self._connection, mine, classes, latency, self._now)
                 for trial in self.state.trials:
                     if trial.architecture == mine or (taken_back and _drifted(trial, latency.fingerprint)):
                         yield from self._known(trial, latency.fingerprint)
 
     def _known(self, trial: Trial, fingerprint: str) -> Iterator[Event]:
-        known = known_latencies(self._session, self._search, trial.architecture, [fingerprint])
+        known = known_latencies(self._connection, self._search, trial.architecture, [fingerprint])
         for name, latency in known.items():
             yield LatencyKnown(trial.number, name, latency)
         if not any(known.values()) and trial.state == "ready" and trial.is_design:
@@ -184,12 +181,12 @@ class Page:
 
     def _append(self, event: Event, before: State) -> None:
         """The rows that an event adds, or ends."""
-        session, now = self._session, self._now
+        connection, now = self._connection, self._now
         match event:
             case TrialAdded(number, architecture, origin):
-                add_architecture(session, architecture)
+                add_architecture(connection, architecture)
                 self.ids[number] = self._add(
-                    TrialRow,
+                    TRIALS,
                     search_id=self._search.id,
                     number=number,
                     architecture_key=architecture.key,
@@ -201,16 +198,16 @@ class Page:
                 )
             case EpochEnded(number, epoch):
                 if len(before.trials[number].epochs) < epoch.epoch:  # it cannot be paid twice
-                    self._add(EpochRow, trial_id=self.ids[number], recorded_at=now, **vars(epoch))
+                    self._add(EPOCHS, trial_id=self.ids[number], recorded_at=now, **vars(epoch))
             case AttemptFailed(number, failure):
-                self._add(FailureRow, trial_id=self.ids[number], failed_at=now, **asdict(failure))
+                self._add(FAILURES, trial_id=self.ids[number], failed_at=now, **vars(failure))
             case Deployed(number, accuracy):
-                self._add(DeployedRow, trial_id=self.ids[number], validated_at=now, **asdict(accuracy))
+                self._add(DEPLOYED, trial_id=self.ids[number], validated_at=now, **vars(accuracy))
             case Calibrated(calibration):
-                add_calibration(session, calibration, now)
+                add_calibration(connection, calibration, now)
             case JobStarted(job):
                 self.entries[job.key] = self._add(
-                    LedgerRow,
+                    LEDGER,
                     search_id=self._search.id,
                     trial_id=None if job.trial is None else self.ids[job.trial],
                     kind=job.kind,
@@ -224,28 +221,31 @@ class Page:
             case JobEnded(key, seconds):
                 self._ended.append({"entry": self.entries.pop(key), "spent_s": seconds})
             case BudgetsSet(budgets):
-                search = session.get_one(SearchRow, self._search.id)
-                search.config = search.config | {"budgets": list(budgets)}
+                asked = connection.scalars(select(SEARCHES.c.config).where(SEARCHES.c.id == self._search.id)).one()
+                self._set(config=asked | {"budgets": list(budgets)})
 
-    def _add(self, table: type[Base], **values: Any) -> int:
+    def _add(self, table: Table, **values: Any) -> int:
         """Add a row; the first column of its key."""
-        added: Any = self._session.execute(INSERT[table], values)
+        added: Any = self._connection.execute(INSERT[table], values)
         return int(added.inserted_primary_key[0])
 
+    def _set(self, **values: Any) -> None:
+        """Change the row of the search."""
+        self._connection.execute(MINE, {"search": self._search.id, **values})
+
     def _update(self) -> None:
-        session, before, after = self._session, self._before, self.state
+        before, after = self._before, self.state
         moved = [
             {"row": self.ids[trial.number], "updated_at": self._now, **values}
             for trial, old in zip_longest(after.trials, before.trials)
             if old is not trial and (values := _columns(trial)) != _columns(old)
         ]
         if moved:
-            session.execute(MOVE, moved)
-        mine = update(SEARCHES).where(SEARCHES.c.id == self._search.id)
+            self._connection.execute(MOVE, moved)
         if after.search_state != before.search_state:
-            session.execute(mine.values(state=after.search_state))
+            self._set(state=after.search_state)
         if (progress := progress_of(after)) != progress_of(before):
-            session.execute(mine.values(progress=progress))
+            self._set(progress=progress)
 
 
 def event_row(search_id: int, event: Event, now_s: float, now: datetime) -> dict[str, Any]:

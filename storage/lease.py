@@ -17,13 +17,12 @@ from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, Table, Update, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Connection, DateTime, Update, func, or_, select, update
 
 from storage.errors import ClaimLostError, SearchBusyError, StorageAwayError
-from storage.tables import SearchRow
+from storage.tables import SEARCHES, SearchRow
 
 LEASE = timedelta(seconds=60)  # after so long without a renewal anybody may take a search over
 
@@ -51,40 +50,41 @@ class Claim:
         return (SearchRow.id == self.search_id) & SearchRow.owner.startswith(start, autoescape=True)
 
 
-def take(session: Session, search_id: int, name: str) -> Claim:
+def take(connection: Connection, search_id: int, name: str) -> Claim:
     """Claim a search that is free, whose lease has run out or whose holder is known to be dead.
 
     Raises:
         SearchBusyError: If another living process holds it.
     """
-    owner = session.scalar(select(SearchRow.owner).where(SearchRow.id == search_id))
+    owner = connection.scalar(select(SearchRow.owner).where(SearchRow.id == search_id))
     holder = _parse(owner)
     claim = Claim(search_id, name)
     # One statement compares and takes: of several processes that come here at once, one succeeds.
-    free = or_(SearchRow.owner.is_(None), _run_out(session))
+    free = or_(SearchRow.owner.is_(None), _run_out(connection))
     if _is_dead(holder):
         free = or_(free, SearchRow.owner == owner)
     mine = _document(token=claim.token, **_this_process())
-    if not _update(session, (SearchRow.id == search_id) & free, owner=mine, heartbeat_at=_clock(_is_sqlite(session))):
+    now = _clock(_is_sqlite(connection))
+    if not _update(connection, (SearchRow.id == search_id) & free, owner=mine, heartbeat_at=now):
         who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
         raise SearchBusyError(f"search {name!r} is being worked on by {who}; watch it with nas-yolo status {name}")
     return claim
 
 
-def is_held(session: Session, search_id: int) -> bool:
+def is_held(connection: Connection, search_id: int) -> bool:
     """Whether a process that may be alive holds a search."""
-    query = select(SearchRow.owner, _run_out(session)).where(SearchRow.id == search_id)
-    owner, run_out = session.execute(query).one()
+    query = select(SearchRow.owner, _run_out(connection)).where(SearchRow.id == search_id)
+    owner, run_out = connection.execute(query).one()
     return owner is not None and not run_out and not _is_dead(_parse(owner))
 
 
 @cache
 def _renewal(claim: Claim, sqlite: bool) -> Update:
     """The statement that renews a claim, made once: it is part of every transaction."""
-    return update(cast(Table, SearchRow.__table__)).where(claim.held).values(heartbeat_at=_clock(sqlite))
+    return update(SEARCHES).where(claim.held).values(heartbeat_at=_clock(sqlite))
 
 
-def fence(session: Session, claim: Claim) -> None:
+def fence(connection: Connection, claim: Claim) -> None:
     """Renew a claim; the first statement of every transaction that changes a search, which then has the row's lock.
 
     Raises:
@@ -92,16 +92,16 @@ def fence(session: Session, claim: Claim) -> None:
     """
     if claim.trouble:
         raise claim.trouble[0]
-    if not cast(Any, session.execute(_renewal(claim, _is_sqlite(session)))).rowcount:
+    if not connection.execute(_renewal(claim, _is_sqlite(connection))).rowcount:
         raise ClaimLostError(
             f"search {claim.name!r} was taken over by another process while this one did not answer; "
             f"this one stops and has written nothing more; watch it with nas-yolo status {claim.name}"
         )
 
 
-def release(session: Session, claim: Claim) -> None:
+def release(connection: Connection, claim: Claim) -> None:
     """Give a claim back, unless it is lost."""
-    _update(session, claim.held, owner=None, heartbeat_at=None)
+    _update(connection, claim.held, owner=None, heartbeat_at=None)
 
 
 @contextmanager
@@ -128,14 +128,13 @@ def renewing(claim: Claim, renew: Callable[[Claim], None]) -> Iterator[None]:
         thread.join()
 
 
-def _update(session: Session, where: ColumnElement[bool], **values: Any) -> bool:
+def _update(connection: Connection, where: ColumnElement[bool], **values: Any) -> bool:
     """Change the one row for which a condition holds; whether there is one."""
-    statement = update(SearchRow).where(where).values(values).execution_options(synchronize_session=False)
-    return bool(cast(Any, session.execute(statement)).rowcount)
+    return bool(connection.execute(update(SEARCHES).where(where).values(values)).rowcount)
 
 
-def _is_sqlite(session: Session) -> bool:
-    return session.get_bind().dialect.name == "sqlite"
+def _is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"
 
 
 def _clock(sqlite: bool, ago: timedelta = timedelta()) -> ColumnElement[datetime]:
@@ -146,8 +145,8 @@ def _clock(sqlite: bool, ago: timedelta = timedelta()) -> ColumnElement[datetime
     return func.timezone("utc", func.clock_timestamp(), type_=DateTime()) - ago
 
 
-def _run_out(session: Session) -> ColumnElement[bool]:
-    return or_(SearchRow.heartbeat_at.is_(None), SearchRow.heartbeat_at <= _clock(_is_sqlite(session), LEASE))
+def _run_out(connection: Connection) -> ColumnElement[bool]:
+    return or_(SearchRow.heartbeat_at.is_(None), SearchRow.heartbeat_at <= _clock(_is_sqlite(connection), LEASE))
 
 
 def _document(**values: Any) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from sqlalchemy import Row, Table, bindparam, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, combine
 from evaluators.latency import Calibration
@@ -15,6 +14,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
 from storage.state import State
 from storage.tables import (
+    LATENCIES,
     ArchitectureRow,
     CalibrationRow,
     DeployedRow,
@@ -27,12 +27,7 @@ from storage.tables import (
 )
 from storage.trial import Device, Job, Search, Spent, Trial, TrialState
 
-_SESSIONS = (
-    select(*cast(Table, LatencyRow.__table__).c)
-    .where(LatencyRow.classes == bindparam("classes"))
-    .where(LatencyRow.fingerprint.in_(bindparam("fingerprints", expanding=True)))
-    .order_by(LatencyRow.id)
-)
+_SESSIONS = select(LATENCIES).where(LatencyRow.classes == bindparam("classes")).order_by(LatencyRow.id)
 OF_ONE = _SESSIONS.where(LatencyRow.architecture_key == bindparam("key"))
 OF_ALL = _SESSIONS.where(
     LatencyRow.architecture_key.in_(select(TrialRow.architecture_key).where(TrialRow.search_id == bindparam("search")))
@@ -52,16 +47,16 @@ def size_of(architecture: Architecture, config: Mapping[str, Any]) -> str:
     return str(architecture.imgsz or config["imgsz"])
 
 
-def load_state(session: Session, search: Search) -> State:
+def load_state(connection: Connection, search: Search) -> State:
     """How a search stands."""
-    row = session.get_one(SearchRow, search.id)
+    row = connection.execute(select(SearchRow).where(SearchRow.id == search.id)).one()
     progress = row.progress or {}
-    running = session.scalars(select(LedgerRow).where(LedgerRow.search_id == search.id, ~LedgerRow.ended))
-    jobs = [Job(**cast(Any, entry.job)) for entry in running.all()]
-    calibrated = session.scalars(select(CalibrationRow).where(CalibrationRow.fingerprint.in_(target_names(row.config))))
+    running = connection.scalars(select(LedgerRow.job).where(LedgerRow.search_id == search.id, ~LedgerRow.ended))
+    jobs = [Job(**cast(Any, job)) for job in running]
+    where = CalibrationRow.fingerprint.in_(target_names(row.config))
     calibrations = [
         Calibration(found.fingerprint, ImageSize.parse(found.imgsz), found.reference_ms, found.spread)
-        for found in calibrated
+        for found in connection.execute(select(CalibrationRow).where(where))
     ]
     return State(
         search_state=cast(Any, row.state),
@@ -69,13 +64,13 @@ def load_state(session: Session, search: Search) -> State:
         phase=progress.get("phase", "preparing"),
         prepared=progress.get("prepared", False),
         exhausted=progress.get("exhausted", False),
-        trials=tuple(load_trials(session, search)),
+        trials=tuple(load_trials(connection, search)),
         jobs={job.key: job for job in jobs},
         calibrations={(found.fingerprint, found.imgsz): found for found in calibrations},
         devices={name: Device(**device) for name, device in progress.get("devices", {}).items()},
         attempts=progress.get("attempts", {}),
         troubles=progress.get("troubles", 0),
-        spent=spent(session, search, LedgerRow.ended),
+        spent=spent(connection, search, LedgerRow.ended),
     )
 
 
@@ -91,18 +86,18 @@ def progress_of(state: State) -> dict[str, Any]:
     }
 
 
-def spent(session: Session, search: Search, *which: Any) -> Spent:
+def spent(connection: Connection, search: Search, *which: Any) -> Spent:
     """The sum of the ledger, or of some of its entries."""
     gpu, cpu = func.sum(LedgerRow.gpus * LedgerRow.seconds), func.sum(LedgerRow.cpus * LedgerRow.seconds)
     wall = func.sum(LedgerRow.seconds).filter(LedgerRow.kind == "session")
-    row = session.execute(select(wall, gpu, cpu).where(LedgerRow.search_id == search.id, *which)).one()
+    row = connection.execute(select(wall, gpu, cpu).where(LedgerRow.search_id == search.id, *which)).one()
     return Spent(*(float(value or 0.0) for value in row))
 
 
-def load_trials(session: Session, search: Search) -> list[Trial]:
+def load_trials(connection: Connection, search: Search) -> list[Trial]:
     """All trials of a search, in order, with everything measured of them."""
     mine = select(TrialRow.id).where(TrialRow.search_id == search.id)
-    rows = session.execute(
+    rows = connection.execute(
         select(TrialRow, ArchitectureRow.document)
         .join(ArchitectureRow, TrialRow.architecture_key == ArchitectureRow.key)
         .where(TrialRow.search_id == search.id)
@@ -110,17 +105,17 @@ def load_trials(session: Session, search: Search) -> list[Trial]:
     ).all()
     if not rows:
         return []
-    architectures = {row.id: Architecture.from_document(document) for row, document in rows}
+    architectures = {row.id: Architecture.from_document(row.document) for row in rows}
     epochs: dict[int, list[Epoch]] = {}
-    for e in session.scalars(select(EpochRow).where(EpochRow.trial_id.in_(mine)).order_by(EpochRow.epoch)):
+    for e in connection.execute(select(EpochRow).where(EpochRow.trial_id.in_(mine)).order_by(EpochRow.epoch)):
         epochs.setdefault(e.trial_id, []).append(Epoch(e.epoch, e.map50_95, e.map50, e.loss, e.seconds))
     failures: dict[int, list[Failure]] = {}
-    for f in session.scalars(select(FailureRow).where(FailureRow.trial_id.in_(mine)).order_by(FailureRow.id)):
+    for f in connection.execute(select(FailureRow).where(FailureRow.trial_id.in_(mine)).order_by(FailureRow.id)):
         failures.setdefault(f.trial_id, []).append(Failure(cast(Any, f.cause), f.message, f.detail, f.target))
     deployed: dict[int, dict[str, DeployedAccuracy]] = {}
-    for d in session.scalars(select(DeployedRow).where(DeployedRow.trial_id.in_(mine)).order_by(DeployedRow.id)):
+    for d in connection.execute(select(DeployedRow).where(DeployedRow.trial_id.in_(mine)).order_by(DeployedRow.id)):
         deployed.setdefault(d.trial_id, {})[d.target] = _deployed(d)
-    latencies = _latencies(session, search, {one.key: one for one in architectures.values()}.values())
+    latencies = _latencies(connection, search, {one.key: one for one in architectures.values()}.values())
     return [
         Trial(
             row.number,
@@ -138,31 +133,31 @@ def load_trials(session: Session, search: Search) -> list[Trial]:
             row.scores or {},
             row.predicted_epoch_s,
         )
-        for row, _ in rows
+        for row in rows
     ]
 
 
 def known_latencies(
-    session: Session, search: Search, architecture: Architecture, fingerprints: Iterable[str]
+    connection: Connection, search: Search, architecture: Architecture, fingerprints: Iterable[str]
 ) -> dict[str, Latency | None]:
     """What all sessions of an architecture come to, under each name of these targets; None where none may be used."""
-    names, found = target_names(search.config), _latencies(session, search, [architecture], fingerprints)
+    names, found = target_names(search.config), _latencies(connection, search, [architecture])
     known = found.get(architecture.key, {})
     return {name: known.get(name) for fingerprint in fingerprints for name in names[fingerprint]}
 
 
 def _latencies(
-    session: Session, search: Search, architectures: Iterable[Architecture], fingerprints: Iterable[str] | None = None
+    connection: Connection, search: Search, architectures: Iterable[Architecture]
 ) -> dict[str, dict[str, Latency]]:
     """By architecture, then by name of the target."""
     names = target_names(search.config)
     sizes = {architecture.key: size_of(architecture, search.config) for architecture in architectures}
     query = OF_ONE if len(sizes) == 1 else OF_ALL
     given = {"key": next(iter(sizes), ""), "search": search.id, "classes": len(search.config["dataset"]["names"])}
-    given["fingerprints"] = list(names if fingerprints is None else fingerprints)
     sessions: dict[tuple[str, str], list[Latency]] = {}
-    for row in session.execute(query, given):
-        if row.imgsz == sizes.get(row.architecture_key):  # of a trial that was added since, there is none
+    for row in connection.execute(query, given):
+        # There is none of a trial that was added since.
+        if row.fingerprint in names and row.imgsz == sizes.get(row.architecture_key):
             sessions.setdefault((row.architecture_key, row.fingerprint), []).append(read_latency(row))
     found: dict[str, dict[str, Latency]] = {}
     for (key, fingerprint), several in sessions.items():
@@ -179,14 +174,14 @@ def _usable(latencies: dict[str, Latency], state: str) -> dict[str, Latency]:
     return {name: latency for name, latency in latencies.items() if latency.quality == "good"}
 
 
-def _complexity(row: TrialRow) -> Complexity | None:
+def _complexity(row: Row[Any]) -> Complexity | None:
     values = (row.params, row.gflops, row.params_fused, row.gflops_fused, row.layers)
     if row.params is None:
         return None
     return Complexity(*cast(tuple[int, float, int, float, int], values))
 
 
-def read_latency(row: LatencyRow | Row[Any]) -> Latency:
+def read_latency(row: Row[Any]) -> Latency:
     """One session."""
     return Latency(
         target=row.target,
@@ -208,7 +203,7 @@ def read_latency(row: LatencyRow | Row[Any]) -> Latency:
     )
 
 
-def _deployed(row: DeployedRow) -> DeployedAccuracy:
+def _deployed(row: Row[Any]) -> DeployedAccuracy:
     return DeployedAccuracy(
         target=row.target,
         fingerprint=row.fingerprint,

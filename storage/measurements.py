@@ -3,56 +3,57 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from datetime import datetime
-from typing import cast
+from itertools import takewhile
 
-from sqlalchemy import Table, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
 
 from evaluators.evaluation import Latency
 from evaluators.latency import Calibration
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
 from storage.loading import read_latency
-from storage.tables import ArchitectureRow, CalibrationRow, LatencyRow
+from storage.tables import ARCHITECTURES, CALIBRATIONS, LATENCIES, CalibrationRow, LatencyRow
 
-ARCHITECTURES, LATENCIES = cast(Table, ArchitectureRow.__table__), cast(Table, LatencyRow.__table__)
+# What is written all the time is made once.
+ADD_ARCHITECTURE = {
+    dialect.dialect.name: dialect.insert(ARCHITECTURES).on_conflict_do_nothing() for dialect in (sqlite, postgresql)
+}
+ADD_LATENCY = insert(LATENCIES)
 
 
-def add_architecture(session: Session, architecture: Architecture) -> None:
+def add_architecture(connection: Connection, architecture: Architecture) -> None:
     """Keep an architecture, once for all searches."""
-    new = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     row = {"key": architecture.key, "family": architecture.family, "document": json.loads(architecture.document)}
-    session.execute(new.insert(ARCHITECTURES).on_conflict_do_nothing(), row)
+    connection.execute(ADD_ARCHITECTURE[connection.dialect.name], row)
 
 
-def add_latency(session: Session, architecture: Architecture, classes: int, latency: Latency, now: datetime) -> bool:
+def add_latency(
+    connection: Connection, architecture: Architecture, classes: int, latency: Latency, now: datetime
+) -> bool:
     """Keep a session on a target, of an architecture that is kept.
 
     Returns:
         Whether it says that the device is not as it should be: then what was measured there since its reference was
         last as fast as it should be is taken back. Those sessions say so themselves: they are flagged `drifted`.
     """
-    values = asdict(latency) | {"imgsz": str(latency.imgsz), "flags": list(latency.flags)}
-    del values["sessions"]
-    row = values | {"architecture_key": architecture.key, "classes": classes, "measured_at": now}
-    session.execute(insert(LATENCIES), row)
+    row = vars(latency) | {"imgsz": str(latency.imgsz), "flags": list(latency.flags)}
+    del row["sessions"]
+    row |= {"architecture_key": architecture.key, "classes": classes, "measured_at": now}
+    connection.execute(ADD_LATENCY, row)
     if "off_calibration" not in latency.flags:
         return False
-    measured = select(LatencyRow).where(LatencyRow.fingerprint == latency.fingerprint).order_by(LatencyRow.id.desc())
-    for earlier in session.scalars(measured):
-        if "off_calibration" not in earlier.flags and "drifted" not in earlier.flags:
-            break
-        if "drifted" in earlier.flags:
-            earlier.quality = "invalid"
-    session.flush()
+    measured = select(LatencyRow.id, LatencyRow.flags).where(LatencyRow.fingerprint == latency.fingerprint)
+    newest_first = connection.execute(measured.order_by(LatencyRow.id.desc())).all()
+    since = takewhile(lambda one: "off_calibration" in one.flags or "drifted" in one.flags, newest_first)
+    drifted = [one.id for one in since if "drifted" in one.flags]
+    connection.execute(update(LATENCIES).where(LATENCIES.c.id.in_(drifted)).values(quality="invalid"))
     return True
 
 
 def find_sessions(
-    session: Session, architecture: Architecture, classes: int, imgsz: ImageSize, fingerprint: str
+    connection: Connection, architecture: Architecture, classes: int, imgsz: ImageSize, fingerprint: str
 ) -> list[Latency]:
     """All measurements of it under the same conditions, oldest first."""
     query = (
@@ -61,25 +62,27 @@ def find_sessions(
         .where(LatencyRow.imgsz == str(imgsz), LatencyRow.fingerprint == fingerprint)
         .order_by(LatencyRow.id)
     )
-    return [read_latency(row) for row in session.scalars(query)]
+    return [read_latency(row) for row in connection.execute(query)]
 
 
-def find_calibration(session: Session, fingerprint: str, imgsz: ImageSize) -> Calibration | None:
+def find_calibration(connection: Connection, fingerprint: str, imgsz: ImageSize) -> Calibration | None:
     """The reference's time on a target, if it was measured."""
-    row = session.get(CalibrationRow, (fingerprint, str(imgsz)))
+    where = (CalibrationRow.fingerprint == fingerprint) & (CalibrationRow.imgsz == str(imgsz))
+    row = connection.execute(select(CalibrationRow).where(where)).first()
     return Calibration(row.fingerprint, imgsz, row.reference_ms, row.spread) if row else None
 
 
-def add_calibration(session: Session, calibration: Calibration, now: datetime) -> None:
+def add_calibration(connection: Connection, calibration: Calibration, now: datetime) -> None:
     """Record the reference's time on a target. What was measured there is given anew, from its ratios."""
     imgsz = str(calibration.imgsz)
     where = (LatencyRow.fingerprint == calibration.fingerprint) & (LatencyRow.imgsz == imgsz)
     factor = calibration.reference_ms / LatencyRow.reference_ms
-    values = asdict(calibration)
-    del values["identity"]  # that of a search is in its configuration
-    session.merge(CalibrationRow(**values | {"imgsz": imgsz, "measured_at": now}))
-    session.execute(
-        update(LatencyRow)
+    row = vars(calibration) | {"imgsz": imgsz, "measured_at": now}
+    del row["identity"]  # that of a search is in its configuration
+    new = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(CALIBRATIONS).values(row)
+    connection.execute(new.on_conflict_do_update(index_elements=["fingerprint", "imgsz"], set_=row))
+    connection.execute(
+        update(LATENCIES)
         .where(where)
         .values(
             latency_ms=LatencyRow.latency_ms * factor,

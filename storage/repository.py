@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import platformdirs
-from sqlalchemy import Connection, create_engine, event, insert, select, text
+from sqlalchemy import URL, Connection, Row, create_engine, event, insert, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
-from sqlalchemy.orm import Session, sessionmaker
 
 from evaluators.evaluation import DeployedAccuracy, Latency, combine
 from evaluators.latency import Calibration
@@ -38,7 +37,7 @@ from storage.lease import LEASE, Claim, fence, is_held, release, renewing, take
 from storage.loading import load_state, load_trials, spent
 from storage.measurements import add_architecture, add_calibration, add_latency, find_calibration, find_sessions
 from storage.state import State
-from storage.tables import DeployedRow, EventRow, SearchRow, TrialRow
+from storage.tables import DEPLOYED, EVENTS, SEARCHES, EventRow, SearchRow, TrialRow
 from storage.trial import Search, Spent, Trial
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
 REVISION = "0008"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
 PATIENCE_S = 5  # to wait for another process's lock; whoever can wait longer tries again
+SILENCE_S = 7  # of a server whose host may be gone: waited for once to answer, and once to be connected to again
 MIGRATION_PATIENCE_S = 60  # for another process that brings the same tables up to date
 
 
@@ -72,9 +72,10 @@ class Repository:
     def __init__(self, url: str):
         self.url = url
         try:
-            sqlite = make_url(url).get_backend_name() == "sqlite"
+            given = make_url(url)
+            sqlite = given.get_backend_name() == "sqlite"
             # A server may have restarted since a connection was used last.
-            engine = create_engine(url, pool_pre_ping=not sqlite)
+            engine = create_engine(_impatient(given), pool_pre_ping=not sqlite)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise StorageError(
                 f"storage {url!r} is not usable ({error}); give e.g. sqlite:///search.db, "
@@ -82,7 +83,6 @@ class Repository:
             ) from error
         event.listen(engine, "connect", _prepare_sqlite if sqlite else _prepare_server)
         self._engine = engine
-        self._sessions = sessionmaker(engine, expire_on_commit=False)
         self._file: tuple[str, tuple[int, int]] | None = None  # of SQLite: path, device and inode
         try:
             self._migrate()
@@ -103,7 +103,7 @@ class Repository:
         """The URL without its password."""
         return make_url(self.url).render_as_string(hide_password=True)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where files that belong to this database are kept: beside a SQLite file, else in the user's data folder."""
         url = make_url(self.url)
@@ -138,19 +138,19 @@ class Repository:
         Raises:
             SearchExistsError: If the name is taken.
         """
-        row = SearchRow(name=name, created_at=_now(), state="running", config=config)
+        row = {"name": name, "created_at": (now := _now()), "state": "running", "config": config}
         try:
-            with self._transaction() as session:
-                session.add(row)
-                session.flush()
-                known = load_state(session, _search(row)).calibrations.values()
+            with self._transaction() as connection:
+                added: Any = connection.execute(insert(SEARCHES), row).inserted_primary_key
+                search = Search(int(added[0]), name, now, "running", config)
+                known = load_state(connection, search).calibrations.values()
                 first: list[Event] = [BudgetsSet(tuple(config.get("budgets", ()))), *map(Calibrated, known)]
-                session.execute(insert(EventRow), [event_row(row.id, fact, 0.0, row.created_at) for fact in first])
+                connection.execute(insert(EVENTS), [event_row(search.id, fact, 0.0, now) for fact in first])
         except IntegrityError as error:
             raise SearchExistsError(
                 f"a search named {name!r} exists; continue it with nas-yolo resume {name}, or choose another --name"
             ) from error
-        return _search(row)
+        return search
 
     def search(self, name: str) -> Search:
         """The search of that name.
@@ -158,18 +158,18 @@ class Repository:
         Raises:
             SearchNotFoundError: If there is none.
         """
-        with self._transaction() as session:
-            row = session.scalar(select(SearchRow).where(SearchRow.name == name))
+        with self._transaction() as connection:
+            row = connection.execute(select(SearchRow).where(SearchRow.name == name)).first()
             if row is None:
-                names = session.scalars(select(SearchRow.name)).all()
+                names = connection.scalars(select(SearchRow.name)).all()
                 known = unknown("search", name, names) if names else f"unknown search {name!r}; there is none yet"
                 raise SearchNotFoundError(f"{known} (in {self.shown_url}; see nas-yolo list)")
             return _search(row)
 
     def searches(self) -> list[Search]:
         """All, oldest first."""
-        with self._transaction() as session:
-            return [_search(row) for row in session.scalars(select(SearchRow).order_by(SearchRow.id))]
+        with self._transaction() as connection:
+            return [_search(row) for row in connection.execute(select(SearchRow).order_by(SearchRow.id))]
 
     def set_config(self, search: Search, config: dict[str, Any], claim: Claim) -> Search:
         """Replace what a search was asked for.
@@ -177,10 +177,9 @@ class Repository:
         Raises:
             ClaimLostError: If another process took the search over.
         """
-        with self._fenced(claim) as session:
-            row = session.get_one(SearchRow, search.id)
-            row.config = config
-        return _search(row)
+        with self._fenced(claim) as connection:
+            connection.execute(update(SEARCHES).where(SearchRow.id == search.id).values(config=config))
+        return replace(search, config=config)
 
     @contextmanager
     def claimed(self, search: Search) -> Iterator[Claim]:
@@ -189,8 +188,8 @@ class Repository:
         Raises:
             SearchBusyError: If another living process holds it.
         """
-        with self._transaction() as session:
-            claim = take(session, search.id, search.name)
+        with self._transaction() as connection:
+            claim = take(connection, search.id, search.name)
         # A database in memory is this process's own, and each thread's.
         shared = self._file is not None or self._engine.dialect.name != "sqlite"
         try:
@@ -198,13 +197,13 @@ class Repository:
                 yield claim
         finally:
             # Where that fails the claim is void as soon as this process ends, or its lease does.
-            with suppress(StorageError), self._transaction() as session:
-                release(session, claim)
+            with suppress(StorageError), self._transaction() as connection:
+                release(connection, claim)
 
     def is_claimed(self, search: Search) -> bool:
         """Whether a living process works on it."""
-        with self._transaction() as session:
-            return is_held(session, search.id)
+        with self._transaction() as connection:
+            return is_held(connection, search.id)
 
     def renew(self, claim: Claim) -> None:
         """Say that the process that holds the search is alive.
@@ -223,44 +222,45 @@ class Repository:
 
     def state(self, search: Search) -> State:
         """How a search stands."""
-        with self._transaction() as session:
-            return load_state(session, search)
+        with self._transaction() as connection:
+            return load_state(connection, search)
 
     def trials(self, search: Search) -> list[Trial]:
         """All trials of a search, in order, with everything measured of them."""
-        with self._transaction() as session:
-            return load_trials(session, search)
+        with self._transaction() as connection:
+            return load_trials(connection, search)
 
     def events(self, search: Search, after: int = 0) -> list[Recorded]:
         """What happened in a search since an event, oldest first; all by default."""
         query = select(EventRow).where(EventRow.search_id == search.id, EventRow.id > after).order_by(EventRow.id)
-        with self._transaction() as session:
+        with self._transaction() as connection:
             return [
                 Recorded(row.id, row.at_s, row.recorded_at, from_document(row.kind, row.document))
-                for row in session.scalars(query)
+                for row in connection.execute(query)
             ]
 
     def spent(self, search: Search) -> Spent:
         """The sum of the ledger."""
-        with self._transaction() as session:
-            return spent(session, search)
+        with self._transaction() as connection:
+            return spent(connection, search)
 
     def add_deployed(self, search: Search, number: int, accuracy: DeployedAccuracy) -> None:
         """Record the accuracy of a trial's exported file, which anyone may measure: no decision depends on it."""
-        with self._transaction() as session:
+        with self._transaction() as connection:
             where = (TrialRow.search_id == search.id) & (TrialRow.number == number)
-            trial = session.scalars(select(TrialRow.id).where(where)).one()
-            session.add(DeployedRow(trial_id=trial, validated_at=_now(), **asdict(accuracy)))
-            fact = event_row(search.id, Deployed(number, accuracy), spent(session, search).wall_seconds, _now())
-            session.execute(insert(EventRow), fact)
+            trial = connection.scalars(select(TrialRow.id).where(where)).one()
+            row = {"trial_id": trial, "validated_at": _now(), **vars(accuracy)}
+            connection.execute(insert(DEPLOYED), row)
+            fact = event_row(search.id, Deployed(number, accuracy), spent(connection, search).wall_seconds, _now())
+            connection.execute(insert(EVENTS), fact)
 
     # Measurements, of all searches ------------------------------------------------------------------------------------
 
     def add_latency(self, architecture: Architecture, classes: int, latency: Latency) -> None:
         """Record a measurement, for this and every later search."""
-        with self._transaction() as session:
-            add_architecture(session, architecture)
-            add_latency(session, architecture, classes, latency, _now())
+        with self._transaction() as connection:
+            add_architecture(connection, architecture)
+            add_latency(connection, architecture, classes, latency, _now())
 
     def find_latency(
         self, architecture: Architecture, classes: int, imgsz: ImageSize, fingerprint: str
@@ -271,38 +271,38 @@ class Repository:
 
     def sessions(self, architecture: Architecture, classes: int, imgsz: ImageSize, fingerprint: str) -> list[Latency]:
         """All measurements of it under the same conditions, oldest first."""
-        with self._transaction() as session:
-            return find_sessions(session, architecture, classes, imgsz, fingerprint)
+        with self._transaction() as connection:
+            return find_sessions(connection, architecture, classes, imgsz, fingerprint)
 
     def calibration(self, fingerprint: str, imgsz: ImageSize) -> Calibration | None:
         """The reference's time on a target, if it was measured."""
-        with self._transaction() as session:
-            return find_calibration(session, fingerprint, imgsz)
+        with self._transaction() as connection:
+            return find_calibration(connection, fingerprint, imgsz)
 
     def add_calibration(self, calibration: Calibration) -> None:
         """Record the reference's time on a target. What was measured there is given anew, from its ratios."""
-        with self._transaction() as session:
-            add_calibration(session, calibration, _now())
+        with self._transaction() as connection:
+            add_calibration(connection, calibration, _now())
 
     # Inside ---------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self) -> Iterator[Session]:
+    def _transaction(self) -> Iterator[Connection]:
         self._check_file()
         try:
-            with self._sessions.begin() as session:
-                yield session
+            with self._engine.begin() as connection:
+                yield connection
         except (DataError, IntegrityError):  # about what was to be written
             raise
         except DBAPIError as error:
             raise broken(self.shown_url, error) from error
 
     @contextmanager
-    def _fenced(self, claim: Claim) -> Iterator[Session]:
+    def _fenced(self, claim: Claim) -> Iterator[Connection]:
         """A transaction that changes what belongs to a search: all of it, or nothing if the claim is lost."""
-        with self._transaction() as session:
-            fence(session, claim)
-            yield session
+        with self._transaction() as connection:
+            fence(connection, claim)
+            yield connection
 
     def _remember_file(self) -> None:
         """Remember which file a SQLite database is, so that another one in its place is noticed."""
@@ -366,6 +366,20 @@ class Repository:
             command.upgrade(config, "head")
 
 
+def _impatient(url: URL) -> URL:
+    """The URL, with limits on how long a server may be silent where it gives none: TCP alone waits for minutes."""
+    if not url.drivername.startswith("postgresql+psycopg"):
+        return url
+    limits = {
+        "connect_timeout": SILENCE_S,
+        "tcp_user_timeout": SILENCE_S * 1000,  # to take in what was sent
+        "keepalives_idle": SILENCE_S // 2,  # what comes in is waited for, as long as the host is there
+        "keepalives_interval": 1,
+        "keepalives_count": SILENCE_S // 2,
+    }
+    return url.set(query={name: str(limit) for name, limit in limits.items()} | dict(url.query))
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.execute(f"PRAGMA busy_timeout={PATIENCE_S * 1000}")
     connection.execute("PRAGMA journal_mode=WAL")  # readers and one writer at once
@@ -406,5 +420,5 @@ def _now() -> datetime:
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
-def _search(row: SearchRow) -> Search:
+def _search(row: Row[Any]) -> Search:
     return Search(row.id, row.name, row.created_at, cast(Any, row.state), row.config)

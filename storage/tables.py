@@ -6,9 +6,9 @@ Their names begin with `nas_`, since Optuna keeps tables of its own, `trials` am
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstraint, text
+from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, Table, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -200,3 +200,13 @@ class EventRow(Base):
     kind: Mapped[str] = mapped_column(String(30))
     document: Mapped[dict[str, Any]] = mapped_column(JSON)
     recorded_at: Mapped[datetime]
+
+
+# To write to: what comes and goes is plain rows.
+SEARCHES, ARCHITECTURES, TRIALS, EPOCHS, LATENCIES, CALIBRATIONS, DEPLOYED, FAILURES, LEDGER, EVENTS = (
+    cast(Table, rows.__table__)
+    for rows in (
+        *(SearchRow, ArchitectureRow, TrialRow, EpochRow, LatencyRow),
+        *(CalibrationRow, DeployedRow, FailureRow, LedgerRow, EventRow),
+    )
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import optuna
@@ -47,6 +48,18 @@ def mirror(repository: Repository, search: Search, storage: RDBStorage) -> None:
     study.add_trials([trial for number, trial in wanted.items() if number not in there])
 
 
+def following(repository: Repository, search: Search, storage: RDBStorage) -> Iterator[None]:
+    """Bring the study of a search up to date whenever it is asked to: read anew only once something has happened."""
+    last, claimed = 0, None
+    while True:
+        before, claimed = claimed, repository.is_claimed(search)
+        news = repository.events(search, after=last)
+        if news or claimed != before:
+            last = news[-1].id if news else last
+            mirror(repository, search, storage)
+        yield
+
+
 def serve(repository: Repository, searches: list[Search], port: int) -> None:
     """Serve optuna-dashboard on loopback until interrupted, keeping the studies up to date.
 
@@ -57,14 +70,15 @@ def serve(repository: Repository, searches: list[Search], port: int) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = RDBStorage(repository.url)
-    for search in searches:
-        mirror(repository, search, storage)
+    studies = [following(repository, search, storage) for search in searches]
+    for study in studies:
+        next(study)
     stop = threading.Event()
 
     def refresh() -> None:
         while not stop.wait(REFRESH_S):
-            for search in searches:
-                mirror(repository, search, storage)
+            for study in studies:
+                next(study)
 
     threading.Thread(target=refresh, name="mirror", daemon=True).start()
     try:

@@ -121,7 +121,7 @@ class Situation:
         """Trainings that could be begun."""
         return self.context.slots - len(self.running("train"))
 
-    @property
+    @cached_property
     def may_train(self) -> bool:
         """Whether a training can be begun that is not a parent's: before that ends, it is not known where to begin."""
         return self.free_slots > 0 and not any(trial.is_parent and trial.alive for trial in self.trials)

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nas_yolo.samplers._grid import Codes, Grid
@@ -76,7 +77,7 @@ class Observation:
     epoch_s: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def idle(self) -> bool:
         """Whether it could be trained on now."""
         return bool(self.latencies_ms) and self.coming_fidelity is None and not self.over

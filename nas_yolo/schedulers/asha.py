@@ -129,8 +129,11 @@ class Halving:
 
     def order(self, seen: Sequence[Observation]) -> list[int]:
         """The promotion that is due, then the untrained by number."""
-        due = promotion(_standings(seen), self._fidelities)
-        return [*([] if due is None else [due]), *(i for i, one in enumerate(seen) if one.idle and not one.accuracies)]
+        idle = [i for i, one in enumerate(seen) if one.idle]
+        untrained = [i for i in idle if not seen[i].accuracies]
+        if len(untrained) == len(idle) or (due := promotion(_standings(seen), self._fidelities)) is None:
+            return untrained
+        return [due, *untrained]
 
     def finalists(self, seen: Sequence[Observation]) -> list[int]:
         """Paused trials, the one that deserves most to be trained to the end first."""

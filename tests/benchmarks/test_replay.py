@@ -198,7 +198,7 @@ def test_many_workers_are_kept_busy_and_learn_as_much(table: Path) -> None:
 
 def test_workers_of_a_search_wait_while_it_decides(table: Path) -> None:
     loaded = load_table(table)
-    slow, quick = (frontier.replay(loaded, 0, 3, training_s=seconds) for seconds in (0.2, 1e6))
+    slow, quick = (frontier.replay(loaded, 0, 3, training_s=seconds) for seconds in (0.05, 1e6))
     assert slow.busy < 0.8
     assert quick.busy > 0.99
 

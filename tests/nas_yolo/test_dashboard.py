@@ -19,6 +19,7 @@ import pytest
 from search_spaces import Architecture
 from search_spaces.presets import load_preset
 from storage import Repository, Search, Trial
+from storage.events import BudgetsSet
 
 DEADLINE_S = 120  # a busy machine is no failure
 Get = Callable[[str], Any]
@@ -116,3 +117,25 @@ def test_the_mirror_is_made_once_and_remade_when_a_trial_went_on(
     assert len(study().trials) == 4  # a repeat is no design
     assert isinstance(replace(waiting, state="new"), Trial)
     assert Path(database.removeprefix("sqlite:///")).exists()
+
+
+def test_a_study_is_read_anew_only_once_something_has_happened(
+    finished: tuple[Repository, Search], by_hand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nas_yolo.integrations import optuna_dashboard
+
+    repository, search = finished
+    mirrored: list[Search] = []
+    monkeypatch.setattr(optuna_dashboard, "mirror", lambda repository, search, storage: mirrored.append(search))
+    study = optuna_dashboard.following(repository, search, storage=None)  # type: ignore[arg-type]
+
+    def times() -> int:
+        next(study)
+        return len(mirrored)
+
+    assert [times(), times()] == [1, 1]
+    with repository.claimed(search):  # who waits is not shown meanwhile
+        assert [times(), times()] == [2, 2]
+    assert [times(), times()] == [3, 3]
+    by_hand(repository, search).record(BudgetsSet(("2h",)))
+    assert [times(), times()] == [4, 4]

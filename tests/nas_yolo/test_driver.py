@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from evaluators.evaluation import Failure
 from nas_yolo.driver import Driver, SearchError
@@ -83,10 +84,8 @@ def test_a_search_that_another_process_took_over_stops_and_writes_nothing_more(
 
     def take_over(snapshot: Snapshot) -> None:
         if trained(snapshot) == 2:
-            with other._sessions.begin() as session:
-                from storage.tables import SearchRow
-
-                session.get_one(SearchRow, snapshot.search.id).owner = '{"token":"another"}'
+            with other._transaction() as connection:
+                connection.execute(text("UPDATE nas_searches SET owner = :owner"), {"owner": '{"token":"another"}'})
 
     runner = SimulatedRunner(scenario.world(), scenario.slots)
     with pytest.raises(ClaimLostError, match="taken over"):
@@ -140,6 +139,39 @@ def test_a_database_that_stays_away_ends_the_search_after_minutes(
     with pytest.raises(StorageAwayError):
         run(repository, scenario, runner=runner)
     assert 240 < runner.now < 400
+
+
+def test_who_stops_a_search_while_its_database_is_away_waits_for_seconds(
+    repository: Repository, scenario: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = Journal.write, 0
+    waited_s: list[float] = []
+
+    def away(journal: Journal, body: Any, now_s: float) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls < 20:
+            return write(journal, body, now_s)
+        raise StorageAwayError("storage does not answer; continue with nas-yolo resume once it does")
+
+    def interrupt(snapshot: Snapshot) -> None:
+        if snapshot.notice:
+            waited_s.append(snapshot.now_s)
+            if len(waited_s) == 4:
+                raise KeyboardInterrupt
+
+    runner = SimulatedRunner(scenario.world(), scenario.slots)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", away)
+        with pytest.raises(StorageAwayError, match=r"^stopped, but .*nas-yolo resume .*from the last checkpoints$"):
+            run(repository, scenario, interrupt, runner=runner)
+    assert 5 < runner.now - waited_s[3] < 15
+    assert runner.poll(1e6) == []  # its work was cancelled
+    assert repository.search("one").state == "running"
+    run(repository, scenario)
+    run(repository, scenario, name="two")
+    one, two = (repository.trials(repository.search(name)) for name in ("one", "two"))
+    assert [(t.architecture, t.state, t.epochs) for t in one] == [(t.architecture, t.state, t.epochs) for t in two]
 
 
 def test_a_small_search_spends_seconds_on_a_parent_that_it_cannot_afford(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -113,10 +114,10 @@ WRITE = (
     "print('frozen', flush=True); os.kill(os.getpid(), signal.SIGSTOP)\n    r.set_config(s, {'budgets': ['9h']}, claim)"
 )
 WRITING = """
-    with r._fenced(claim) as session:
+    with r._fenced(claim) as connection:
+        from sqlalchemy import update
         from storage.tables import SearchRow
-        session.get_one(SearchRow, s.id).config = {'budgets': ['9h']}
-        session.flush()
+        connection.execute(update(SearchRow).values(config={'budgets': ['9h']}))
         print('frozen', flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
 """
@@ -143,8 +144,8 @@ def let_the_lease_run_out(repository: Repository) -> None:
 
 
 def stored_owner(repository: Repository) -> dict[str, Any]:
-    with repository._transaction() as session:
-        owner = session.scalar(select(SearchRow.owner))
+    with repository._transaction() as connection:
+        owner = connection.scalar(select(SearchRow.owner))
     assert owner is not None
     assert len(owner) <= 200
     found: dict[str, Any] = json.loads(owner)
@@ -152,8 +153,8 @@ def stored_owner(repository: Repository) -> dict[str, Any]:
 
 
 def heartbeat(repository: Repository) -> datetime:
-    with repository._transaction() as session:
-        beat = session.scalar(select(SearchRow.heartbeat_at))
+    with repository._transaction() as connection:
+        beat = connection.scalar(select(SearchRow.heartbeat_at))
     assert beat is not None
     return beat
 
@@ -227,8 +228,8 @@ def test_a_claim_that_was_taken_over_writes_nothing_and_gives_nothing_back(
             assert "\n" not in str(caught.value)
             with pytest.raises(ClaimLostError):
                 repository.renew(first)
-            with repository._transaction() as session:
-                storage.lease.release(session, first)
+            with repository._transaction() as connection:
+                storage.lease.release(connection, first)
             repository.renew(second)
     assert repository.search("one").config == {"budgets": ["1h"]}
 
@@ -297,8 +298,8 @@ def test_the_clock_of_the_client_does_not_count(
 
 def test_the_lease_ends_when_it_should(repository: Repository, search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     change(repository, owner='["elsewhere", 1, 0.0]')
-    with repository._transaction() as session:
-        now = session.scalar(select(storage.lease._clock(storage.lease._is_sqlite(session))))
+    with repository._transaction() as connection:
+        now = connection.scalar(select(storage.lease._clock(storage.lease._is_sqlite(connection))))
     assert isinstance(now, datetime)
     change(repository, heartbeat_at=str(now - timedelta(seconds=30)))
     assert repository.is_claimed(search)
@@ -461,9 +462,9 @@ def test_a_holder_that_was_frozen_while_it_wrote(
 def lease_can_run_out(repository: Repository) -> bool:
     """False while the frozen process has the row locked."""
     try:
-        with repository._transaction() as session:
-            session.execute(text("SET LOCAL lock_timeout = '100ms'"))
-            session.execute(text("UPDATE nas_searches SET heartbeat_at = '2020-01-01'"))
+        with repository._transaction() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            connection.execute(text("UPDATE nas_searches SET heartbeat_at = '2020-01-01'"))
     except StorageAwayError:
         return False
     return True
@@ -617,3 +618,29 @@ def test_a_server_that_is_not_there() -> None:
     with pytest.raises(StorageAwayError, match=r"cannot be opened or written .*refused") as opening:
         Repository("postgresql+psycopg://me@127.0.0.1:1/base")
     assert "\n" not in str(opening.value)
+
+
+def test_a_server_that_never_answers_is_away_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg")
+    monkeypatch.setattr(storage.repository, "SILENCE_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(StorageAwayError, match=r"cannot be opened or written .*timeout"):
+            Repository(f"postgresql+psycopg://me@127.0.0.1:{silent.getsockname()[1]}/base")
+        assert time.monotonic() - began < 10
+
+
+@linux
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(("asked", "waits_ms"), [("", 7000), ("?tcp_user_timeout=3000", 3000)])
+def test_a_server_whose_host_is_gone_is_not_waited_for(url: str, asked: str, waits_ms: int) -> None:
+    repository = Repository(url + asked)
+    with repository._transaction() as connection:
+        descriptor: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(descriptor.fileno())) as wire:
+            names = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            user_ms, idle_s, interval_s, count = (wire.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+            assert wire.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert user_ms == waits_ms
+    assert idle_s + interval_s * count <= 7
+    repository.close()
