@@ -57,13 +57,19 @@ def expected_improvement(front: Front, log_latency: Array, mean: Array, deviatio
     ends = np.concatenate([front.log_latency, [edge]])
     bases = np.concatenate([[base], front.accuracy])
     widths = np.maximum(ends - np.maximum(log_latency[:, None], starts), 0.0)  # (N, k + 1)
+    point, step = np.nonzero(widths)
+    first = np.flatnonzero(np.diff(point, prepend=-1))  # of each point that improves anything, by its first step
+    shape = -1, *[1] * (mean.ndim - 1)
+    u = (mean[point] - bases[step].reshape(shape)) / deviation[point]
+    area = ndtr(u)
+    area *= u
+    np.square(u, out=u)
+    u *= -0.5
+    area += np.exp(u, out=u) / math.sqrt(2 * math.pi)
+    area *= widths[point, step].reshape(shape)
     total = np.zeros_like(mean)
-    for width, step in zip(widths.T, bases, strict=True):
-        here = np.flatnonzero(width)
-        u = (mean[here] - step) / deviation[here]
-        density = np.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
-        area = width[here].reshape(-1, *[1] * (mean.ndim - 1)) * deviation[here]
-        total[here] += area * (u * ndtr(u) + density)
+    total[point[first]] = np.add.reduceat(area, first, axis=0)
+    total *= deviation
     return total
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from nas_yolo.pareto import front, regrets
 from nas_yolo.samplers import Earlier, Observation
 from nas_yolo.samplers._acquisition import Front, acquisition, expected_improvement, step_front
-from nas_yolo.samplers._grid import Codes, Grid
+from nas_yolo.samplers._grid import Codes, Features, Grid
 from nas_yolo.samplers._quantity import MIN_MEASURED, Fits, Quantity, spread_out, step_below
 from nas_yolo.samplers._scale import REFERENCE_ACCURACY, final_scale, standard
 from nas_yolo.samplers._scores import ScoreFeature, judge_scores
@@ -77,6 +78,7 @@ class Outlook:
         tie: float = 0.0,
     ):
         self._grid, self._costs, self._seed, self._count = grid, costs, seed, len(seen)
+        self._worth: dict[tuple[Any, ...], float] = {}
         self._tie = tie
         fits = fits or Fits()
         self._seen = [one for one in seen if one.latencies_ms]
@@ -107,10 +109,23 @@ class Outlook:
     # Beliefs --------------------------------------------------------------------------------------------------------
 
     def believe(
-        self, codes: Codes, log_latencies: Array, predict: Predict | None = None, trials: Sequence[Observation] = ()
+        self,
+        codes: Codes,
+        log_latencies: Array,
+        predict: Predict | None = None,
+        trials: Sequence[Observation] = (),
+        features: Features | None = None,
     ) -> Belief:
-        """About accuracy at each fidelity; the last one in its own unit. `trials`: what the points are, if known."""
-        belief = (predict or self._accuracy.predict)(self._features(codes, log_latencies, trials))
+        """About accuracy at each fidelity; the last one in its own unit.
+
+        Args:
+            codes: The points.
+            log_latencies: On each target, (targets, N).
+            predict: How, if not in full.
+            trials: What the points are, if known.
+            features: Of the points alone, if known.
+        """
+        belief = (predict or self._accuracy.predict)(self._features(codes, log_latencies, trials, features))
         unit = np.ones(len(self._costs))
         unit[-1] = self._scale.deviation
         mean = belief.mean[self._below :] * unit[:, None]
@@ -118,11 +133,18 @@ class Outlook:
         covariance = belief.covariance[self._below :, self._below :] * unit[:, None, None] * unit[:, None]
         return Belief(mean, covariance, belief.noise[self._below :] * unit**2)
 
-    def _features(self, codes: Codes, log_latencies: Array, trials: Sequence[Observation] = ()) -> tuple[Array, ...]:
+    def _features(
+        self,
+        codes: Codes,
+        log_latencies: Array,
+        trials: Sequence[Observation] = (),
+        features: Features | None = None,
+    ) -> tuple[Array, ...]:
         standard = ((log_latencies.T - self.latencies.centre) / self.latencies.spread) / math.sqrt(
             2 * len(log_latencies)
         )
-        return (*self._grid.features(codes), *(score.of(codes, trials) for score in self._scores), standard)
+        features = features or self._grid.features(codes)
+        return (*features, *(score.of(codes, trials) for score in self._scores), standard)
 
     def _learn_accuracy(self, earlier: Sequence[Earlier], fits: Fits) -> None:
         own = [
@@ -202,50 +224,67 @@ class Outlook:
 
     def acquisition_of(self, seen: Sequence[Observation]) -> list[float]:
         """What it is worth to train each of these measured trials on; comparable to each other and to `candidates`."""
-        codes = np.array([one.codes for one in seen])
-        latencies = np.log([one.latencies_ms for one in seen]).T
-        reached = np.array([len(one.accuracies) - 1 for one in seen])
-        result = np.full(len(seen), -float(len(seen)))  # those that are left out below come last
         compared = _promising(seen)
         if len(compared) > MAX_COMPARED:
-            # The others only come after these: by what they would add if all were equally uncertain.
-            trials = [seen[i] for i in compared.tolist()]
-            means = self._accuracy.expect(self._features(codes[compared], latencies[:, compared], trials))[-1]
-            means = means * self._scale.deviation + self._scale.centre
-            rough = np.sum(
-                [
-                    expected_improvement(front, latency, means, np.full_like(means, self._typical_deviation))
-                    for front, latency in zip(self.fronts, latencies[:, compared], strict=True)
-                ],
-                axis=0,
-            )
-            compared = compared[np.argsort(-rough, kind="stable")]
-            result[compared] = -np.arange(len(compared), dtype=float)
-            compared = compared[:MAX_COMPARED]
-        for level in np.unique(reached[compared]):
-            here = compared[reached[compared] == level]
-            trials = [seen[i] for i in here.tolist()]
-            taken = self._seconds(codes[here], [one.epoch_s for one in trials])
-            result[here] = self._acquisition(codes[here], latencies[:, here], int(level), trials=trials) / taken
+            compared, left_out = self._sketched(seen, compared)
+        else:
+            left_out = np.array([], dtype=np.int64)
+        result = np.full(len(seen), -float(len(seen)))  # those that are not even screened come last
+        result[left_out] = -np.arange(len(left_out), dtype=float) - MAX_COMPARED
+        # Within one outlook the same trials are asked about several times.
+        keys = {i: _identity(seen[i]) for i in compared.tolist()}
+        unknown = np.array([i for i, key in keys.items() if key not in self._worth], dtype=np.int64)
+        reached = np.array([len(seen[i].accuracies) - 1 for i in unknown.tolist()], dtype=np.int64)
+        for level in np.unique(reached).tolist():
+            here = unknown[reached == level].tolist()
+            trials = [seen[i] for i in here]
+            codes, latencies = _points(trials)
+            taken = self._seconds(codes, known=[one.epoch_s for one in trials])
+            values = self._acquisition(codes, latencies, level, trials=trials) / taken
+            self._worth.update(zip((keys[i] for i in here), values.tolist(), strict=True))
+        for i, key in keys.items():
+            result[i] = self._worth[key]
         return [float(value) for value in result]
+
+    def _sketched(self, seen: Sequence[Observation], which: Indices) -> tuple[Indices, Indices]:
+        """The `MAX_COMPARED` that seem to be worth most, and the others; best first.
+
+        The others only come after these: by what they would add if all were equally uncertain.
+        """
+        trials = [seen[i] for i in which.tolist()]
+        codes, latencies = _points(trials)
+        means = self._accuracy.expect(self._features(codes, latencies, trials))[-1]
+        means = means * self._scale.deviation + self._scale.centre
+        rough = np.sum(
+            [
+                expected_improvement(front, latency, means, np.full_like(means, self._typical_deviation))
+                for front, latency in zip(self.fronts, latencies, strict=True)
+            ],
+            axis=0,
+        )
+        best = which[np.argsort(-rough, kind="stable")]
+        return best[:MAX_COMPARED], best[MAX_COMPARED:]
 
     @cached_property
     def candidates(self) -> list[tuple[tuple[int, ...], float]]:
         """New points and what they are worth, best first; their latencies are predicted."""
         rng = np.random.default_rng((self._seed, self._count))
-        drawn = self._grid.draw(POOL, rng)
-        pool = np.unique(np.concatenate([drawn, self._grid.vary(self._parents, POOL, rng)]), axis=0)
-        known = {one.codes for one in self._seen}
-        pool = np.array([point for point in pool.tolist() if tuple(point) not in known], dtype=np.int64)
-        if not len(pool):
+        drawn = np.concatenate([self._grid.draw(POOL, rng), self._grid.vary(self._parents, POOL, rng)])
+        rows = {tuple(point): row for row, point in enumerate(drawn.tolist())}
+        for one in self._seen:
+            rows.pop(one.codes, None)
+        if not rows:
             return []
-        latencies = self.latencies.predict(pool)
-        taken = self._seconds(pool)
-        rough = self._acquisition(pool, latencies, -1, self._accuracy.sketch) / taken
+        points = sorted(rows)
+        pool = drawn[[rows[point] for point in points]]
+        features = self._grid.features(pool)
+        latencies = self.latencies.predict(pool, features)
+        taken = self._seconds(pool, features)
+        rough = self._acquisition(pool, latencies, -1, self._accuracy.sketch, features=features) / taken
         chosen = np.argsort(-rough, kind="stable")[:MAX_COMPARED]
         values = self._acquisition(pool[chosen], latencies[:, chosen], -1) / taken[chosen]
         order = np.argsort(-values, kind="stable")
-        return list(zip(map(tuple, pool[chosen[order]].tolist()), values[order].tolist(), strict=True))
+        return [(points[i], value) for i, value in zip(chosen[order].tolist(), values[order].tolist(), strict=True)]
 
     def _acquisition(
         self,
@@ -254,15 +293,18 @@ class Outlook:
         reached: int,
         predict: Predict | None = None,
         trials: Sequence[Observation] = (),
+        features: Features | None = None,
     ) -> Array:
-        belief = self.believe(codes, log_latencies, predict, trials)
+        belief = self.believe(codes, log_latencies, predict, trials, features)
         return acquisition(self.fronts, log_latencies, belief, reached, self._costs)
 
-    def _seconds(self, codes: Codes, known: Sequence[float | None] = ()) -> Array:
+    def _seconds(self, codes: Codes, features: Features | None = None, known: Sequence[float | None] = ()) -> Array:
         """Seconds that an epoch takes, as far as known, else predicted, (N,); 1 where nothing was timed."""
         if self._epoch is None:
             return np.ones(len(codes))
-        seconds: Array = np.exp(self._epoch.predict(codes)[0])
+        if known and all(known):
+            return np.array(known)
+        seconds: Array = np.exp(self._epoch.predict(codes, features)[0])
         for i, value in enumerate(known):
             seconds[i] = value or seconds[i]
         return seconds
@@ -279,6 +321,16 @@ class Outlook:
             final = [self._seen[i].accuracies[-1] for i in done]
             chosen |= {done[i] for i in front(latency[done].tolist(), final)}
         return self._codes[sorted(chosen)]
+
+
+def _points(trials: Sequence[Observation]) -> tuple[Codes, Array]:
+    """Their codes, (N, D), and log-latencies, (targets, N)."""
+    return np.array([one.codes for one in trials]), np.log([one.latencies_ms for one in trials]).T
+
+
+def _identity(trial: Observation) -> tuple[Any, ...]:
+    """All that the worth of training it on follows from."""
+    return trial.codes, trial.latencies_ms, len(trial.accuracies), trial.epoch_s, tuple(sorted(trial.scores.items()))
 
 
 def _promising(seen: Sequence[Observation]) -> Indices:

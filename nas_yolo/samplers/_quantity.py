@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_yolo.samplers._grid import Codes, Grid
+from nas_yolo.samplers._grid import Codes, Features, Grid
 from nas_yolo.samplers._surrogate import Posterior, Surrogate
 
 Array = NDArray[np.float64]
@@ -95,11 +95,11 @@ class Quantity:
                 chosen = [group[known] for group in features]
                 self._models.append(fits.conditioned(f"{name} {device}", model, chosen, zeros[known], standard[known]))
 
-    def predict(self, codes: Codes) -> Array:
-        """On each device, (devices, N)."""
+    def predict(self, codes: Codes, features: Features | None = None) -> Array:
+        """On each device, (devices, N). `features`: of these points, where they are known."""
         if not self._models:
             return np.repeat(self.centre[:, None], len(codes), axis=1)
-        features = self._grid.features(codes)
+        features = features or self._grid.features(codes)
         standard = np.stack([model.expect(features)[0] for model in self._models])
         predicted: Array = standard * self.spread[:, None] + self.centre[:, None]
         return predicted

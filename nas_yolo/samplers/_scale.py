@@ -18,24 +18,51 @@ MIN_FINAL = 4  # complete trials from which their spread is known
 
 @dataclass(frozen=True)
 class Scale:
-    """From an accuracy to about a standard normal value, and back."""
+    """From a final accuracy to about a standard normal value: linear above the knee, logarithmic or constant below it.
+
+    Attributes:
+        centre: What becomes 0; an accuracy, if it lies above the knee.
+        deviation: By how much accuracies above the knee differ whose values differ by 1.
+        knee: Accuracy.
+        bend: How far below the knee the scale is half as steep; 0: what lies below is cut off.
+    """
 
     centre: float
     deviation: float
-    floor: float
+    knee: float = -math.inf
+    bend: float = 0.0
+
+    def standard(self, accuracy: Array) -> Array:
+        """About standard normal values."""
+        return (_bent(accuracy, self.knee, self.bend) - self.centre) / self.deviation
 
 
 def final_scale(raw: Sequence[Array]) -> Scale:
-    """The scale of the final accuracies known so far; guessed from the early ones while there are few."""
+    """The scale of the final accuracies known so far; guessed from the early ones while there are few.
+
+    What lies far below the reference counts for nothing and, if kept as it is, widens the scale until good designs look
+    alike.
+    """
     final, early = raw[-1], raw[0]
     if len(final) < MIN_FINAL:
         deviation = max(0.5 * float(early.std()), float(final.std()) if len(final) else 0.0, 1e-6)
-        return Scale(float(final.mean()) if len(final) else 0.0, deviation, -math.inf)
-    # What lies far below the reference counts for nothing and would only widen the scale.
-    low, high = np.quantile(final, [REFERENCE_ACCURACY, 0.9])
-    floor = float(2 * low - high)
-    clipped = np.maximum(final, floor)
-    return Scale(float(clipped.mean()), float(clipped.std()) + 1e-6, floor)
+        return Scale(float(final.mean()) if len(final) else 0.0, deviation)
+    low, high = np.quantile(final, [REFERENCE_ACCURACY, 0.9]).tolist()
+    if len(raw) == 1:
+        # All that was tried is among these: their quantile is about the reference, and that a design is broken, not
+        # only mediocre, is seen nowhere else.
+        knee, bend = low, high - low
+    else:
+        knee, bend = 2 * low - high, 0.0  # what was chosen to be trained to the end is rarely that poor
+    bent = _bent(final, knee, bend)
+    return Scale(float(bent.mean()), float(bent.std()) + 1e-6, knee, bend)
+
+
+def _bent(accuracy: Array, knee: float, bend: float) -> Array:
+    bent: Array = np.maximum(accuracy, knee)
+    if bend:
+        bent = bent - bend * np.log1p((bent - accuracy) / bend)
+    return bent
 
 
 def standard(raw: Sequence[Array], scale: Scale) -> list[Array]:
@@ -44,7 +71,7 @@ def standard(raw: Sequence[Array], scale: Scale) -> list[Array]:
     Early accuracies crowd at the bottom: what counts is their order. Final ones keep their distances, in which
     improvements are counted.
     """
-    return [*map(normal_ranks, raw[:-1]), (np.maximum(raw[-1], scale.floor) - scale.centre) / scale.deviation]
+    return [*map(normal_ranks, raw[:-1]), scale.standard(raw[-1])]
 
 
 def normal_ranks(values: Array) -> Array:

@@ -12,11 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
+
+from nas_yolo.samplers._processes import JITTER, Parameters, Processes, condition, linear_in, squared_distances
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -27,7 +30,6 @@ LOG_LENGTH = (0.3, 0.8)
 RATIO = (0.75, 0.25)
 LOG_OWN = (math.log(0.6), 0.5)
 LOG_NOISE = (math.log(0.15), 0.6)
-JITTER = 1e-6
 BOUND = 4.0  # deviations from a prior's mean, beyond which nothing is looked for
 ITERATIONS = 30
 STEP = 1e-3  # in deviations of the prior, for curvatures
@@ -86,9 +88,9 @@ class Surrogate:
             fidelity: At which each value was seen, from 0, (n,).
             values: (n,), about standard normal at each fidelity.
         """
-        distances = np.stack([_squared_distances(group, group) for group in features])
+        distances = np.stack([squared_distances(group, group) for group in features])
         member = np.eye(self._fidelities)[fidelity]
-        linear = _linear(features)
+        linear = linear_in(features)
         trend = (linear @ linear.T) * self._trend[fidelity][:, fidelity]
         n, deviation = len(values), self._prior_deviation
 
@@ -144,16 +146,22 @@ class Surrogate:
     ) -> Posterior:
         """Beliefs, given these values; arguments as for `fit`. With `averaged` False, by the most probable alone."""
         plausible = self.plausible if averaged else self.plausible[:1]
-        return Posterior([_Process(self._read(z), features, fidelity, values) for z in plausible])
+        return Posterior(condition([self._read(z) for z in plausible], features, fidelity, values))
 
-    def _read(self, z: Array) -> _Parameters:
-        lengths, ratios, own, noise = self._split(z)
+    def _read(self, z: Array) -> Parameters:
+        lengths, _, _, noise = self._split(z)
+        return Parameters(np.exp(lengths), self._mix(z), self._trend, np.exp(2 * noise))
+
+    def _mix(self, z: Array) -> Array:
+        _, ratios, own, _ = self._split(z)
         shares = _shares(ratios, np.exp(own))
-        return _Parameters(np.exp(lengths), shares @ shares.T, self._trend, np.exp(2 * noise))
+        mix: Array = shares @ shares.T
+        return mix
 
     def _split(self, z: Array) -> list[Array]:
-        pairs = self._fidelities - 1
-        return np.split(self._prior_mean + z * self._prior_deviation, np.cumsum([self._groups, pairs, pairs]))
+        values, pairs = self._prior_mean + z * self._prior_deviation, self._fidelities - 1
+        ends = [0, *np.cumsum([self._groups, pairs, pairs, self._fidelities]).tolist()]
+        return [values[start:end] for start, end in pairwise(ends)]
 
     def _mix_changes(self, z: Array) -> list[Array]:
         """Derivatives of the covariances between fidelities by each ratio and own part; central differences."""
@@ -161,7 +169,7 @@ class Surrogate:
         for index in range(self._groups, self._groups + 2 * (self._fidelities - 1)):
             step = np.zeros_like(z)
             step[index] = 1e-5 / self._prior_deviation[index]
-            changes.append((self._read(z + step).mix - self._read(z - step).mix) / 2e-5)
+            changes.append((self._mix(z + step) - self._mix(z - step)) / 2e-5)
         return changes
 
 
@@ -169,100 +177,33 @@ class Posterior:
     """Beliefs about other points, given some values.
 
     Args:
-        processes: The one with the most probable parameters, then those to average over.
+        processes: With the most probable parameters first, then those to average over.
     """
 
-    def __init__(self, processes: Sequence[_Process]):
-        self._processes = processes
+    def __init__(self, processes: Processes):
+        self._likely, self._plausible = processes.part(slice(1)), processes.part(slice(1, None))
+        self._sketch = self._likely.single()
 
     def expect(self, features: Sequence[Array]) -> Array:
         """Means with the most probable parameters, (F, N): many times faster than `predict`."""
-        return self._processes[0].expect(features)
+        means: Array = self._likely.expect(features)[0]
+        return means
 
     def sketch(self, features: Sequence[Array]) -> Belief:
-        """Beliefs with the most probable parameters: faster than `predict`, and too sure."""
-        return self._processes[0].predict(features)
+        """Beliefs with the most probable parameters, in single precision: faster than `predict`, and too sure."""
+        return _averaged(self._sketch, features)
 
     def predict(self, features: Sequence[Array]) -> Belief:
         """Beliefs averaged over all plausible parameters."""
-        beliefs = [process.predict(features) for process in self._processes[1:] or self._processes]
-        mean = np.mean([belief.mean for belief in beliefs], axis=0)
-        apart = np.stack([belief.mean for belief in beliefs]) - mean
-        covariance = np.mean([belief.covariance for belief in beliefs], axis=0)
-        covariance += np.einsum("kin,kjn->ijn", apart, apart) / len(beliefs)
-        return Belief(mean, covariance, np.mean([belief.noise for belief in beliefs], axis=0))
+        return _averaged(self._plausible if len(self._plausible.noise) else self._likely, features)
 
 
-@dataclass(frozen=True)
-class _Parameters:
-    """What settles one Gaussian process.
-
-    Attributes:
-        lengths: One for each group of features.
-        mix: Covariances between fidelities, (F, F).
-        trend: Covariances between the weights of their means, (F, F).
-        noise: Variances, (F,).
-    """
-
-    lengths: Array
-    mix: Array
-    trend: Array
-    noise: Array
-
-
-class _Process:
-    """A Gaussian process with known parameters, given observations; arguments as for `Surrogate.fit`."""
-
-    def __init__(self, parameters: _Parameters, features: Sequence[Array], fidelity: Indices, values: Array):
-        self._parameters, self._fidelity = parameters, fidelity
-        self._points, self._linear = self._scaled(features), _linear(features)
-        covariance = _matern(self._points, self._points) * parameters.mix[fidelity][:, fidelity]
-        covariance += (self._linear @ self._linear.T) * parameters.trend[fidelity][:, fidelity]
-        covariance[np.diag_indices(len(values))] += parameters.noise[fidelity] + JITTER
-        self._factor = np.linalg.cholesky(covariance)
-        self._white = solve_triangular(self._factor, values, lower=True, check_finite=False)
-
-    def expect(self, features: Sequence[Array]) -> Array:
-        """Means, (F, N)."""
-        weights = solve_triangular(self._factor, self._white, lower=True, trans="T", check_finite=False)
-        kernel = _matern(self._scaled(features), self._points)
-        means: Array = (kernel @ (self._parameters.mix[self._fidelity] * weights[:, None])).T
-        slopes = (self._parameters.trend[self._fidelity] * weights[:, None]).T @ self._linear
-        means += slopes @ _linear(features).T
-        return means
-
-    def predict(self, features: Sequence[Array]) -> Belief:
-        """Beliefs about other points."""
-        mix, trend, linear = self._parameters.mix, self._parameters.trend, _linear(features)
-        kernel = _matern(self._points, self._scaled(features))
-        line = self._linear @ linear.T
-        explained = []
-        for column, slope in zip(mix, trend, strict=True):
-            shared = kernel * column[self._fidelity][:, None]
-            shared += line * slope[self._fidelity][:, None]
-            explained.append(solve_triangular(self._factor, shared, lower=True, check_finite=False))
-        mean = np.stack([part.T @ self._white for part in explained])
-        covariance = np.array(
-            [
-                [mix[i, j] - np.einsum("kn,kn->n", one, other) for j, other in enumerate(explained)]
-                for i, one in enumerate(explained)
-            ]
-        )
-        covariance += trend[:, :, None] * np.square(linear).sum(axis=1)
-        return Belief(mean, covariance, self._parameters.noise)
-
-    def _scaled(self, features: Sequence[Array]) -> Array:
-        lengths = self._parameters.lengths
-        return np.concatenate([group / length for group, length in zip(features, lengths, strict=True)], axis=1)
-
-
-def _linear(features: Sequence[Array]) -> Array:
-    """What the means are linear in, with weights that are standard normal beforehand: 1 and the last group.
-
-    Groups have a mean squared distance of 1 between points, that is half of it from their centre.
-    """
-    linear: Array = np.concatenate([np.ones((len(features[-1]), 1)), math.sqrt(2) * features[-1]], axis=1)
-    return linear
+def _averaged(processes: Processes, features: Sequence[Array]) -> Belief:
+    means, covariances = processes.predict(features)
+    mean = means.mean(axis=0)
+    apart = means - mean
+    covariance = covariances.mean(axis=0) + np.einsum("kin,kjn->ijn", apart, apart) / len(means)
+    return Belief(mean.astype(np.float64), covariance.astype(np.float64), processes.noise.mean(axis=0))
 
 
 def _shares(ratios: Array, own: Array) -> Array:
@@ -271,24 +212,3 @@ def _shares(ratios: Array, own: Array) -> Array:
     for i in range(1, len(shares)):
         shares[i, :i] = ratios[i - 1] * shares[i - 1, :i]
     return shares
-
-
-def _squared_distances(one: Array, other: Array) -> Array:
-    squares: Array = one @ (-2 * other.T)
-    squares += np.square(one).sum(axis=1)[:, None]
-    squares += np.square(other).sum(axis=1)
-    return np.maximum(squares, 0.0, out=squares)
-
-
-def _matern(one: Array, other: Array) -> Array:
-    """Matern 5/2; in place, since the time goes into passing over large arrays."""
-    root = _squared_distances(one, other)
-    root *= 5
-    np.sqrt(root, out=root)
-    kernel = root / 3
-    kernel += 1
-    kernel *= root
-    kernel += 1
-    np.negative(root, out=root)
-    kernel *= np.exp(root, out=root)
-    return kernel

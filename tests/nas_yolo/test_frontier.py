@@ -171,7 +171,7 @@ def test_beliefs_are_averaged_over_what_is_plausible() -> None:
     beliefs = model.condition(features, np.zeros(8, int), values)
     elsewhere, _ = noisy(rng, 50)
     sure, averaged = beliefs.sketch(elsewhere), beliefs.predict(elsewhere)
-    assert np.allclose(beliefs.expect(elsewhere), sure.mean)
+    assert np.allclose(beliefs.expect(elsewhere), sure.mean, atol=1e-4)  # in single precision
     assert np.mean(averaged.covariance[0, 0]) > np.mean(sure.covariance[0, 0])
     assert np.corrcoef(averaged.mean[0], sure.mean[0])[0, 1] > 0.9
 
