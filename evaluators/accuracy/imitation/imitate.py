@@ -48,10 +48,10 @@ def imitate(
     """
     optimizers = [torch.optim.AdamW(list(task.entry.weights.values()), lr=RATE, fused=True) for task in tasks]
     errors = np.full((len(tasks), steps), np.nan)
-    rng = np.random.default_rng(seed)
+    draws = [np.random.default_rng(seed) for _ in tasks]  # one each: forms do not depend on who else is there
     for step, images in zip(range(steps), batches, strict=False):
         seen = parent.look(images)
-        for number, (task, optimizer) in enumerate(zip(tasks, optimizers, strict=True)):
+        for number, (task, optimizer, rng) in enumerate(zip(tasks, optimizers, draws, strict=True)):
             # The largest and the smallest hold what lies between (the sandwich rule, arXiv:1903.05134).
             turn = step % TURNS if step % TURNS < 2 else int(rng.integers(len(task.forms)))
             error = task.entry.error(task.forms[min(turn, len(task.forms) - 1)], seen)
