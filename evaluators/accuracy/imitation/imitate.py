@@ -15,7 +15,7 @@ from search_spaces.architecture import Architecture
 
 RATE = 0.003
 LAST = 0.1  # share of the steps over which the reported error is a mean
-TURNS = 4  # every so many steps the largest form and the smallest have their turn
+TURNS = 2  # every so many steps the first form has its turn
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Task:
 
     Attributes:
         entry: Changed.
-        forms: Designs with its block at its place: the largest, the smallest, and others between.
+        forms: Designs with its block at its place, the one first that matters most.
     """
 
     entry: Entry
@@ -52,9 +52,8 @@ def imitate(
     for step, images in zip(range(steps), batches, strict=False):
         seen = parent.look(images)
         for number, (task, optimizer, rng) in enumerate(zip(tasks, optimizers, draws, strict=True)):
-            # The largest and the smallest hold what lies between (the sandwich rule, arXiv:1903.05134).
-            turn = step % TURNS if step % TURNS < 2 else int(rng.integers(len(task.forms)))
-            error = task.entry.error(task.forms[min(turn, len(task.forms) - 1)], seen)
+            turn = 0 if step % TURNS == 0 else int(rng.integers(len(task.forms)))
+            error = task.entry.error(task.forms[turn], seen)
             if not bool(torch.isfinite(error)):
                 continue
             for group in optimizer.param_groups:

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FORMS = 16  # between the largest and the smallest that an entry is trained in
+SIZES = (".width", ".depth")
 PLAIN = "-"  # the block at places where there is nothing to choose: the pooling, the head
+
+
+def largest_of(space: SearchSpace, start: Choices, place: str, block: str) -> Architecture:
+    """A design with a block at a place and the largest sizes of the space."""
+    sizes = {name: max(map(int, values)) for name, values in space.choices.items() if name.endswith(SIZES)}
+    choice = choice_at(place)
+    return space.architecture({**start, **sizes, **({} if choice is None else {choice: block})})
 
 
 def choice_at(place: str) -> str | None:
@@ -58,11 +66,13 @@ def blocks_of(space: SearchSpace, start: Choices) -> list[tuple[str, str]]:
 
 
 def forms_of(space: SearchSpace, start: Choices, place: str, block: str, seed: int) -> list[Architecture]:
-    """Designs with a block at a place: the largest, the smallest, and random ones, each of another form there.
+    """Designs with a block at a place: of the start's sizes, the largest, the smallest, and random ones.
+
+    Each has another form at that place.
 
     Args:
         space: The space.
-        start: Any point of it: the blocks elsewhere.
+        start: The point of it that is the parent, or is nearest to it.
         place: Where.
         block: Which.
         seed: Of the random ones.
@@ -70,8 +80,9 @@ def forms_of(space: SearchSpace, start: Choices, place: str, block: str, seed: i
     rng = np.random.default_rng(seed)
     choice = choice_at(place)
     fixed = {**start} if choice is None else {**start, choice: block}
-    sizes = {name: values for name, values in space.choices.items() if name.endswith((".width", ".depth"))}
+    sizes = {name: values for name, values in space.choices.items() if name.endswith(SIZES)}
     picks: list[Mapping[str, int | str]] = [
+        {},
         {name: max(values, key=int) for name, values in sizes.items()},
         {name: min(values, key=int) for name, values in sizes.items()},
     ]

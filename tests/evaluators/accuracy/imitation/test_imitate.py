@@ -29,11 +29,11 @@ def error(entry: Entry, form: Architecture) -> float:
         return float(entry.error(form, entry.interfaces.parent.look(images(8, seed=2))))
 
 
-def test_the_largest_form_of_the_parents_block_is_the_parent(yolov8n: Interfaces) -> None:
+def test_the_parents_block_begins_as_the_parent_in_its_size_and_larger(yolov8n: Interfaces) -> None:
     designs = forms(yolov8n, "P3.block", "C2f")
-    entry = Entry(yolov8n, "P3.block", designs[0], 0)
-    assert error(entry, designs[0]) < 1e-6
-    assert error(entry, designs[1]) > 0.01  # less than half as wide
+    entry = Entry(yolov8n, "P3.block", designs[1], 0)
+    assert max(error(entry, design) for design in designs[:2]) < 1e-6
+    assert error(entry, designs[2]) > 0.01  # less than half as wide
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_the_largest_form_of_the_parents_block_is_the_parent(yolov8n: Interfaces
 )
 def test_entries_learn_what_the_parent_does_in_all_widths(yolov8n: Interfaces, place: str, block: str) -> None:
     designs = forms(yolov8n, place, block)
-    entry = Entry(yolov8n, place, designs[0], 0)
+    entry = Entry(yolov8n, place, designs[1], 0)
     before = [error(entry, design) for design in designs[:3]]
     found = imitate(yolov8n.parent, [Task(entry, designs[:3])], repeat(images(8)), 60, 0)
     after = [error(entry, design) for design in designs[:3]]
@@ -52,7 +52,7 @@ def test_entries_learn_what_the_parent_does_in_all_widths(yolov8n: Interfaces, p
 
 def test_attention_that_the_parent_lacks_learns_to_change_nothing(yolov8n: Interfaces) -> None:
     designs = forms(yolov8n, "attention", "FocalModulation")
-    entry = Entry(yolov8n, "attention", designs[0], 0)
+    entry = Entry(yolov8n, "attention", designs[1], 0)
     before = error(entry, designs[0])
     imitate(yolov8n.parent, [Task(entry, designs[:3])], repeat(images(8)), 60, 0)
     assert error(entry, designs[0]) < 0.5 * before
@@ -67,16 +67,16 @@ def test_a_narrower_head_says_more_and_more_what_the_parent_says() -> None:
         for layer in head.cv3:
             layer[-1].bias += 10.0
     designs = forms(interfaces, "detect", "-")
-    entry = Entry(interfaces, "detect", designs[0], 0)
-    before = error(entry, designs[1])
+    entry = Entry(interfaces, "detect", designs[1], 0)
+    before = error(entry, designs[2])
     batches = (images(8, seed=seed) for seed in count(100))
-    imitate(interfaces.parent, [Task(entry, [designs[1]])], batches, 80, 0)
-    assert error(entry, designs[1]) < 0.8 * before
+    imitate(interfaces.parent, [Task(entry, [designs[2]])], batches, 80, 0)
+    assert error(entry, designs[2]) < 0.8 * before
 
 
 def test_an_entry_that_breaks_touches_no_other(yolov8n: Interfaces) -> None:
-    designs = forms(yolov8n, "P4.block", "Conv")[:2]
-    alone, beside, broken = (Entry(yolov8n, "P4.block", designs[0], 0) for _ in range(3))
+    designs = forms(yolov8n, "P4.block", "Conv")[:3]
+    alone, beside, broken = (Entry(yolov8n, "P4.block", designs[1], 0) for _ in range(3))
     first = next(iter(broken.weights.values()))
     with torch.no_grad():
         first.fill_(math.nan)
@@ -90,16 +90,16 @@ def test_an_entry_that_breaks_touches_no_other(yolov8n: Interfaces) -> None:
 def test_which_forms_an_entry_is_trained_in_is_its_own_matter(yolov8n: Interfaces) -> None:
     designs = forms(yolov8n, "P4.block", "Conv")
     others = forms(yolov8n, "P4.block", "MBConv3")
-    alone, beside = (Entry(yolov8n, "P4.block", designs[0], 0) for _ in range(2))
+    alone, beside = (Entry(yolov8n, "P4.block", designs[1], 0) for _ in range(2))
     imitate(yolov8n.parent, [Task(alone, designs)], repeat(images(4)), 8, 0)
-    other = Task(Entry(yolov8n, "P4.block", others[0], 0), others)
+    other = Task(Entry(yolov8n, "P4.block", others[1], 0), others)
     imitate(yolov8n.parent, [other, Task(beside, designs)], repeat(images(4)), 8, 0)
     assert all(torch.equal(alone.weights[name], beside.weights[name]) for name in alone.weights)
 
 
 def test_an_entry_is_kept(yolov8n: Interfaces, tmp_path: Path) -> None:
     designs = forms(yolov8n, "P4.block", "UIB")
-    entry = Entry(yolov8n, "P4.block", designs[0], 0)
+    entry = Entry(yolov8n, "P4.block", designs[1], 0)
     imitate(yolov8n.parent, [Task(entry, designs)], repeat(images(4)), 4, 0)
     save_entry(entry, 4, 0.5, tmp_path / "entry.pt")
     again = load_entry(yolov8n, tmp_path / "entry.pt")
