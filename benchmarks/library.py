@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections import defaultdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +21,13 @@ if TYPE_CHECKING:
     from evaluators.accuracy.imitation.library import Library
     from evaluators.accuracy.imitation.score import Scorer
     from evaluators.dataset import Dataset
+    from nas_yolo.additive import Additive
     from search_spaces.architecture import Architecture
     from search_spaces.image_size import ImageSize
     from search_spaces.space import Choices, SearchSpace
 
+LOWEST = 0.001  # scores below count as this
+GROUP = 32  # entries that share a pass of the parent and are in memory at once
 OWN = 3  # times the steps of others
 SETTINGS = ("batch=16", "nbs=16", "optimizer=AdamW", "lr0=0.003", "mosaic=0")  # the demo's
 
@@ -84,34 +86,33 @@ def prepare(
 
 
 def build(library: Library, space: SearchSpace, start: Choices, stream: Any, steps: int) -> list[dict[str, Any]]:
-    """Train all entries, place by place; for each what it took and how far it is from the parent."""
+    """Train all entries; for each what it took and how far it is from the parent, mean over its forms.
+
+    The parent's own blocks, which are in every design of other widths, get more steps than others.
+    """
     from evaluators.accuracy.imitation.entry import Entry
     from evaluators.accuracy.imitation.imitate import Task, imitate
     from evaluators.accuracy.imitation.library import block_at, blocks_of, forms_of, largest_of
 
     parent = library.interfaces.parent
-    blocks: dict[str, list[str]] = defaultdict(list)
-    for place, block in blocks_of(space, start):
-        blocks[place].append(block)
+    entries = blocks_of(space, start)
+    own = [(p, name) for p, name in entries if p in parent.parts and block_at(p, parent.architecture) == name]
+    others = [one for one in entries if one not in own]
     found = []
-    for place, names in blocks.items():
-        own = block_at(place, parent.architecture) if place in parent.parts else None
-        # The parent's own blocks are in every design of other widths: they get more.
-        for some, factor in (([name for name in names if name != own], 1), ([own] if own else [], OWN)):
-            before = time.perf_counter()
-            tasks = []
-            for name in some:
-                entry = Entry(library.interfaces, place, largest_of(space, start, place, name), seed=0)
-                tasks.append(Task(entry, forms_of(space, start, place, name, seed=0)))
-                library.add(entry)
-            errors = imitate(parent, tasks, stream, steps * factor, seed=0)
-            seconds = (time.perf_counter() - before) / max(len(some), 1)
-            found += [
-                {"place": place, "block": name, "error": error, "seconds": seconds}
-                for name, error in zip(some, errors, strict=True)
-            ]
-            if some:
-                click.echo(f"{place}: {len(some)} entries, {seconds:.1f} s each", err=True)
+    for some, factor in [(own, OWN), *((others[i : i + GROUP], 1) for i in range(0, len(others), GROUP))]:
+        before = time.perf_counter()
+        tasks = []
+        for place, name in some:
+            entry = Entry(library.interfaces, place, largest_of(space, start, place, name), seed=0)
+            tasks.append(Task(entry, forms_of(space, start, place, name, seed=0)))
+            library.add(entry)
+        errors = imitate(parent, tasks, stream, steps * factor, seed=0)
+        seconds = (time.perf_counter() - before) / len(some)
+        found += [
+            {"place": place, "block": name, "error": error, "seconds": seconds}
+            for (place, name), error in zip(some, errors, strict=True)
+        ]
+        click.echo(f"{len(found)} of {len(entries)} entries, {seconds:.1f} s each", err=True)
     return found
 
 
@@ -122,6 +123,21 @@ def swaps(library: Library, scorer: Scorer, space: SearchSpace, start: Choices) 
         for name, values in space.choices.items()
         if len(values) > 1
     }
+
+
+def swap_model(swapped: dict[str, dict[str, float]], own: float, start: Choices) -> Additive:
+    """What is left of the parent's score after each change, as logarithms that are added up."""
+    from nas_yolo.additive import Additive
+
+    effects: dict[tuple[str, ...], dict[tuple[str | int, ...], float]] = {}
+    for name, values in swapped.items():
+        shares = {value: float(np.log(max(known, LOWEST) / own)) for value, known in values.items()}
+        effects[(name,)] = {(_value(name, value, start),): share for value, share in shares.items()}
+    return Additive(float(np.log(own)), effects)
+
+
+def _value(name: str, text: str, start: Choices) -> str | int:
+    return int(text) if isinstance(start[name], int) else text
 
 
 def score(library: Library, scorer: Scorer, architecture: Architecture) -> float:
@@ -200,21 +216,15 @@ def main(
             "entries": build(library, space, start, stream, steps),
         }
         document["swaps"] = swaps(library, scorer, space, start)
+        model = swap_model(document["swaps"], document["own"], start)
         rng, found = np.random.default_rng(0), []
         for _ in range(designs):
             choices = space.sample(rng)
-            factors = [document["swaps"][name][str(choices[name])] / document["own"] for name in document["swaps"]]
             before = time.perf_counter()
             known = score(library, scorer, space.architecture(choices))
             taken = time.perf_counter() - before
-            found.append(
-                {
-                    "choices": choices,
-                    "score": known,
-                    "predicted": document["own"] * float(np.prod(factors)),
-                    "seconds": taken,
-                }
-            )
+            predicted = float(np.exp(model.predict(choices)))
+            found.append({"choices": choices, "score": known, "predicted": predicted, "seconds": taken})
         document["designs"] = found
     report(document)
     if file:
