@@ -3,6 +3,7 @@
 The stock model is trained from scratch; then an entry for each block at each place of a space is trained to imitate it.
 Reported are the time of all entries in full trainings of stock; mAP50-95 of stock with one choice changed, for all of
 them; how many designs are scored a minute; and how well the shares that changes leave, multiplied, predict scores of
+random designs.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from scipy.stats import spearmanr
 
 if TYPE_CHECKING:
     from evaluators.accuracy.imitation.library import Library
@@ -86,31 +89,30 @@ def prepare(
 
 
 def build(library: Library, space: SearchSpace, start: Choices, stream: Any, steps: int) -> list[dict[str, Any]]:
-    """Train all entries; for each what it took and how far it is from the parent, mean over its forms.
+    """Train all entries; for each what it took, and how far it was from the parent in its last steps.
 
     The parent's own blocks, which are in every design of other widths, get more steps than others.
     """
     from evaluators.accuracy.imitation.entry import Entry
     from evaluators.accuracy.imitation.imitate import Task, imitate
-    from evaluators.accuracy.imitation.library import block_at, blocks_of, forms_of, largest_of
+    from evaluators.accuracy.imitation.library import Kind, forms_of, kinds_of, largest_of
 
     parent = library.interfaces.parent
-    entries = blocks_of(space, start)
-    own = [(p, name) for p, name in entries if p in parent.parts and block_at(p, parent.architecture) == name]
+    entries = kinds_of(space, start)
+    own = [Kind.of(place, parent.architecture) for place in parent.parts]
     others = [one for one in entries if one not in own]
     found = []
     for some, factor in [(own, OWN), *((others[i : i + GROUP], 1) for i in range(0, len(others), GROUP))]:
         before = time.perf_counter()
         tasks = []
-        for place, name in some:
-            entry = Entry(library.interfaces, place, largest_of(space, start, place, name), seed=0)
-            tasks.append(Task(entry, forms_of(space, start, place, name, seed=0)))
+        for kind in some:
+            entry = Entry(library.interfaces, kind.place, largest_of(space, start, kind), seed=0)
+            tasks.append(Task(entry, forms_of(space, start, kind, seed=0)))
             library.add(entry)
         errors = imitate(parent, tasks, stream, steps * factor, seed=0)
         seconds = (time.perf_counter() - before) / len(some)
         found += [
-            {"place": place, "block": name, "error": error, "seconds": seconds}
-            for (place, name), error in zip(some, errors, strict=True)
+            {**asdict(kind), "error": error, "seconds": seconds} for kind, error in zip(some, errors, strict=True)
         ]
         click.echo(f"{len(found)} of {len(entries)} entries, {seconds:.1f} s each", err=True)
     return found
@@ -129,6 +131,7 @@ def swap_model(swapped: dict[str, dict[str, float]], own: float, start: Choices)
     """What is left of the parent's score after each change, as logarithms that are added up."""
     from nas_yolo.additive import Additive
 
+    own = max(own, LOWEST)
     effects: dict[tuple[str, ...], dict[tuple[str | int, ...], float]] = {}
     for name, values in swapped.items():
         shares = {value: float(np.log(max(known, LOWEST) / own)) for value, known in values.items()}
@@ -158,7 +161,7 @@ def report(document: dict[str, Any]) -> None:
     for name, values in document["swaps"].items():
         click.echo(f"  {name}: " + ", ".join(f"{value} {accuracy:.3f}" for value, accuracy in values.items()))
     scores, predicted = (np.array([one[key] for one in document["designs"]]) for key in ("score", "predicted"))
-    rank = float(np.corrcoef(scores.argsort().argsort(), predicted.argsort().argsort())[0, 1])
+    rank = float(spearmanr(scores, predicted).statistic)
     error = float(np.sqrt(np.mean((scores - predicted) ** 2)))
     each = float(np.mean([one["seconds"] for one in document["designs"]]))
     click.echo(f"{len(scores)} random designs: {60 / each:.0f} scores a minute; mean {scores.mean():.3f}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 from search_spaces.architecture import Architecture
 from search_spaces.block import Row
@@ -12,6 +15,7 @@ IMAGE = "image"
 IMAGE_CHANNELS = 3
 WEIGHTLESS = ("Concat", "nn.Upsample")
 HEAD = "detect"
+REMEMBERED = 4096  # architectures
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Part:
         return repr([row[1:] for row in self.rows]), self.in_widths
 
 
-def parts_of(architecture: Architecture) -> dict[str, Part]:
+@lru_cache(maxsize=REMEMBERED)
+def parts_of(architecture: Architecture) -> Mapping[str, Part]:
     """The parts of an architecture by place, in the order in which they are computed."""
     file = get_family(architecture.family).rows(architecture, 1)
     rows, roles = file["backbone"] + file["head"], file["roles"]
@@ -70,7 +75,7 @@ def parts_of(architecture: Architecture) -> dict[str, Part]:
             width,
         )
         gives.append(((place, width),))
-    return found
+    return MappingProxyType(found)
 
 
 def _given(gives: list[tuple[tuple[str, int], ...]], index: int, source: int) -> tuple[tuple[str, int], ...]:

@@ -155,7 +155,7 @@ class _Match:
         common = {place for place in common if self._fits(place[0])}
         self._common = common
         self._mine, self._theirs = _signatures(child.channels, common), _signatures(parent.channels, common)
-        self._importance = {**_importance(parent), **(importance or {})}
+        self._importance = defaultdict(float, {**_importance(parent), **(importance or {})})
 
     def copy(self) -> dict[str, Tensor]:
         """Copy all weights that have a source; which of their values were copied, by name."""

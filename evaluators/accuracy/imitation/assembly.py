@@ -29,13 +29,16 @@ def assemble(parent: ParentNetwork, architecture: Architecture, library: Library
     network = hook.build(hook.model_file(architecture, parent.classes))
     for part in parts_of(architecture).values():
         body = joined([network.model[layer] for layer in part.layers])
-        body.load_state_dict(weights_at(parent, architecture, part, library), strict=False)
+        weights = weights_at(parent, architecture, part, library)
+        if lacking := {name for name, value in body.named_parameters() if value.requires_grad} - weights.keys():
+            raise KeyError(f"the entry for {part.place} lacks {', '.join(sorted(lacking))}")
+        body.load_state_dict(weights, strict=False)  # statistics are measured
     return network
 
 
 def weights_at(parent: ParentNetwork, architecture: Architecture, part: Part, library: Library) -> dict[str, Tensor]:
-    """The weights of one part; those that no entry has are missing."""
-    if parent.has(part):
+    """The weights of one part."""
+    if parent.has(architecture, part):
         return parent.weights(part.place)
     entry = library.find(architecture, part)
     _, where = entry.form(architecture, part)

@@ -44,18 +44,22 @@ class Body:
     Attributes:
         channels: By names of weights.
         shapes: Of what is trained, by name.
-        initial: Random weights.
     """
 
     def __init__(self, architecture: Architecture, part: Part, classes: int):
         network = joined(build_layers(architecture, part, classes)).train()
         self.channels: Channels = find_part_channels(network, part.in_widths, part.is_head)
-        self.initial = {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
-        self.shapes = {name: tuple(value.shape) for name, value in self.initial.items()}
+        self._initial = {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
+        self.shapes = {name: tuple(value.shape) for name, value in self._initial.items()}
         prepare_for_cpu(network)
         # Statistics of batches, written by each pass and never read.
         self._others = {name: value for name, value in network.state_dict().items() if name not in self.shapes}
         self._network = network.to("meta")
+
+    def take_initial(self) -> dict[str, Tensor]:
+        """Random weights; they are not kept."""
+        initial, self._initial = self._initial, {}
+        return initial
 
     def run(self, weights: dict[str, Tensor], inputs: Features) -> list[Tensor]:
         """Its outputs, normalised by the statistics of this batch."""

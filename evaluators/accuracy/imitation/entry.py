@@ -30,22 +30,30 @@ class Entry:
 
     Attributes:
         weights: Of the largest form, by name; these are trained.
+        importance: Of its channels, as it began: which of them narrower forms have.
+
+    Raises:
+        ValueError: If the parent is of another family or activation.
     """
 
     def __init__(self, interfaces: Interfaces, place: str, largest: Architecture, seed: int):
         self.interfaces, self.place, self.largest, self.seed = interfaces, place, largest, seed
         self.part = parts_of(largest)[place]
         self._classes = interfaces.parent.classes
-        torch.manual_seed(seed)
-        self._body = Body(largest, self.part, self._classes)
-        self.weights = {name: value.clone().requires_grad_() for name, value in self._body.initial.items()}
+        if not interfaces.parent.is_like(largest):
+            raise ValueError("blocks imitate a parent of their own family and activation")
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            self._body = Body(largest, self.part, self._classes)
+        self.weights = {name: value.clone().requires_grad_() for name, value in self._body.take_initial().items()}
         self._known: dict[Any, tuple[Body, Slice]] = {self.part.shape: (self._body, Slice.whole(self._body))}
         if self._is_parents_block:
             self._begin_as_parent()
-        self._importance = importance(self._body.channels, self._detached)
+        self.importance: Mapping[int, float] = importance(self._body.channels, self._detached)
 
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Take weights that an entry like this one had."""
+    def load(self, weights: Mapping[str, Tensor], known: Mapping[int, float]) -> None:
+        """Take weights that an entry like this one had, and the importance of its channels."""
+        self.importance = known
         with torch.no_grad():
             for name, value in self.weights.items():
                 value.copy_(weights[name])
@@ -53,8 +61,16 @@ class Entry:
     def form(self, architecture: Architecture, part: Part) -> tuple[Body, Slice]:
         """A part of this block, and where its weights lie in the largest one's."""
         if part.shape not in self._known:
-            body = Body(architecture, part, self._classes)
-            self._known[part.shape] = body, find_slice(body, self._body, *self._positions(part), self._importance)
+            if part.width > self.part.width or any(
+                a > b for a, b in zip(part.in_widths, self.part.in_widths, strict=True)
+            ):
+                raise ValueError(
+                    f"{self.place}: a form of {part.in_widths} to {part.width} channels is wider than the entry"
+                )
+            with torch.random.fork_rng(devices=()):
+                body = Body(architecture, part, self._classes)
+            body.take_initial()
+            self._known[part.shape] = body, find_slice(body, self._body, *self._positions(part), self.importance)
         return self._known[part.shape]
 
     def error(self, architecture: Architecture, seen: Mapping[str, Seen]) -> Tensor:

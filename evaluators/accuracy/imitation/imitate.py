@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -45,12 +46,16 @@ def imitate(
         batches: Images in [0, 1], at least `steps` batches.
         steps: Of the optimizers, in which the rate falls linearly to 0.
         seed: Of which forms come when.
+
+    Raises:
+        ValueError: If there are fewer batches.
     """
     optimizers = [torch.optim.AdamW(list(task.entry.weights.values()), lr=RATE, fused=True) for task in tasks]
     errors = np.full((len(tasks), steps), np.nan)
     draws = [np.random.default_rng(seed) for _ in tasks]  # one each: forms do not depend on who else is there
-    for step, images in zip(range(steps), batches, strict=False):
-        seen = parent.look(images)
+    done = 0
+    for step, images in enumerate(islice(batches, steps)):
+        done, seen = step + 1, parent.look(images)
         for number, (task, optimizer, rng) in enumerate(zip(tasks, optimizers, draws, strict=True)):
             turn = 0 if step % TURNS == 0 else int(rng.integers(len(task.forms)))
             error = task.entry.error(task.forms[turn], seen)
@@ -60,7 +65,12 @@ def imitate(
                 group["lr"] = RATE * (1 - step / steps)
             optimizer.zero_grad()
             error.backward()
+            gradients = [value.grad for value in task.entry.weights.values() if value.grad is not None]
+            if not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+                continue
             optimizer.step()
             errors[number, step] = float(error.detach())
+    if done < steps:
+        raise ValueError(f"{steps} steps need as many batches, not {done}")
     tail = errors[:, -max(round(steps * LAST), 1) :]
     return [float(np.mean(row[np.isfinite(row)])) if np.isfinite(row).any() else float("nan") for row in tail]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,22 +15,52 @@ from evaluators.accuracy.imitation.entry import Entry
 from evaluators.accuracy.imitation.parent import Interfaces
 from search_spaces.architecture import Architecture
 from search_spaces.parts import Part, parts_of
-from search_spaces.space import Choices, SearchSpace
+from search_spaces.space import STAGES, Choices, SearchSpace
 
 if TYPE_CHECKING:
     from evaluators.location import Location
 
 FORMAT = 1
 FORMS = 16  # between the largest and the smallest that an entry is trained in
-SIZES = (".width", ".depth")
-PLAIN = "-"  # the block at places where there is nothing to choose: the pooling, the head
+NUMBERS = (".width", ".depth")
+SIZES = (*NUMBERS, ".widen")
+WIDENS = tuple(f"{level}.widen" for level in STAGES)
+PLAIN = "-"
 
 
-def largest_of(space: SearchSpace, start: Choices, place: str, block: str) -> Architecture:
-    """A design with a block at a place and the largest sizes of the space."""
-    sizes = {name: max(map(int, values)) for name, values in space.choices.items() if name.endswith(SIZES)}
-    choice = choice_at(place)
-    return space.architecture({**start, **sizes, **({} if choice is None else {choice: block})})
+@dataclass(frozen=True)
+class Kind:
+    """What an entry is of: a block at a place, in all widths and depths.
+
+    Attributes:
+        place: Where.
+        block: Which; `-` where there is nothing to choose: the pooling, the head.
+        widen: Of a stage: blocks are put together in another way where they widen what they read.
+    """
+
+    place: str
+    block: str
+    widen: int = 1
+
+    @classmethod
+    def of(cls, place: str, architecture: Architecture) -> Kind:
+        """What an architecture has at a place."""
+        choice = choice_at(place)
+        if choice is None:
+            return cls(place, PLAIN)
+        stages = dict(zip(STAGES, architecture.stages, strict=True))
+        level, _, part = place.partition(".")
+        return cls(
+            place, architecture.places[choice], stages[level].widen if part == "block" and level in stages else 1
+        )
+
+    @property
+    def choices(self) -> dict[str, str | int]:
+        """What a design has to have it."""
+        choice = choice_at(self.place)
+        found: dict[str, str | int] = {} if choice is None else {choice: self.block}
+        level, _, part = self.place.partition(".")
+        return found | ({f"{level}.widen": self.widen} if part == "block" and level in STAGES else {})
 
 
 def choice_at(place: str) -> str | None:
@@ -41,57 +72,74 @@ def choice_at(place: str) -> str | None:
     return place.replace(".up.", ".")
 
 
-def block_at(place: str, architecture: Architecture) -> str:
-    """The block that an architecture has at a place."""
-    choice = choice_at(place)
-    return PLAIN if choice is None else architecture.places[choice]
-
-
-def blocks_of(space: SearchSpace, start: Choices) -> list[tuple[str, str]]:
-    """Place and block of every entry that a space's designs are made of.
+def kinds_of(space: SearchSpace, start: Choices) -> list[Kind]:
+    """What there must be entries of for all of a space's designs.
 
     Args:
         space: The space.
         start: Any point of it.
+
+    Raises:
+        ValueError: If designs differ in what an entry is not made for: the activation, the size of the image.
     """
-    found: dict[tuple[str, str], None] = {}
-    choices = {name for name in space.choices if not name.endswith((".width", ".depth", ".widen"))}
-    for name in sorted(choices & {"attention", "neck.downsample", *(n for n in choices if "." in n)}):
-        for value in space.choices[name]:
-            architecture = space.architecture({**start, name: value})
-            for place in parts_of(architecture):
-                if choice_at(place) in (name, None):
-                    found[place, block_at(place, architecture)] = None
+    for name in ("activation", "imgsz"):
+        if len(space.choices.get(name, ())) > 1:
+            raise ValueError(f"blocks imitate a parent for one {name}, and space {space.name} chooses among several")
+    found: dict[Kind, None] = {}
+    widens = [dict(zip(WIDENS, values, strict=True)) for values in product(*(space.choices[name] for name in WIDENS))]
+    for name in space.choices:
+        for value in () if name.endswith(SIZES) else space.choices[name]:
+            for widen in widens:
+                architecture = space.architecture({**start, **widen, name: value})
+                found.update((Kind.of(place, architecture), None) for place in parts_of(architecture))
     return list(found)
 
 
-def forms_of(space: SearchSpace, start: Choices, place: str, block: str, seed: int) -> list[Architecture]:
-    """Designs with a block at a place: of the start's sizes, the largest, the smallest, and random ones.
+def largest_of(space: SearchSpace, start: Choices, kind: Kind) -> Architecture:
+    """A design with all that an entry's other forms are slices of: as wide and deep as the space allows."""
+    sizes = {
+        name: max(map(int, values)) for name, values in space.choices.items() if name.endswith((".width", ".depth"))
+    }
+    sizes |= {name: min(map(int, space.choices[name])) for name in WIDENS}  # the downsampling is as wide as the block
+    designs = [
+        space.architecture({**start, **sizes, "neck.downsample": block, **kind.choices})
+        for block in space.choices["neck.downsample"]
+    ]
 
-    Each has another form at that place.
+    def size(architecture: Architecture) -> tuple[int, int]:
+        part = parts_of(architecture)[kind.place]
+        return sum(part.in_widths), part.width
+
+    return max(designs, key=size)
+
+
+def forms_of(space: SearchSpace, start: Choices, kind: Kind, seed: int) -> list[Architecture]:
+    """Designs with a kind of block in different forms: of the start's sizes, the largest, the smallest, random ones.
 
     Args:
         space: The space.
         start: The point of it that is the parent, or is nearest to it.
-        place: Where.
-        block: Which.
+        kind: Which block, and where.
         seed: Of the random ones.
     """
     rng = np.random.default_rng(seed)
-    choice = choice_at(place)
-    fixed = {**start} if choice is None else {**start, choice: block}
-    sizes = {name: values for name, values in space.choices.items() if name.endswith(SIZES)}
-    picks: list[Mapping[str, int | str]] = [
-        {},
-        {name: max(values, key=int) for name, values in sizes.items()},
-        {name: min(values, key=int) for name, values in sizes.items()},
+    sizes = {
+        name: values for name, values in space.choices.items() if name.endswith(SIZES) or name == "neck.downsample"
+    }
+    numbers = {name: values for name, values in sizes.items() if name.endswith((".width", ".depth"))}
+    designs = [
+        space.architecture({**start, **kind.choices}),
+        largest_of(space, start, kind),
+        space.architecture(
+            {**start, **{name: min(map(int, values)) for name, values in numbers.items()}, **kind.choices}
+        ),
     ]
     for _ in range(FORMS):
-        picks.append({name: values[int(rng.integers(len(values)))] for name, values in sizes.items()})
+        drawn = {name: values[int(rng.integers(len(values)))] for name, values in sizes.items()}
+        designs.append(space.architecture({**start, **drawn, **kind.choices}))
     found: dict[object, Architecture] = {}
-    for pick in picks:
-        architecture = space.architecture({**fixed, **pick})
-        found.setdefault(parts_of(architecture)[place].shape, architecture)
+    for design in designs:
+        found.setdefault(parts_of(design)[kind.place].shape, design)
     return list(found.values())
 
 
@@ -104,14 +152,14 @@ class Library:
 
     def __init__(self, interfaces: Interfaces):
         self.interfaces = interfaces
-        self._entries: dict[tuple[str, str], Entry] = {}
+        self._entries: dict[Kind, Entry] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def add(self, entry: Entry) -> None:
         """Add an entry, in the place of one that is there."""
-        self._entries[entry.place, block_at(entry.place, entry.largest)] = entry
+        self._entries[Kind.of(entry.place, entry.largest)] = entry
 
     def find(self, architecture: Architecture, part: Part) -> Entry:
         """The entry for a part of an architecture.
@@ -119,12 +167,16 @@ class Library:
         Raises:
             KeyError: If there is none.
         """
-        return self._entries[part.place, block_at(part.place, architecture)]
+        return self._entries[Kind.of(part.place, architecture)]
+
+    def has_kind(self, kind: Kind) -> bool:
+        """Whether there is an entry of it."""
+        return kind in self._entries
 
     def has(self, architecture: Architecture) -> bool:
         """Whether an architecture can be put together."""
         return all(
-            (place, block_at(place, architecture)) in self._entries or self.interfaces.parent.has(part)
+            Kind.of(place, architecture) in self._entries or self.interfaces.parent.has(architecture, part)
             for place, part in parts_of(architecture).items()
         )
 
@@ -157,6 +209,7 @@ def save_entry(entry: Entry, steps: int, error: float, location: Location) -> No
         "steps": steps,
         "error": error,
         "weights": {name: value.detach() for name, value in entry.weights.items()},
+        "importance": dict(entry.importance),
     }
     save_checkpoint(document, location)
 
@@ -173,5 +226,5 @@ def load_entry(interfaces: Interfaces, location: Location) -> Entry:
     if saved.get("format") != FORMAT:
         raise ValueError(f"{location} was written by another version of nas-yolo")
     entry = Entry(interfaces, saved["place"], Architecture.from_document(saved["largest"]), saved["seed"])
-    entry.load(saved["weights"])
+    entry.load(saved["weights"], saved["importance"])
     return entry

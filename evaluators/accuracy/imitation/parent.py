@@ -58,10 +58,15 @@ class ParentNetwork:
         self.classes = int(network.model[-1].nc)
         self._bodies: dict[str, Body] = {}
 
-    def has(self, part: Part) -> bool:
-        """Whether a part is just what it has at that place."""
+    def has(self, architecture: Architecture, part: Part) -> bool:
+        """Whether a part of an architecture is just what it has at that place."""
         theirs = self.parts.get(part.place)
-        return theirs is not None and theirs.shape == part.shape
+        return theirs is not None and theirs.shape == part.shape and self.is_like(architecture)
+
+    def is_like(self, architecture: Architecture) -> bool:
+        """Whether an architecture's parts can imitate its own: of one family, with one activation."""
+        own = self.architecture
+        return (own.family, own.activation) == (architecture.family, architecture.activation)
 
     def body(self, place: str) -> Body:
         """Of one of its own parts."""

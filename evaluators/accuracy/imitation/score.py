@@ -71,7 +71,6 @@ class Scorer:
     @torch.inference_mode()
     def score(self, network: DetectionModel) -> dict[str, float]:
         """`map50_95` and `map50` of a detector, whose statistics of batch normalisation are measured first."""
-        network.model[-1].training = True
         measure_statistics(network, self._statistics)
         network.eval()
         validator = self._validator(bool(network.model[-1].end2end))

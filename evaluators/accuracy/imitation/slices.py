@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def find_slice(
         if name in large.shapes and len(shape) == len(large.shapes[name]):
             dims = range(len(shape))
             sizes = large.shapes[name]
-            chosen = [_chosen((name, dim), shape, sizes, small.channels, large.channels, same) for dim in dims]
+            chosen = [_chosen((name, dim), shape, sizes, small.channels, large.channels, same, output) for dim in dims]
             found[name] = tuple(
                 (dim, torch.from_numpy(index))
                 for dim, index in enumerate(chosen)
@@ -118,14 +119,19 @@ def _chosen(
     small: Channels,
     large: Channels,
     same: Mapping[int, int],
+    output: Numbers | None,
 ) -> Numbers:
-    """Which values along one dimension of a weight: by channel where channels are known, else the first."""
-    if place in small.of and place in large.of:
-        theirs = _occurrences(large.of[place])
-        wanted = [(same.get(number, -1), which) for number, which in _occurrences(small.of[place])]
-        if all(one in theirs for one in wanted):
-            return np.array([theirs[one] for one in wanted])
-    return np.resize(np.arange(larger[place[1]]), shape[place[1]])
+    """Which values along one dimension of a weight: by channel where these are known, else the first that are left."""
+    count, size = shape[place[1]], larger[place[1]]
+    if place not in small.of or place not in large.of:
+        return np.resize(np.arange(size), count)
+    theirs = _occurrences(large.of[place])
+    found = [theirs.get((same.get(number, -1), which), -1) for number, which in _occurrences(small.of[place])]
+    gives = small.outputs is not None and np.array_equal(small.of[place], small.outputs)
+    if -1 in found and gives and output is not None and large.outputs is not None and size == len(large.outputs):
+        return output  # a shallower form's last unit
+    left = cycle([position for position in range(size) if position not in set(found)] or range(size))
+    return np.array([position if position >= 0 else next(left) for position in found])
 
 
 def _occurrences(numbers: Numbers) -> dict[tuple[int, int], int]:

@@ -13,7 +13,7 @@ from evaluators.accuracy.cpu_convolutions import prepare_for_cpu
 from evaluators.accuracy.imitation.assembly import assemble
 from evaluators.accuracy.imitation.body import outputs_of
 from evaluators.accuracy.imitation.entry import Entry
-from evaluators.accuracy.imitation.library import Library, block_at, blocks_of, forms_of, key_of
+from evaluators.accuracy.imitation.library import Kind, Library, forms_of, key_of, kinds_of, largest_of
 from evaluators.accuracy.imitation.parent import Interfaces
 from search_spaces.architecture import Architecture
 from search_spaces.parts import parts_of
@@ -83,7 +83,7 @@ def test_places_of_an_assembled_design_equal_their_entries(yolov8n: Interfaces) 
     parent, space = yolov8n.parent, load_space("yolov8n")
     start = space.choices_of(parent.architecture)
     assert start is not None
-    forms = forms_of(space, start, "P3.block", "C2fGhost", 0)
+    forms = forms_of(space, start, Kind("P3.block", "C2fGhost"), 0)
     library = own_blocks(yolov8n, parent.architecture)
     entry = Entry(yolov8n, "P3.block", forms[1], 0)
     library.add(entry)
@@ -114,16 +114,30 @@ def test_what_is_missing_is_said(yolov8n: Interfaces) -> None:
         assemble(yolov8n.parent, design, library)
 
 
-def test_every_design_of_a_space_is_made_of_its_entries() -> None:
-    for name in ("yolov8n", "yolo11n", "yolov9t", "yolo26n"):
-        space = load_space(name)
-        start = space.choices_of(load_preset(space.baseline))
-        assert start is not None
-        entries = set(blocks_of(space, start))
-        rng = np.random.default_rng(0)
-        for _ in range(20):
-            design = space.architecture(space.sample(rng))
-            assert {(place, block_at(place, design)) for place in parts_of(design)} <= entries
+def test_every_design_of_a_space_is_made_of_its_entries(family: Interfaces) -> None:
+    parent = family.parent
+    space = load_space({"yolov9": "yolov9t"}.get(parent.architecture.family, f"{parent.architecture.family}n"))
+    start = space.choices_of(parent.architecture)
+    assert start is not None
+    kinds = kinds_of(space, start)
+    library, rng = Library(family), np.random.default_rng(0)
+    for _ in range(12):
+        design = space.architecture(space.sample(rng))
+        for place, part in parts_of(design).items():
+            kind = Kind.of(place, design)
+            assert kind in kinds
+            if not parent.has(design, part) and not library.has_kind(kind):
+                library.add(Entry(family, place, largest_of(space, start, kind), 0))
+        assert library.has(design)
+        assert all(torch.isfinite(output).all() for output in given(assemble(parent, design, library)))
+
+
+def test_another_familys_parts_and_activations_are_not_the_parents(yolov8n: Interfaces) -> None:
+    relu = replace(yolov8n.parent.architecture, activation="ReLU")
+    assert not Library(yolov8n).has(relu)
+    assert not Library(yolov8n).has(load_preset("yolo11n"))
+    with pytest.raises(ValueError, match="of their own family and activation"):
+        Entry(yolov8n, "P3.block", relu, 0)
 
 
 def test_an_entry_is_another_for_another_parent_or_size(yolov8n: Interfaces) -> None:

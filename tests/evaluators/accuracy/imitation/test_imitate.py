@@ -9,7 +9,7 @@ import torch
 
 from evaluators.accuracy.imitation.entry import Entry
 from evaluators.accuracy.imitation.imitate import Task, imitate
-from evaluators.accuracy.imitation.library import forms_of, load_entry, save_entry
+from evaluators.accuracy.imitation.library import Kind, forms_of, load_entry, save_entry
 from evaluators.accuracy.imitation.parent import Interfaces
 from search_spaces.architecture import Architecture
 from search_spaces.space_file import load_space
@@ -18,10 +18,11 @@ from .conftest import images, make_parent
 
 
 def forms(interfaces: Interfaces, place: str, block: str) -> list[Architecture]:
+    """Of the parent's size, the largest, the smallest, and others."""
     space = load_space("yolov8n")
     start = space.choices_of(interfaces.parent.architecture)
     assert start is not None
-    return forms_of(space, start, place, block, 0)
+    return forms_of(space, start, Kind(place, block), 0)
 
 
 def error(entry: Entry, form: Architecture) -> float:
@@ -97,6 +98,12 @@ def test_which_forms_an_entry_is_trained_in_is_its_own_matter(yolov8n: Interface
     assert all(torch.equal(alone.weights[name], beside.weights[name]) for name in alone.weights)
 
 
+def test_too_few_batches_are_refused(yolov8n: Interfaces) -> None:
+    designs = forms(yolov8n, "P4.block", "Conv")
+    with pytest.raises(ValueError, match="need as many batches"):
+        imitate(yolov8n.parent, [Task(Entry(yolov8n, "P4.block", designs[1], 0), designs)], [images(4)], 2, 0)
+
+
 def test_an_entry_is_kept(yolov8n: Interfaces, tmp_path: Path) -> None:
     designs = forms(yolov8n, "P4.block", "UIB")
     entry = Entry(yolov8n, "P4.block", designs[1], 0)
@@ -105,7 +112,7 @@ def test_an_entry_is_kept(yolov8n: Interfaces, tmp_path: Path) -> None:
     again = load_entry(yolov8n, tmp_path / "entry.pt")
     assert again.place == "P4.block"
     assert all(torch.equal(again.weights[name], value) for name, value in entry.weights.items())
-    assert error(again, designs[1]) == error(entry, designs[1])
+    assert [error(again, design) for design in designs[:3]] == [error(entry, design) for design in designs[:3]]
     document = torch.load(tmp_path / "entry.pt", weights_only=True)
     torch.save({**document, "format": 99}, tmp_path / "entry.pt")
     with pytest.raises(ValueError, match="another version"):

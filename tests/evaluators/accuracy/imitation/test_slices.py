@@ -61,7 +61,7 @@ def test_a_slice_computes_what_the_larger_part_does_without_the_rest(block: str,
         given = np.stack([2 * half, 2 * half + 1], 1).ravel() if block == "ShuffleV2" else kept[0]
     where = find_slice(small, large, kept, given, {})
     assert not where.missing
-    weights = large.initial
+    weights = large.take_initial()
     inputs = torch.rand(4, sum(larger.in_widths), 8, 8)
     offsets = np.cumsum([0, *larger.in_widths[:-1]])
     read = torch.from_numpy(np.concatenate([o + k for o, k in zip(offsets, kept, strict=True)]))
