@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import optuna
@@ -18,6 +18,8 @@ from nas_yolo.config import SearchConfig
 from nas_yolo.results import designs
 from nas_yolo.samplers import distributions
 from storage import Repository, Search, Trial
+
+log = logging.getLogger(__name__)
 
 REFRESH_S = 5.0
 ENDED = {
@@ -48,16 +50,22 @@ def mirror(repository: Repository, search: Search, storage: RDBStorage) -> None:
     study.add_trials([trial for number, trial in wanted.items() if number not in there])
 
 
-def following(repository: Repository, search: Search, storage: RDBStorage) -> Iterator[None]:
-    """Bring the study of a search up to date whenever it is asked to: read anew only once something has happened."""
-    last, claimed = 0, None
-    while True:
-        before, claimed = claimed, repository.is_claimed(search)
-        news = repository.events(search, after=last)
-        if news or claimed != before:
-            last = news[-1].id if news else last
-            mirror(repository, search, storage)
-        yield
+class Following:
+    """A study that is brought up to date with its search: read anew only once something has happened."""
+
+    def __init__(self, repository: Repository, search: Search, storage: RDBStorage):
+        self._repository, self._search, self._storage = repository, search, storage
+        self._last = 0
+        self._claimed: bool | None = None  # nothing was read yet
+
+    def refresh(self) -> None:
+        """Bring it up to date; where that fails, the next call tries again."""
+        claimed = self._repository.is_claimed(self._search)
+        news = self._repository.events(self._search, after=self._last)
+        if news or claimed != self._claimed:
+            mirror(self._repository, self._search, self._storage)
+            self._last = news[-1].id if news else self._last
+            self._claimed = claimed
 
 
 def serve(repository: Repository, searches: list[Search], port: int) -> None:
@@ -70,15 +78,18 @@ def serve(repository: Repository, searches: list[Search], port: int) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = RDBStorage(repository.url)
-    studies = [following(repository, search, storage) for search in searches]
+    studies = [Following(repository, search, storage) for search in searches]
     for study in studies:
-        next(study)
+        study.refresh()
     stop = threading.Event()
 
     def refresh() -> None:
         while not stop.wait(REFRESH_S):
             for study in studies:
-                next(study)
+                try:
+                    study.refresh()
+                except Exception:  # a database that is away comes back
+                    log.exception("a study of the dashboard could not be brought up to date")
 
     threading.Thread(target=refresh, name="mirror", daemon=True).start()
     try:

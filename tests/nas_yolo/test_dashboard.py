@@ -18,7 +18,7 @@ import pytest
 
 from search_spaces import Architecture
 from search_spaces.presets import load_preset
-from storage import Repository, Search, Trial
+from storage import Repository, Search, StorageAwayError, Trial
 from storage.events import BudgetsSet
 
 DEADLINE_S = 120  # a busy machine is no failure
@@ -127,10 +127,10 @@ def test_a_study_is_read_anew_only_once_something_has_happened(
     repository, search = finished
     mirrored: list[Search] = []
     monkeypatch.setattr(optuna_dashboard, "mirror", lambda repository, search, storage: mirrored.append(search))
-    study = optuna_dashboard.following(repository, search, storage=None)  # type: ignore[arg-type]
+    study = optuna_dashboard.Following(repository, search, storage=None)  # type: ignore[arg-type]
 
     def times() -> int:
-        next(study)
+        study.refresh()
         return len(mirrored)
 
     assert [times(), times()] == [1, 1]
@@ -139,3 +139,26 @@ def test_a_study_is_read_anew_only_once_something_has_happened(
     assert [times(), times()] == [3, 3]
     by_hand(repository, search).record(BudgetsSet(("2h",)))
     assert [times(), times()] == [4, 4]
+
+
+def test_a_database_that_was_away_is_read_once_it_is_back(
+    finished: tuple[Repository, Search], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nas_yolo.integrations import optuna_dashboard
+
+    repository, search = finished
+    answers = iter([StorageAwayError("the database is away"), None])
+    mirrored: list[Search] = []
+
+    def mirror(repository: Repository, search: Search, storage: Any) -> None:
+        if error := next(answers):
+            raise error
+        mirrored.append(search)
+
+    monkeypatch.setattr(optuna_dashboard, "mirror", mirror)
+    study = optuna_dashboard.Following(repository, search, storage=None)  # type: ignore[arg-type]
+    with pytest.raises(StorageAwayError):
+        study.refresh()
+    study.refresh()
+    study.refresh()
+    assert mirrored == [search]
