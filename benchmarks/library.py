@@ -12,7 +12,6 @@ import json
 import tempfile
 import time
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from search_spaces.space import Choices, SearchSpace
 
 LOWEST = 0.001  # scores below count as this
-GROUP = 32  # entries that share a pass of the parent and are in memory at once
-OWN = 3  # times the steps of others
 SETTINGS = ("batch=16", "nbs=16", "optimizer=AdamW", "lr0=0.003", "mosaic=0")  # the demo's
 
 
@@ -61,61 +58,6 @@ def train_stock(
     if len(found) != epochs or found[-1].map50_95 is None:
         raise click.ClickException(f"the training of {preset} ended after {len(found)} epochs")
     return sum(epoch.seconds for epoch in found), found[-1].map50_95
-
-
-def prepare(
-    dataset: Dataset, imgsz: ImageSize, arguments: dict[str, Any], batch: int, images: int, home: Path
-) -> tuple[Library, Scorer, Any]:
-    """An empty library of the trained stock model, a scorer, and the batches to train on."""
-    from evaluators.accuracy.checkpoints import load_checkpoint
-    from evaluators.accuracy.imitation.library import Library
-    from evaluators.accuracy.imitation.parent import Interfaces, ParentNetwork
-    from evaluators.accuracy.imitation.score import Scorer
-    from evaluators.accuracy.imitation.stream import training_batches
-    from evaluators.accuracy.trainer import decode_images
-    from search_spaces import hook
-    from search_spaces.architecture import Architecture
-
-    decoded = decode_images(dataset, imgsz, home / "images")
-    saved = load_checkpoint(home / "checkpoint.pt")
-    architecture = Architecture.from_document(saved["architecture"])
-    network = hook.build(hook.model_file(architecture, len(dataset.names)))
-    network.load_state_dict(saved["ema"])
-    stream = training_batches(decoded, dataset, imgsz, arguments, batch, seed=0)
-    statistics = list(islice(stream, max(64 // batch, 1)))
-    parent = ParentNetwork(network, architecture, statistics)
-    library = Library(Interfaces(parent, parent.measure_importance(statistics)))
-    return library, Scorer(decoded, dataset, imgsz, arguments, statistics, images, home), stream
-
-
-def build(library: Library, space: SearchSpace, start: Choices, stream: Any, steps: int) -> list[dict[str, Any]]:
-    """Train all entries; for each what it took, and how far it was from the parent in its last steps.
-
-    The parent's own blocks, which are in every design of other widths, get more steps than others.
-    """
-    from evaluators.accuracy.imitation.entry import Entry
-    from evaluators.accuracy.imitation.imitate import Task, imitate
-    from evaluators.accuracy.imitation.library import Kind, forms_of, kinds_of, largest_of
-
-    parent = library.interfaces.parent
-    entries = kinds_of(space, start)
-    own = [Kind.of(place, parent.architecture) for place in parent.parts]
-    others = [one for one in entries if one not in own]
-    found = []
-    for some, factor in [(own, OWN), *((others[i : i + GROUP], 1) for i in range(0, len(others), GROUP))]:
-        before = time.perf_counter()
-        tasks = []
-        for kind in some:
-            entry = Entry(library.interfaces, kind.place, largest_of(space, start, kind), seed=0)
-            tasks.append(Task(entry, forms_of(space, start, kind, seed=0)))
-            library.add(entry)
-        errors = imitate(parent, tasks, stream, steps * factor, seed=0)
-        seconds = (time.perf_counter() - before) / len(some)
-        found += [
-            {**asdict(kind), "error": error, "seconds": seconds} for kind, error in zip(some, errors, strict=True)
-        ]
-        click.echo(f"{len(found)} of {len(entries)} entries, {seconds:.1f} s each", err=True)
-    return found
 
 
 def swaps(library: Library, scorer: Scorer, space: SearchSpace, start: Choices) -> dict[str, dict[str, float]]:
@@ -178,7 +120,7 @@ def report(document: dict[str, Any]) -> None:
 @click.option("--batch", default=16, show_default=True, help="Images in a step.")
 @click.option("--images", default=128, show_default=True, help="Validation images of a score.")
 @click.option("--designs", default=48, show_default=True, help="Random designs.")
-@click.option("--home", type=click.Path(path_type=Path), help="Keeps the stock model's training.")
+@click.option("--home", type=click.Path(path_type=Path), help="Keeps the stock model's training, and entries.")
 @click.option("--json", "file", type=click.Path(path_type=Path))
 def main(
     data: str | None,
@@ -196,6 +138,9 @@ def main(
     """Build a library of blocks that imitate the stock model, and score designs that are made of it."""
     import torch
 
+    from evaluators.accuracy.imitation.build import LibraryRequest, Workshop
+    from evaluators.accuracy.imitation.library import kinds_of
+    from evaluators.accuracy.imitation.score import Scorer
     from evaluators.dataset import load_dataset
     from nas_yolo.application.arguments import parse_training
     from nas_yolo.digits import write_digits
@@ -210,13 +155,32 @@ def main(
         dataset, size = load_dataset(data or str(write_digits(home / "data"))), ImageSize(imgsz, imgsz)
         arguments, space = parse_training(train), load_space(space_name)
         seconds, accuracy = train_stock(space.baseline, dataset, size, epochs, arguments, home)
-        library, scorer, stream = prepare(dataset, size, arguments, batch, images, home)
         start = space.choices_of(load_preset(space.baseline))
-        assert start is not None
+        if start is None:
+            raise click.ClickException(f"{space.baseline} is no point of space {space_name}")
+        request = LibraryRequest(
+            parent=home / "checkpoint.pt",
+            dataset=dataset,
+            imgsz=size,
+            space=space,
+            start=start,
+            folder=home / "library",
+            images=home / "images",
+            steps=steps,
+            batch=batch,
+            arguments=arguments,
+        )
+        workshop = Workshop(request)
+        library, given = workshop.library, (workshop.decoded, dataset, size, arguments, workshop.statistics)
+        scorer = Scorer(*given, images, home)
+        entries = []
+        for ready in workshop.build(kinds_of(space, start)):
+            entries.append({**asdict(ready.kind), "error": ready.error, "seconds": ready.seconds})
+            click.echo(f"{ready.kind.place} {ready.kind.block}: {ready.seconds:.1f} s", err=True)
         document: dict[str, Any] = {
             "stock": {"seconds": seconds, "map50_95": accuracy},
             "own": score(library, scorer, library.interfaces.parent.architecture),
-            "entries": build(library, space, start, stream, steps),
+            "entries": entries,
         }
         document["swaps"] = swaps(library, scorer, space, start)
         model = swap_model(document["swaps"], document["own"], start)

@@ -1,26 +1,18 @@
-"""The entries of a space: which there are, in which forms they come, and where they are kept."""
+"""The entries of a space: which there are, and in which forms they come."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluators.accuracy.checkpoints import load_checkpoint, save_checkpoint
 from evaluators.accuracy.imitation.entry import Entry
 from evaluators.accuracy.imitation.parent import Interfaces
 from search_spaces.architecture import Architecture
 from search_spaces.parts import Part, parts_of
 from search_spaces.space import STAGES, Choices, SearchSpace
 
-if TYPE_CHECKING:
-    from evaluators.location import Location
-
-FORMAT = 1
 FORMS = 16  # between the largest and the smallest that an entry is trained in
 NUMBERS = (".width", ".depth")
 SIZES = (*NUMBERS, ".widen")
@@ -154,9 +146,6 @@ class Library:
         self.interfaces = interfaces
         self._entries: dict[Kind, Entry] = {}
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def add(self, entry: Entry) -> None:
         """Add an entry, in the place of one that is there."""
         self._entries[Kind.of(entry.place, entry.largest)] = entry
@@ -179,52 +168,3 @@ class Library:
             Kind.of(place, architecture) in self._entries or self.interfaces.parent.has(architecture, part)
             for place, part in parts_of(architecture).items()
         )
-
-
-def key_of(parent: str, place: str, largest: Architecture, steps: int) -> str:
-    """What an entry is called by its content, sixteen hexadecimal digits.
-
-    Args:
-        parent: A digest of the parent's weights, and of what it was trained on.
-        place: Where.
-        largest: With the block there; what else it has is nothing to the entry.
-        steps: Of its training.
-    """
-    part = parts_of(largest)[place]
-    document = json.dumps([FORMAT, parent, place, part.shape, largest.activation, steps])
-    return hashlib.sha256(document.encode()).hexdigest()[:16]
-
-
-def save_entry(entry: Entry, steps: int, error: float, location: Location) -> None:
-    """Write an entry, as a whole.
-
-    Raises:
-        StoreError: If that fails.
-    """
-    document = {
-        "format": FORMAT,
-        "place": entry.place,
-        "largest": entry.largest.document,
-        "seed": entry.seed,
-        "steps": steps,
-        "error": error,
-        "weights": {name: value.detach() for name, value in entry.weights.items()},
-        "importance": dict(entry.importance),
-    }
-    save_checkpoint(document, location)
-
-
-def load_entry(interfaces: Interfaces, location: Location) -> Entry:
-    """Read an entry that imitates this parent.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        StoreError: If it cannot be read.
-        ValueError: If another version wrote it.
-    """
-    saved = load_checkpoint(location)
-    if saved.get("format") != FORMAT:
-        raise ValueError(f"{location} was written by another version of nas-yolo")
-    entry = Entry(interfaces, saved["place"], Architecture.from_document(saved["largest"]), saved["seed"])
-    entry.load(saved["weights"], saved["importance"])
-    return entry

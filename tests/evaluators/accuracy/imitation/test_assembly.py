@@ -13,7 +13,7 @@ from evaluators.accuracy.cpu_convolutions import prepare_for_cpu
 from evaluators.accuracy.imitation.assembly import assemble
 from evaluators.accuracy.imitation.body import outputs_of
 from evaluators.accuracy.imitation.entry import Entry
-from evaluators.accuracy.imitation.library import Kind, Library, forms_of, key_of, kinds_of, largest_of
+from evaluators.accuracy.imitation.library import Kind, Library, forms_of, kinds_of, largest_of
 from evaluators.accuracy.imitation.parent import Interfaces
 from search_spaces.architecture import Architecture
 from search_spaces.parts import parts_of
@@ -138,16 +138,3 @@ def test_another_familys_parts_and_activations_are_not_the_parents(yolov8n: Inte
     assert not Library(yolov8n).has(load_preset("yolo11n"))
     with pytest.raises(ValueError, match="of their own family and activation"):
         Entry(yolov8n, "P3.block", relu, 0)
-
-
-def test_an_entry_is_another_for_another_parent_or_size(yolov8n: Interfaces) -> None:
-    stock = yolov8n.parent.architecture
-    one = key_of("a parent", "P3.block", stock, 100)
-    assert one == key_of("a parent", "P3.block", replace(stock, attention="C2PSA"), 100)  # elsewhere
-    others = [
-        key_of("another parent", "P3.block", stock, 100),
-        key_of("a parent", "P4.block", stock, 100),
-        key_of("a parent", "P3.block", resized(stock, 2.0), 100),
-        key_of("a parent", "P3.block", stock, 200),
-    ]
-    assert len({one, *others}) == 5

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import math
 from itertools import count, repeat
-from pathlib import Path
 
 import pytest
 import torch
 
 from evaluators.accuracy.imitation.entry import Entry
 from evaluators.accuracy.imitation.imitate import Task, imitate
-from evaluators.accuracy.imitation.library import Kind, forms_of, load_entry, save_entry
+from evaluators.accuracy.imitation.library import Kind, forms_of
 from evaluators.accuracy.imitation.parent import Interfaces
 from search_spaces.architecture import Architecture
 from search_spaces.space_file import load_space
@@ -102,18 +101,3 @@ def test_too_few_batches_are_refused(yolov8n: Interfaces) -> None:
     designs = forms(yolov8n, "P4.block", "Conv")
     with pytest.raises(ValueError, match="need as many batches"):
         imitate(yolov8n.parent, [Task(Entry(yolov8n, "P4.block", designs[1], 0), designs)], [images(4)], 2, 0)
-
-
-def test_an_entry_is_kept(yolov8n: Interfaces, tmp_path: Path) -> None:
-    designs = forms(yolov8n, "P4.block", "UIB")
-    entry = Entry(yolov8n, "P4.block", designs[1], 0)
-    imitate(yolov8n.parent, [Task(entry, designs)], repeat(images(4)), 4, 0)
-    save_entry(entry, 4, 0.5, tmp_path / "entry.pt")
-    again = load_entry(yolov8n, tmp_path / "entry.pt")
-    assert again.place == "P4.block"
-    assert all(torch.equal(again.weights[name], value) for name, value in entry.weights.items())
-    assert [error(again, design) for design in designs[:3]] == [error(entry, design) for design in designs[:3]]
-    document = torch.load(tmp_path / "entry.pt", weights_only=True)
-    torch.save({**document, "format": 99}, tmp_path / "entry.pt")
-    with pytest.raises(ValueError, match="another version"):
-        load_entry(yolov8n, tmp_path / "entry.pt")
