@@ -82,7 +82,10 @@ def starts_a_process(tmp_path: Path) -> str:
 
 
 def alive(process: int) -> bool:
-    return psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # perhaps between two looks at it
+        return False
 
 
 def is_free(lock: Path) -> bool:
