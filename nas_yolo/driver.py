@@ -10,13 +10,13 @@ from nas_yolo.planning.outcomes import Failures, take_in
 from nas_yolo.planning.session import left, taken_up
 from nas_yolo.planning.situation import Context, Situation, spending
 from nas_yolo.planning.stop import what_hangs
-from nas_yolo.record import HURRY_S, PATIENCE_S, Record
+from nas_yolo.record import Record
 from nas_yolo.runners import Report, Runner
 from nas_yolo.snapshot import Listener
 from nas_yolo.thoughts import Thoughts
 from nas_yolo.work import work_of
 from search_spaces.errors import UserError
-from storage import Claim, Repository, Search, State, StorageAwayError, StorageError
+from storage import Claim, Repository, Search, State, StorageError
 from storage.trial import SearchState
 
 TICK_S, THINKING_S = 1.0, 0.02  # between two looks: at the clock, at a decision that is being thought out
@@ -68,8 +68,7 @@ class Driver:
 
         Raises:
             SearchError: If the images or a target cannot be used, or a target is not what it was.
-            StorageError: If the database cannot be used, or another process took the search.
-            StorageAwayError: If the user stops it while the database is away; within seconds.
+            StorageError: If the database cannot be used, or is away at the end, or another process took the search.
             KeyboardInterrupt: If the user stops it. As after a crash, nothing is lost, `run` on a new driver continues.
         """
         try:
@@ -81,17 +80,8 @@ class Driver:
         except StorageError:
             self._cancel_all()  # nothing can be written
             raise
-        except KeyboardInterrupt:
-            try:
-                self._close("stopped", HURRY_S)
-            except StorageAwayError as error:
-                raise StorageAwayError(
-                    f"stopped, but that is not written down: {error}, which ends what ran at the seconds last charged "
-                    "and goes on from the last checkpoints"
-                ) from error
-            raise
-        except BaseException:
-            self._close("running")
+        except BaseException as error:
+            self._close("stopped" if isinstance(error, KeyboardInterrupt) else "running", in_a_hurry=True)
             raise
         finally:
             self.thoughts.close()
@@ -152,8 +142,8 @@ class Driver:
         for job in self.record.state.work:  # all of them before the first is written down, which takes time
             self.runner.cancel(job.key)
 
-    def _close(self, search_state: SearchState, patience_s: float = PATIENCE_S) -> None:
+    def _close(self, search_state: SearchState, in_a_hurry: bool = False) -> None:
         """Stop whatever still runs; its checkpoints stay."""
         self._cancel_all()
-        self.record.write(lambda page: page.record(left(page.state, search_state, self.now_s)), patience_s)
+        self.record.write(lambda page: page.record(left(page.state, search_state, self.now_s)), in_a_hurry)
         self.record.tell()

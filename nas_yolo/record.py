@@ -52,12 +52,12 @@ class Record:
         """As of the last event."""
         return self._journal.state
 
-    def write(self, body: Callable[[Page], T], patience_s: float = PATIENCE_S) -> T:
+    def write(self, body: Callable[[Page], T], in_a_hurry: bool = False) -> T:
         """Write down what happened, all of it or nothing; what the body does.
 
         Args:
             body: Says what happened and changes nothing else: it is called again where the database is away.
-            patience_s: For how long.
+            in_a_hurry: It is the last thing before the process ends, and somebody waits for that.
 
         Raises:
             StorageError: If it cannot be written.
@@ -66,7 +66,16 @@ class Record:
         def write(page: Page) -> tuple[T, list[Event]]:
             return body(page), page.facts
 
-        result, facts = self._patiently(lambda: self._journal.write(write, self._clock()), patience_s)
+        patience_s = HURRY_S if in_a_hurry else PATIENCE_S
+        try:
+            result, facts = self._patiently(lambda: self._journal.write(write, self._clock()), patience_s)
+        except StorageAwayError as error:
+            if not in_a_hurry:
+                raise
+            raise StorageAwayError(
+                f"stopped, but that is not written down: {error}, which ends what ran at the seconds last charged "
+                "and goes on from the last checkpoints"
+            ) from error
         self._untold += facts
         return result
 
