@@ -138,13 +138,14 @@ def main(
     """Build a library of blocks that imitate the stock model, and score designs that are made of it."""
     import torch
 
-    from evaluators.accuracy.imitation.build import LibraryRequest, Workshop
-    from evaluators.accuracy.imitation.library import kinds_of
+    from evaluators.accuracy.imitation.build import Workshop
     from evaluators.accuracy.imitation.score import Scorer
+    from evaluators.accuracy.request import LibraryRequest
     from evaluators.dataset import load_dataset
     from nas_yolo.application.arguments import parse_training
     from nas_yolo.digits import write_digits
     from search_spaces.image_size import ImageSize
+    from search_spaces.kinds import kinds_of
     from search_spaces.presets import load_preset
     from search_spaces.space_file import load_space
 
@@ -159,6 +160,7 @@ def main(
         if start is None:
             raise click.ClickException(f"{space.baseline} is no point of space {space_name}")
         request = LibraryRequest(
+            name=space.baseline,
             parent=home / "checkpoint.pt",
             dataset=dataset,
             imgsz=size,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Literal
 
+from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
 
 Quality = Literal["good", "noisy", "invalid"]
@@ -202,6 +203,44 @@ class Pace:
     def epoch_s(self) -> float:
         """Seconds that an epoch is predicted to take: all its batches, but no set-up and no validation."""
         return self.seconds / self.steps * self.epoch_steps
+
+
+@dataclass(frozen=True)
+class LibraryEntry:
+    """Weights of a block that imitates the parent at a place.
+
+    Attributes:
+        place: Where, e.g. `P2.block`.
+        block: Which; `-` where there is nothing to choose.
+        widen: Of a stage, by how much it widens what it reads.
+        error: How far it was from the parent in its last steps, lower is better; None: it could not be trained.
+        seconds: That it took to make; 0 if another search had made it.
+        problem: Why it could not be trained; empty otherwise.
+    """
+
+    place: str
+    block: str
+    widen: int
+    error: float | None
+    seconds: float
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class AssembledScore:
+    """What a design finds that was put together from a library, with no training of its own.
+
+    Attributes:
+        architecture: The design.
+        map50_95: On a fixed part of the validation images, in [0, 1]; None: it could not be put together.
+        seconds: That it took.
+        problem: Why it could not be put together; empty otherwise.
+    """
+
+    architecture: Architecture
+    map50_95: float | None
+    seconds: float
+    problem: str = ""
 
 
 @dataclass(frozen=True)

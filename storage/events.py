@@ -10,7 +10,16 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, Pace
+from evaluators.evaluation import (
+    Complexity,
+    DeployedAccuracy,
+    Epoch,
+    Failure,
+    FirstWeights,
+    Latency,
+    LibraryEntry,
+    Pace,
+)
 from evaluators.latency import Calibration
 from search_spaces.architecture import Architecture
 from storage.trial import Device, Job, Phase, SearchState, TrialState
@@ -165,6 +174,29 @@ class Deployed:
 
 
 @dataclass(frozen=True)
+class EntryMade:
+    """The library has an entry, or one that could not be trained."""
+
+    entry: LibraryEntry
+
+
+@dataclass(frozen=True)
+class AssemblyScored:
+    """What a design finds that was put together from the library.
+
+    Attributes:
+        map50_95: None: it could not be put together.
+        seconds: That it took.
+        problem: Why it could not be put together; empty otherwise.
+    """
+
+    architecture: Design
+    map50_95: float | None
+    seconds: float
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Calibrated:
     """The reference's time on a target is known."""
 
@@ -218,6 +250,8 @@ Event = (
     | AttemptFailed
     | BatchSet
     | Deployed
+    | EntryMade
+    | AssemblyScored
     | Calibrated
     | DeviceMoved
     | JobStarted

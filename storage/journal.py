@@ -13,10 +13,12 @@ from sqlalchemy import Connection, Float, Table, bindparam, insert, select, upda
 
 from evaluators.evaluation import Complexity
 from storage.events import (
+    AssemblyScored,
     AttemptFailed,
     BudgetsSet,
     Calibrated,
     Deployed,
+    EntryMade,
     EpochEnded,
     Event,
     JobEnded,
@@ -30,7 +32,19 @@ from storage.events import (
 from storage.loading import known_latencies, load_state, progress_of
 from storage.measurements import add_architecture, add_calibration, add_latency
 from storage.state import State, apply
-from storage.tables import DEPLOYED, EPOCHS, EVENTS, FAILURES, LEDGER, SEARCHES, TRIALS, LedgerRow, TrialRow
+from storage.tables import (
+    ASSEMBLIES,
+    DEPLOYED,
+    ENTRIES,
+    EPOCHS,
+    EVENTS,
+    FAILURES,
+    LEDGER,
+    SEARCHES,
+    TRIALS,
+    LedgerRow,
+    TrialRow,
+)
 from storage.trial import Search, Trial
 
 Fenced = Callable[[], AbstractContextManager[Connection]]
@@ -38,7 +52,7 @@ Fenced = Callable[[], AbstractContextManager[Connection]]
 
 T = TypeVar("T")
 # What is written all the time is made once.
-INSERT = {table: insert(table) for table in (TRIALS, EPOCHS, FAILURES, DEPLOYED, LEDGER, EVENTS)}
+INSERT = {table: insert(table) for table in (TRIALS, EPOCHS, FAILURES, DEPLOYED, LEDGER, EVENTS, ENTRIES, ASSEMBLIES)}
 CHARGE = (
     update(LEDGER)
     .where(LEDGER.c.search_id == bindparam("search"), ~LEDGER.c.ended)
@@ -203,6 +217,15 @@ class Page:
                 self._add(FAILURES, trial_id=self.ids[number], failed_at=now, **vars(failure))
             case Deployed(number, accuracy):
                 self._add(DEPLOYED, trial_id=self.ids[number], validated_at=now, **vars(accuracy))
+            case EntryMade(entry):
+                if (entry.place, entry.block, entry.widen) not in before.entries:
+                    self._add(ENTRIES, search_id=self._search.id, **vars(entry))
+            case AssemblyScored(architecture, map50_95, seconds, problem):
+                if architecture.key not in before.assembled:
+                    add_architecture(connection, architecture)
+                    found = {"map50_95": map50_95, "seconds": seconds, "problem": problem}
+                    mine = {"search_id": self._search.id, "architecture_key": architecture.key}
+                    self._add(ASSEMBLIES, **mine, **found)
             case Calibrated(calibration):
                 add_calibration(connection, calibration, now)
             case JobStarted(job):

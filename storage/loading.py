@@ -8,7 +8,17 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Row, bindparam, func, select
 
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, Latency, combine
+from evaluators.evaluation import (
+    AssembledScore,
+    Complexity,
+    DeployedAccuracy,
+    Epoch,
+    Failure,
+    FirstWeights,
+    Latency,
+    LibraryEntry,
+    combine,
+)
 from evaluators.latency import Calibration
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
@@ -16,8 +26,10 @@ from storage.state import State
 from storage.tables import (
     LATENCIES,
     ArchitectureRow,
+    AssemblyRow,
     CalibrationRow,
     DeployedRow,
+    EntryRow,
     EpochRow,
     FailureRow,
     LatencyRow,
@@ -52,7 +64,7 @@ def load_state(connection: Connection, search: Search) -> State:
     row = connection.execute(select(SearchRow).where(SearchRow.id == search.id)).one()
     progress = row.progress or {}
     running = connection.scalars(select(LedgerRow.job).where(LedgerRow.search_id == search.id, ~LedgerRow.ended))
-    jobs = [Job(**cast(Any, job)) for job in running]
+    jobs = [Job(**cast(Any, {**job, "content": tuple(job.get("content", ()))})) for job in running if job]
     where = CalibrationRow.fingerprint.in_(target_names(row.config))
     calibrations = [
         Calibration(found.fingerprint, ImageSize.parse(found.imgsz), found.reference_ms, found.spread)
@@ -65,6 +77,8 @@ def load_state(connection: Connection, search: Search) -> State:
         prepared=progress.get("prepared", False),
         exhausted=progress.get("exhausted", False),
         trials=tuple(load_trials(connection, search)),
+        entries=load_entries(connection, search),
+        assemblies=tuple(load_assemblies(connection, search)),
         jobs={job.key: job for job in jobs},
         calibrations={(found.fingerprint, found.imgsz): found for found in calibrations},
         devices={name: Device(**device) for name, device in progress.get("devices", {}).items()},
@@ -134,6 +148,26 @@ def load_trials(connection: Connection, search: Search) -> list[Trial]:
             row.predicted_epoch_s,
         )
         for row in rows
+    ]
+
+
+def load_entries(connection: Connection, search: Search) -> dict[tuple[str, str, int], LibraryEntry]:
+    """What the library of a search has, in the order of its places."""
+    rows = connection.execute(select(EntryRow).where(EntryRow.search_id == search.id))
+    found = [LibraryEntry(row.place, row.block, row.widen, row.error, row.seconds, row.problem) for row in rows]
+    return {(entry.place, entry.block, entry.widen): entry for entry in found}
+
+
+def load_assemblies(connection: Connection, search: Search) -> list[AssembledScore]:
+    """What was put together from the library of a search, in order."""
+    rows = connection.execute(
+        select(AssemblyRow, ArchitectureRow.document)
+        .join(ArchitectureRow, AssemblyRow.architecture_key == ArchitectureRow.key)
+        .where(AssemblyRow.search_id == search.id)
+        .order_by(AssemblyRow.id)
+    )
+    return [
+        AssembledScore(Architecture.from_document(row.document), row.map50_95, row.seconds, row.problem) for row in rows
     ]
 
 

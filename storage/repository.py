@@ -43,7 +43,7 @@ from storage.trial import Search, Spent, Trial
 if TYPE_CHECKING:
     from evaluators.location import Location
 
-REVISION = "0008"  # of the tables: the newest file in migrations/versions
+REVISION = "0009"  # of the tables: the newest file in migrations/versions
 OLDEST = "0002"  # that can be brought up to date; designs in older ones have another form
 PATIENCE_S = 5  # to wait for another process's lock; whoever can wait longer tries again
 SILENCE_S = 7  # of a server whose host may be gone: waited for once to answer, and once to be connected to again
@@ -125,6 +125,11 @@ class Repository:
         if artifacts is not None:
             return locate(artifacts).joinpath(*folder.relative_to(self.folder / "runs").parts, "checkpoint.pt")
         return folder / "checkpoint.pt"
+
+    def library(self, search: Search) -> Location:
+        """Where entries of libraries are kept, by their content: the same for all searches that keep things there."""
+        artifacts = search.config.get("artifacts")
+        return self.folder / "library" if artifacts is None else locate(artifacts) / "library"
 
     def close(self) -> None:
         """Give back all connections."""

@@ -7,15 +7,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any
 
+from evaluators.evaluation import AssembledScore, LibraryEntry
 from evaluators.latency import Calibration
 from search_spaces.image_size import ImageSize
 from storage.events import (
+    AssemblyScored,
     AttemptFailed,
     BatchSet,
     BudgetsSet,
     Calibrated,
     Deployed,
     DeviceMoved,
+    EntryMade,
     EpochEnded,
     EpochPredicted,
     Event,
@@ -35,7 +38,7 @@ from storage.events import (
 )
 from storage.trial import TRANSITIONS, Device, Job, Phase, SearchState, Spent, TransitionError, Trial
 
-COUNTED = frozenset({"confirm", "validate", "copy"})  # work that is not tried for ever
+COUNTED = frozenset({"confirm", "validate", "copy", "imitate", "assemble"})  # work that is not tried for ever
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class State:
         exhausted: Whether nothing new was found to try, in this session.
         trials: By number.
         jobs: What runs, by key, the session of the search among it.
+        entries: Of the library, by place, block and widening; those that could not be trained among them.
+        assemblies: Designs that were put together from it, in order, each once.
         calibrations: Of the targets, by fingerprint and image size.
         devices: How targets stand that failed, by name.
         attempts: How often work that is not tried for ever was tried, by its key.
@@ -64,6 +69,8 @@ class State:
     exhausted: bool = False
     trials: tuple[Trial, ...] = ()
     jobs: Mapping[str, Job] = field(default_factory=dict)
+    entries: Mapping[tuple[str, str, int], LibraryEntry] = field(default_factory=dict)
+    assemblies: tuple[AssembledScore, ...] = ()
     calibrations: Mapping[tuple[str, ImageSize], Calibration] = field(default_factory=dict)
     devices: Mapping[str, Device] = field(default_factory=dict)
     attempts: Mapping[str, int] = field(default_factory=dict)
@@ -78,6 +85,11 @@ class State:
     def work(self) -> tuple[Job, ...]:
         """What runs, the session itself left out."""
         return tuple(job for job in self.jobs.values() if job.kind != "session")
+
+    @cached_property
+    def assembled(self) -> Mapping[str, AssembledScore]:
+        """Designs that were put together from the library, by the keys of their architectures."""
+        return {score.architecture.key: score for score in self.assemblies}
 
     @cached_property
     def designs(self) -> tuple[Trial, ...]:
@@ -151,6 +163,15 @@ def apply(state: State, event: Event) -> State:
         case Deployed(number, accuracy):
             trial = state.trials[number]
             return _with(state, replace(trial, deployed=trial.deployed | {accuracy.target: accuracy}))
+        case EntryMade(entry):
+            if (entry.place, entry.block, entry.widen) in state.entries:
+                return state
+            return replace(state, entries={**state.entries, (entry.place, entry.block, entry.widen): entry})
+        case AssemblyScored(architecture, map50_95, seconds, problem):
+            if architecture.key in state.assembled:
+                return state
+            score = AssembledScore(architecture, map50_95, seconds, problem)
+            return replace(state, assemblies=(*state.assemblies, score))
         case Calibrated(calibration):
             where = calibration.fingerprint, calibration.imgsz
             return replace(state, calibrations={**state.calibrations, where: replace(calibration, identity={})})

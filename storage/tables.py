@@ -138,6 +138,34 @@ class CalibrationRow(Base):
     measured_at: Mapped[datetime]
 
 
+class EntryRow(Base):
+    """A block that imitates the parent, as a search made or found it."""
+
+    __tablename__ = "nas_entries"
+
+    search_id: Mapped[int] = mapped_column(ForeignKey("nas_searches.id"), primary_key=True)
+    place: Mapped[str] = mapped_column(String(50), primary_key=True)
+    block: Mapped[str] = mapped_column(String(100), primary_key=True)
+    widen: Mapped[int] = mapped_column(primary_key=True)
+    error: Mapped[float | None]
+    seconds: Mapped[float]
+    problem: Mapped[str] = mapped_column(String(300))
+
+
+class AssemblyRow(Base):
+    """A design that was put together from the library, and what it found."""
+
+    __tablename__ = "nas_assemblies"
+    __table_args__ = (UniqueConstraint("search_id", "architecture_key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("nas_searches.id"))
+    architecture_key: Mapped[str] = mapped_column(ForeignKey("nas_architectures.key"))
+    map50_95: Mapped[float | None]
+    seconds: Mapped[float]
+    problem: Mapped[str] = mapped_column(String(300))
+
+
 class DeployedRow(Base):
     """Accuracy of a trial's exported file on a target's runtime."""
 
@@ -203,10 +231,24 @@ class EventRow(Base):
 
 
 # To write to: what comes and goes is plain rows.
-SEARCHES, ARCHITECTURES, TRIALS, EPOCHS, LATENCIES, CALIBRATIONS, DEPLOYED, FAILURES, LEDGER, EVENTS = (
+(
+    SEARCHES,
+    ARCHITECTURES,
+    TRIALS,
+    EPOCHS,
+    LATENCIES,
+    CALIBRATIONS,
+    DEPLOYED,
+    FAILURES,
+    LEDGER,
+    EVENTS,
+    ENTRIES,
+    ASSEMBLIES,
+) = (
     cast(Table, rows.__table__)
     for rows in (
         *(SearchRow, ArchitectureRow, TrialRow, EpochRow, LatencyRow),
         *(CalibrationRow, DeployedRow, FailureRow, LedgerRow, EventRow),
+        *(EntryRow, AssemblyRow),
     )
 )

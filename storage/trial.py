@@ -30,7 +30,19 @@ TRANSITIONS: Mapping[TrialState, frozenset[TrialState]] = {
 SearchState = Literal["running", "stopped", "done"]
 Phase = Literal["preparing", "exploring", "finishing", "done"]
 JobKind = Literal["train", "measure", "copy", "session"]
-Purpose = Literal["prepare", "calibrate", "check", "measure", "confirm", "validate", "train", "copy", "session"]
+Purpose = Literal[
+    "prepare",
+    "calibrate",
+    "check",
+    "measure",
+    "confirm",
+    "validate",
+    "train",
+    "copy",
+    "imitate",
+    "assemble",
+    "session",
+]
 
 
 class TransitionError(RuntimeError):
@@ -139,6 +151,7 @@ class Job:
         expected_s: How long it should take; 0: nothing tells.
         until: Of a training, the epoch at which it pauses.
         sessions: Of a measurement, in how many processes.
+        content: What it is about, for work on the library: the entries to make, or the designs to score.
     """
 
     key: str
@@ -152,6 +165,7 @@ class Job:
     expected_s: float = 0.0
     until: int = 0
     sessions: int = 1
+    content: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

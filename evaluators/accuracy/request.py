@@ -10,6 +10,7 @@ from evaluators.dataset import Dataset
 from evaluators.target import Target
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
+from search_spaces.space import Choices, SearchSpace
 
 if TYPE_CHECKING:
     from evaluators.location import Location
@@ -39,6 +40,41 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class LibraryRequest:
+    """What a library of blocks that imitate a trained model is of.
+
+    Attributes:
+        name: Of the parent, for the record.
+        parent: Checkpoint of the trained model, as a search's trainings write it.
+        dataset: That it was trained on.
+        imgsz: Size of the images.
+        space: Whose designs are put together.
+        start: The parent in the space, or the point nearest to it.
+        folder: Where entries are kept, by content: what another search made is found.
+        images: A folder for decoded images that trainings on this machine share.
+        steps: Of the training of an entry.
+        batch: Images in a step.
+        seed: Of all that is random.
+        threads: Computing threads.
+        arguments: Ultralytics training arguments.
+    """
+
+    name: str
+    parent: Location
+    dataset: Dataset
+    imgsz: ImageSize
+    space: SearchSpace
+    start: Choices
+    folder: Location
+    images: Path
+    steps: int = 100
+    batch: int = 16
+    seed: int = 0
+    threads: int = 1
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TrainingRequest:
     """What a worker needs to know to train one rung.
 
@@ -58,6 +94,8 @@ class TrainingRequest:
         rungs: Epochs at which a decision follows, ascending: only these are validated, and the last of a request.
         parents: What first weights are taken from: as far as the first has them, else the second, and so on; none for
             random ones.
+        library: First weights are put together from its entries where it has all that a design needs, else they are
+            the parents'; None: there is none.
         threads: Computing threads.
         gpu: Train on the GPU that the worker sees rather than on the CPU.
         gpu_share: Of the GPU's memory that the process may use, above 0 to 1: beyond it, it runs out of memory, and
@@ -76,6 +114,7 @@ class TrainingRequest:
     known: int = 0
     rungs: tuple[int, ...] = ()
     parents: tuple[Parent, ...] = ()
+    library: LibraryRequest | None = None
     threads: int = 1
     gpu: bool = False
     gpu_share: float = 1.0

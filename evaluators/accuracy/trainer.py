@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import LOGGER, SETTINGS
 from ultralytics.utils.torch_utils import autocast, unwrap_model
 
@@ -25,7 +26,6 @@ from evaluators.accuracy.checkpoints import load_checkpoint, save_checkpoint
 from evaluators.accuracy.cpu_convolutions import prepare_for_cpu
 from evaluators.accuracy.decoded import Decoded, decode, open_decoded
 from evaluators.accuracy.images import DecodedImages, EpochBatches, TrainingImages, mix, seed_augmentation
-from evaluators.accuracy.inheritance import inherit
 from evaluators.accuracy.pace import PaceMeter
 from evaluators.accuracy.read_images import data_document
 from evaluators.accuracy.request import TrainingRequest
@@ -45,6 +45,9 @@ dict.update(SETTINGS, dict.fromkeys(("tensorboard", "wandb"), False))
 CHECKPOINT_FORMAT = 1
 STATISTICS_IMAGES = 32  # more of them changed accuracies by no more than noise, by measurement
 SAVE_EVERY_S = 30.0  # of training, at the end of an epoch: what a crash costs at most, or an epoch that is longer
+FirstWeightsOf = Callable[[DetectionModel], FirstWeights]
+"""Gives a network that was just built its first weights; random ones if there is none."""
+
 DIVERGED = 10.0  # times the lowest mean loss of an epoch so far
 SMALL_LOSS = 5.0  # lower ones count as this: where hardly a box is assigned yet, there is hardly a loss
 ABSURD_LOSS = 1e6  # hundreds are usual in a first epoch
@@ -64,7 +67,9 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
         slot: TrainingSlot,
         report: Callable[[FirstWeights | Pace | Epoch], None],
         stop: threading.Event,
+        first_weights: FirstWeightsOf | None,
     ):
+        self._first_weights = first_weights
         self.request, self.slot, self.report, self.stop_request = request, slot, report, stop
         self._decoded, self._checkpoint = decoded, checkpoint
         self._history: list[Epoch] = [Epoch(**epoch) for epoch in checkpoint["history"]] if checkpoint else []
@@ -88,7 +93,7 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
             # A tenth of the schedule at most, so that short ones are not all warm-up; Ultralytics' 3 from 30 epochs.
             "warmup_epochs": request.arguments.get("warmup_epochs", min(3.0, request.epochs / 10)),
         }
-        if request.parents:
+        if first_weights:
             # Ultralytics begins with 0.1, at which AdamW wrecks biases that mean something already.
             overrides["warmup_bias_lr"] = request.arguments.get("warmup_bias_lr", 0.0)
         self._file = hook.model_file(request.architecture, len(request.dataset.names))
@@ -104,8 +109,8 @@ class ProxyTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has n
     def setup_model(self) -> None:
         """Build the architecture; weights are random, or come with the checkpoint."""
         model = hook.build(self._file)
-        if self._checkpoint is None and self.request.parents:
-            self.report(inherit(model, self.request.architecture, self.request.parents, self.request.seed))
+        if self._checkpoint is None and self._first_weights:
+            self.report(self._first_weights(model))
         if not self.request.gpu:
             prepare_for_cpu(model)  # on a GPU, Ultralytics chooses the layout
         self.model = self.set_model_names_for_load(model)
@@ -316,8 +321,16 @@ def train_rung(
     slot: TrainingSlot,
     report: Callable[[FirstWeights | Pace | Epoch], None],
     stop: threading.Event,
+    first_weights: FirstWeightsOf | None = None,
 ) -> None:
     """Train `request` in this thread.
+
+    Args:
+        request: What to train.
+        slot: To compute while nobody measures.
+        report: Takes results.
+        stop: Ends the training after the current batch.
+        first_weights: What it begins with; None: random weights.
 
     Raises:
         TrainingError: `nan`, `diverged` or `data_changed`.
@@ -336,7 +349,7 @@ def train_rung(
             report(Epoch(**epoch))
     if trained < request.until:
         decoded = decode_images(request.dataset, request.imgsz, request.images or request.scratch / "images")
-        ProxyTrainer(request, decoded, checkpoint, slot, report, stop).train()
+        ProxyTrainer(request, decoded, checkpoint, slot, report, stop, first_weights).train()
 
 
 def decode_images(dataset: Dataset, imgsz: ImageSize, folder: Path) -> Decoded:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import fcntl
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from evaluators.accuracy.assembling import fill_from_library
 from evaluators.accuracy.request import TrainingRequest
 from evaluators.dataset import Dataset
 from evaluators.errors import TrainingError
 from evaluators.evaluation import Epoch, Failure, FirstWeights, Pace, failure_from
+from evaluators.host_lock import TrainingSlot
 from evaluators.host_lock import training as training_slot
 from evaluators.location import StoreError
 from evaluators.memory import keep_memory, release_memory
 from search_spaces.image_size import ImageSize
+
+if TYPE_CHECKING:
+    from ultralytics.nn.tasks import DetectionModel
 
 
 def train(request: TrainingRequest) -> Iterator[FirstWeights | Pace | Epoch | Failure]:
@@ -41,7 +47,7 @@ def train(request: TrainingRequest) -> Iterator[FirstWeights | Pace | Epoch | Fa
                 if request.gpu:
                     hold_to_share(request.gpu_share)
                 keep_memory()
-                train_rung(request, slot, reports.put, stop)
+                train_rung(request, slot, reports.put, stop, _first_weights(request, slot))
         except Exception as error:
             reports.put(_failure(error))
         finally:
@@ -57,6 +63,26 @@ def train(request: TrainingRequest) -> Iterator[FirstWeights | Pace | Epoch | Fa
     finally:
         stop.set()
         thread.join()
+
+
+def _first_weights(request: TrainingRequest, slot: TrainingSlot) -> Callable[[DetectionModel], FirstWeights] | None:
+    if not request.parents and request.library is None:
+        return None
+    return lambda network: _give_weights(request, slot, network)
+
+
+def _give_weights(request: TrainingRequest, slot: TrainingSlot, network: DetectionModel) -> FirstWeights:
+    """The parents' weights, and over them those of the library."""
+    from evaluators.accuracy.inheritance import inherit
+
+    given = FirstWeights()
+    if request.parents:
+        given = inherit(network, request.architecture, request.parents, request.seed)
+    if request.library is not None:
+        filled = fill_from_library(request.library, slot, network, request.architecture)
+        # What the library has is part of what the parents would have given, or more.
+        given = FirstWeights((*filled.parents, *given.parents), max(filled.share, given.share))
+    return given
 
 
 @contextmanager

@@ -28,12 +28,25 @@ def assemble(parent: ParentNetwork, architecture: Architecture, library: Library
     """
     network = hook.build(hook.model_file(architecture, parent.classes))
     for part in parts_of(architecture).values():
-        body = joined([network.model[layer] for layer in part.layers])
-        weights = weights_at(parent, architecture, part, library)
-        if lacking := {name for name, value in body.named_parameters() if value.requires_grad} - weights.keys():
-            raise KeyError(f"the entry for {part.place} lacks {', '.join(sorted(lacking))}")
-        body.load_state_dict(weights, strict=False)  # statistics are measured
+        fill_part(network, parent, architecture, part, library)
     return network
+
+
+def fill_part(
+    network: DetectionModel, parent: ParentNetwork, architecture: Architecture, part: Part, library: Library
+) -> int:
+    """Give one part of a network its weights; how many there are.
+
+    Raises:
+        KeyError: If the entry is missing.
+    """
+    body = joined([network.model[layer] for layer in part.layers])
+    weights = weights_at(parent, architecture, part, library)
+    learned = {name: value.numel() for name, value in body.named_parameters() if value.requires_grad}
+    if lacking := learned.keys() - weights.keys():
+        raise KeyError(f"the entry for {part.place} lacks {', '.join(sorted(lacking))}")
+    body.load_state_dict(weights, strict=False)  # statistics are measured
+    return sum(learned.values())
 
 
 def weights_at(parent: ParentNetwork, architecture: Architecture, part: Part, library: Library) -> dict[str, Tensor]:

@@ -6,11 +6,11 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -18,16 +18,15 @@ from evaluators.accuracy.checkpoints import load_checkpoint, save_checkpoint
 from evaluators.accuracy.decoded import Decoded
 from evaluators.accuracy.imitation.entry import Entry
 from evaluators.accuracy.imitation.imitate import Task, imitate
-from evaluators.accuracy.imitation.library import Kind, Library, forms_of, largest_of
+from evaluators.accuracy.imitation.library import Library
 from evaluators.accuracy.imitation.parent import Interfaces, ParentNetwork
 from evaluators.accuracy.imitation.stream import training_batches
+from evaluators.accuracy.request import LibraryRequest
 from evaluators.accuracy.trainer import decode_images
-from evaluators.dataset import Dataset
 from search_spaces import hook
 from search_spaces.architecture import Architecture
-from search_spaces.image_size import ImageSize
+from search_spaces.kinds import Kind, forms_of, largest_of
 from search_spaces.parts import parts_of
-from search_spaces.space import Choices, SearchSpace
 
 if TYPE_CHECKING:
     from evaluators.location import Location
@@ -39,37 +38,6 @@ STATISTICS_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class LibraryRequest:
-    """What a library is of.
-
-    Attributes:
-        parent: Checkpoint of the trained model, as a search's trainings write it.
-        dataset: That it was trained on.
-        imgsz: Size of the images.
-        space: Whose designs are put together.
-        start: The parent in the space, or the point nearest to it.
-        folder: Where entries are kept, by content: what another search made is found.
-        images: A folder for decoded images that trainings on this machine share.
-        steps: Of the training of an entry.
-        batch: Images in a step.
-        seed: Of all that is random.
-        arguments: Ultralytics training arguments.
-    """
-
-    parent: Location
-    dataset: Dataset
-    imgsz: ImageSize
-    space: SearchSpace
-    start: Choices
-    folder: Location
-    images: Path
-    steps: int = 100
-    batch: int = 32
-    seed: int = 0
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class EntryReady:
     """An entry that is there.
 
@@ -77,11 +45,13 @@ class EntryReady:
         kind: What it is of.
         error: How far it was from the parent in its last steps, lower is better; NaN: it could not be trained.
         seconds: Its share of what making it took; 0 if it was there already.
+        problem: Why it could not be trained; empty otherwise.
     """
 
     kind: Kind
     error: float
     seconds: float
+    problem: str = ""
 
 
 class Workshop:
@@ -89,6 +59,7 @@ class Workshop:
 
     Args:
         request: What the library is of.
+        between: Called before each batch of images.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -96,8 +67,8 @@ class Workshop:
         TrainingError: `data_changed`.
     """
 
-    def __init__(self, request: LibraryRequest):
-        self.request = request
+    def __init__(self, request: LibraryRequest, between: Callable[[], object] = lambda: None):
+        self.request, self.between = request, between
         saved = load_checkpoint(request.parent)
         architecture = Architecture.from_document(saved["architecture"])
         network = hook.build(hook.model_file(architecture, len(request.dataset.names)))
@@ -111,7 +82,10 @@ class Workshop:
     def batches(self) -> Iterator[Tensor]:
         """The same for every entry, so that it does not matter which others are trained beside it."""
         asked = self.request
-        return training_batches(self.decoded, asked.dataset, asked.imgsz, asked.arguments, asked.batch, asked.seed)
+        given = self.decoded, asked.dataset, asked.imgsz, asked.arguments, asked.batch, asked.seed
+        for images in training_batches(*given):
+            self.between()
+            yield images
 
     def build(self, kinds: Sequence[Kind]) -> Iterator[EntryReady]:
         """Add entries to the library in this order, some at a time; those that are there are read.
@@ -119,33 +93,56 @@ class Workshop:
         Raises:
             StoreError: If one cannot be read or written.
         """
-        own = {Kind.of(place, self._parent.architecture) for place in self._parent.parts}
-        missing = []
-        for kind in kinds:
-            if (ready := self._read(kind, self._steps(kind, own))) is not None:
-                yield ready
-            else:
-                missing.append(kind)
-        for alike in ([kind for kind in missing if kind in own], [kind for kind in missing if kind not in own]):
+        found = {ready.kind for ready in (yield from self._found(kinds))}
+        missing = [kind for kind in kinds if kind not in found]
+        for alike in ([kind for kind in missing if kind in self._own], [k for k in missing if k not in self._own]):
             for first in range(0, len(alike), GROUP):
-                yield from self._make(alike[first : first + GROUP], self._steps(alike[first], own))
+                yield from self._make(alike[first : first + GROUP], self._steps(alike[first]))
+
+    def read(self, kinds: Iterable[Kind]) -> None:
+        """Add those entries that are there.
+
+        Raises:
+            StoreError: If one cannot be read.
+        """
+        for _ in self._found(kinds):
+            pass
 
     @property
     def _parent(self) -> ParentNetwork:
         return self.library.interfaces.parent
 
-    def _steps(self, kind: Kind, own: set[Kind]) -> int:
-        return self.request.steps * (OWN if kind in own else 1)
+    @cached_property
+    def _own(self) -> set[Kind]:
+        return {Kind.of(place, self._parent.architecture) for place in self._parent.parts}
+
+    def _steps(self, kind: Kind) -> int:
+        return self.request.steps * (OWN if kind in self._own else 1)
+
+    def _found(self, kinds: Iterable[Kind]) -> Generator[EntryReady, None, list[EntryReady]]:
+        found = []
+        for kind in kinds:
+            if (ready := self._read(kind, self._steps(kind))) is not None:
+                found.append(ready)
+                yield ready
+        return found
 
     def _make(self, kinds: Sequence[Kind], steps: int) -> Iterator[EntryReady]:
         began = time.perf_counter()
-        tasks = []
+        tasks, made = [], []
         for kind in kinds:
-            entry = Entry(self.library.interfaces, kind.place, self._largest(kind), self.request.seed)
-            tasks.append(Task(entry, self._forms(kind)))
+            try:  # a block may be able to stand at a place, and yet not in all of its widths, or next to all others
+                entry = Entry(self.library.interfaces, kind.place, self._largest(kind), self.request.seed)
+                tasks.append(Task(entry, self._forms(kind)))
+            except (KeyError, RuntimeError, ValueError) as reason:
+                yield EntryReady(kind, math.nan, 0.0, f"{type(reason).__name__}: {reason}"[:300])
+            else:
+                made.append(kind)
+        if not made:
+            return
         errors = imitate(self._parent, tasks, self.batches(), steps, self.request.seed)
-        seconds = (time.perf_counter() - began) / len(kinds)
-        for kind, task, error in zip(kinds, tasks, errors, strict=True):
+        seconds = (time.perf_counter() - began) / len(made)
+        for kind, task, error in zip(made, tasks, errors, strict=True):
             document = {
                 "format": FORMAT,
                 "error": error,
@@ -168,7 +165,8 @@ class Workshop:
         """Designs are made of it, unless it could not be trained."""
         if math.isfinite(error):
             self.library.add(entry)
-        return EntryReady(kind, error, seconds)
+            return EntryReady(kind, error, seconds)
+        return EntryReady(kind, error, seconds, "its error is not finite")
 
     def _place(self, kind: Kind, steps: int) -> Location:
         """By all that an entry follows from."""

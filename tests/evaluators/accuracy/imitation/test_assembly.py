@@ -13,9 +13,10 @@ from evaluators.accuracy.cpu_convolutions import prepare_for_cpu
 from evaluators.accuracy.imitation.assembly import assemble
 from evaluators.accuracy.imitation.body import outputs_of
 from evaluators.accuracy.imitation.entry import Entry
-from evaluators.accuracy.imitation.library import Kind, Library, forms_of, kinds_of, largest_of
+from evaluators.accuracy.imitation.library import Library
 from evaluators.accuracy.imitation.parent import Interfaces
 from search_spaces.architecture import Architecture
+from search_spaces.kinds import Kind, forms_of, kinds_of, largest_of
 from search_spaces.parts import parts_of
 from search_spaces.presets import load_preset
 from search_spaces.space_file import load_space

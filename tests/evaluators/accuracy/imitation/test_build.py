@@ -10,10 +10,10 @@ import torch
 from evaluators.accuracy.checkpoints import load_checkpoint
 from evaluators.accuracy.imitation import build
 from evaluators.accuracy.imitation.assembly import assemble
-from evaluators.accuracy.imitation.build import LibraryRequest, Workshop
-from evaluators.accuracy.imitation.library import Kind
-from evaluators.accuracy.request import DeployedRequest
+from evaluators.accuracy.imitation.build import Workshop
+from evaluators.accuracy.request import DeployedRequest, LibraryRequest
 from search_spaces.architecture import Architecture
+from search_spaces.kinds import Kind
 from search_spaces.space import SearchSpace, values_of
 
 KINDS = (Kind("P3.block", "Conv"), Kind("P4.block", "GhostConv"), Kind("P4.block", "C2f"))
@@ -26,6 +26,7 @@ def request_(trained_on_squares: Callable[[str], DeployedRequest], tmp_path: Pat
     choices = {name: (value,) for name, value in start.items()}
     choices |= {"P3.block": ("C2f", "Conv"), "P4.block": ("C2f", "GhostConv"), "P4.width": (32, 16)}
     return LibraryRequest(
+        name="yolov8n",
         parent=trained.checkpoint,
         dataset=trained.dataset,
         imgsz=trained.imgsz,

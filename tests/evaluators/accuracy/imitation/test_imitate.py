@@ -8,9 +8,9 @@ import torch
 
 from evaluators.accuracy.imitation.entry import Entry
 from evaluators.accuracy.imitation.imitate import Task, imitate
-from evaluators.accuracy.imitation.library import Kind, forms_of
 from evaluators.accuracy.imitation.parent import Interfaces
 from search_spaces.architecture import Architecture
+from search_spaces.kinds import Kind, forms_of
 from search_spaces.space_file import load_space
 
 from .conftest import images, make_parent
