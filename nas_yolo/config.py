@@ -18,8 +18,8 @@ from search_spaces.image_size import ImageSize, chosen_size
 from search_spaces.presets import known_designs
 from search_spaces.space import SearchSpace
 
-Weights = Literal["scratch", "inherited"]
-DEFAULT_WEIGHTS: Weights = "inherited"
+Weights = Literal["scratch", "inherited", "library"]
+DEFAULT_WEIGHTS: Weights = "library"
 MIN_TRIALS = 3  # of a budget in trials, to train the stock model first: with fewer there is next to nothing to help
 
 
@@ -46,8 +46,10 @@ class SearchConfig:
             before the first training on a GPU, None if it was given.
         warm_start: Whether earlier searches in the same database inform it.
         identities: What each target said of itself then, by name: for saying what changed.
-        weights: Whether trainings begin with random weights, or with those of trained networks.
-        pretrained: A checkpoint, absolute, that inherited weights are taken from; None: the stock model, trained first.
+        weights: What trainings begin with: random weights, those of a trained network, or of blocks that learned to
+            imitate the stock model, trained first (`library`).
+        pretrained: A checkpoint, absolute, that inherited weights are taken from, and that the parent of a library
+            begins with; None: the stock model, trained first.
         pretrained_sha256: Of its content.
         trial_time_s: Seconds after which a training is ended while nothing tells how long it should take; None: never.
         artifacts: Where checkpoints are kept, a folder or a URL; None: in the search's own folder.
@@ -92,7 +94,7 @@ class SearchConfig:
     def trains_parent(self) -> bool:
         """Whether the stock model is trained first, for the weights that others begin with."""
         large = all(budget.limit >= MIN_TRIALS for budget in self.budgets if budget.kind == "trials")
-        return self.weights == "inherited" and self.pretrained is None and large
+        return large and (self.weights == "library" or (self.weights == "inherited" and self.pretrained is None))
 
     @cached_property
     def fidelities(self) -> tuple[Fidelity, ...]:

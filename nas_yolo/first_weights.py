@@ -21,7 +21,8 @@ def parents_of(
 ) -> tuple[Parent, ...]:
     """What the first weights of a training are taken from; none: from scratch.
 
-    The same for every trial: the stock model trained on this data, or what the user gave. Behind it the nearest
+    The same for every trial: the stock model trained on this data, or what the user gave, which the parent of a library
+    begins with, too. Behind it the nearest
     complete design, for what the first lacks; a repeat has that of the trial that it repeats, and differs by its seed.
 
     Args:
@@ -30,15 +31,17 @@ def parents_of(
         config: Of the search.
         checkpoint: Of the training of a trial, by its number.
     """
-    if trial.is_parent or config.weights == "scratch":
+    if config.weights == "scratch" or (trial.is_parent and config.pretrained is None):
         return ()
-    if config.pretrained is not None:
+    stock = trained_parent(trials)
+    if config.pretrained is not None and (config.weights == "inherited" or trial.is_parent or stock is None):
         first = Parent(Path(config.pretrained).name, Path(config.pretrained))
+    elif stock is None:
+        return ()
     else:
-        stock = next((other for other in trials if other.is_parent and other.state == "complete"), None)
-        if stock is None:
-            return ()
         first = Parent(config.space.baseline, checkpoint(stock.number))
+    if trial.is_parent:
+        return (first,)
     done = [other for other in designs(trials) if other.state == "complete" and other.number != trial.number]
     original = trial
     if trial.repeat_of is not None:
@@ -50,6 +53,11 @@ def parents_of(
         return (first,)
     relative = max(done, key=lambda other: (likeness(trial.architecture, other.architecture), -other.number))
     return first, Parent(_name(relative), checkpoint(relative.number))
+
+
+def trained_parent(trials: Sequence[Trial]) -> Trial | None:
+    """The stock model that was trained for its weights, once it is complete."""
+    return next((other for other in trials if other.is_parent and other.state == "complete"), None)
 
 
 def _name(trial: Trial) -> str:

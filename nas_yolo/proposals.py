@@ -17,7 +17,11 @@ BY_CHANCE, BY_WALK = 50, 500  # architectures looked at for one that is new and 
 
 
 def propose(
-    config: SearchConfig, tried: Mapping[str, str], number: int, suggest: Callable[[], Iterable[Choices]]
+    config: SearchConfig,
+    tried: Mapping[str, str],
+    number: int,
+    suggest: Callable[[], Iterable[Choices]],
+    presets: bool = True,
 ) -> tuple[Architecture, str] | None:
     """A new design and its origin: a known one or whatever the sampler says, in turns; None if none was found.
 
@@ -26,9 +30,10 @@ def propose(
         tried: Origins of the designs that it has tried, by the keys of their architectures.
         number: That its trial will have.
         suggest: The sampler's choices, best first.
+        presets: Whether known designs are tried besides the stock model.
     """
     stock = config.space.baseline
-    known, sampled = _known(config), _sampled(config, number, suggest)
+    known, sampled = list(_known(config))[: None if presets else 1], _sampled(config, number, suggest)
     for architecture, origin in chain(known, sampled) if known_is_due(tried.values()) else chain(sampled, known):
         new = architecture.key not in tried
         if new and (origin == f"preset:{stock}" or not over_limit(config, architecture)):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
+from evaluators.accuracy.assembling import make_entries, score_designs
 from evaluators.accuracy.deployed import validate_finalist
 from evaluators.accuracy.handover import hand_over
-from evaluators.accuracy.request import DeployedRequest, TrainingRequest
+from evaluators.accuracy.request import DeployedRequest, LibraryRequest, TrainingRequest
 from evaluators.accuracy.training import prepare, train
 from evaluators.dataset import Dataset, spread_images
 from evaluators.latency import Calibration
@@ -15,11 +16,13 @@ from evaluators.measurement import MeasurementRequest, calibrate_target, check_t
 from evaluators.target import Target
 from evaluators.zero_cost import IMAGES
 from nas_yolo.fidelities import Rung
-from nas_yolo.first_weights import parents_of
+from nas_yolo.first_weights import parents_of, trained_parent
+from nas_yolo.library import BATCH, steps_of
 from nas_yolo.planning.situation import Context
 from nas_yolo.runners import Work
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
+from search_spaces.kinds import Kind
 from storage import Job, Repository, Search, State, Trial
 
 if TYPE_CHECKING:
@@ -51,6 +54,15 @@ def work_of(job: Job, state: State, context: Context, repository: Repository, se
             return partial(check_target, target, _calibration(context, state, target, config.imgsz))
         case "copy":
             return partial(hand_over, *(checkpoint(int(number)) for number in job.key.split()[1:]))
+        case "imitate":
+            library = _library(context, state, repository, search)
+            assert library is not None
+            return partial(make_entries, library, [Kind.parse(text) for text in job.content])
+        case "assemble":
+            library = _library(context, state, repository, search)
+            assert library is not None
+            points = [context.grid.values([int(code) for code in text.split(".")]) for text in job.content]
+            return partial(score_designs, library, [config.space.architecture(point) for point in points])
     assert job.trial is not None
     trial = state.trials[job.trial]
     imgsz = config.imgsz_of(trial.architecture)
@@ -69,6 +81,7 @@ def work_of(job: Job, state: State, context: Context, repository: Repository, se
                 known=len(trial.epochs),
                 rungs=tuple(one.epochs for one in context.config.fidelities if isinstance(one, Rung)),
                 parents=parents_of(trial, state.trials, config, checkpoint),
+                library=None if trial.is_parent else _library(context, state, repository, search),
                 threads=context.threads,
                 gpu=context.gpus > 0,
                 gpu_share=min(config.gpus_per_trial, 1.0),
@@ -109,6 +122,28 @@ def seed_of(trial: Trial, state: State, seed: int) -> int:
         return seed
     earlier = [one for one in state.trials if one.repeat_of == trial.repeat_of and one.number < trial.number]
     return seed + 1 + len(earlier)
+
+
+def _library(context: Context, state: State, repository: Repository, search: Search) -> LibraryRequest | None:
+    """Of blocks that imitate the trained stock model; None if there is none, or will be none."""
+    config, parent = context.config, trained_parent(state.trials)
+    if config.weights != "library" or parent is None:
+        return None
+    return LibraryRequest(
+        name=config.space.baseline,
+        parent=repository.checkpoint(search, parent.number),
+        dataset=config.dataset,
+        imgsz=config.imgsz,
+        space=config.space,
+        start=context.changes.start,
+        folder=repository.library(search),
+        images=repository.run_folder(search) / "scratch" / "images",
+        steps=steps_of(config.dataset.train_images, config.epochs),
+        batch=BATCH,
+        seed=config.seed,
+        threads=context.threads,
+        arguments=config.training,
+    )
 
 
 @lru_cache(maxsize=1)

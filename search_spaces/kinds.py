@@ -9,13 +9,14 @@ import numpy as np
 
 from search_spaces.architecture import Architecture
 from search_spaces.parts import parts_of
-from search_spaces.space import STAGES, Choices, SearchSpace
+from search_spaces.space import STAGES, Choices, SearchSpace, Value, values_of
 
 FORMS = 16  # between the largest and the smallest that an entry is trained in
 NUMBERS = (".width", ".depth")
 SIZES = (*NUMBERS, ".widen")
 WIDENS = tuple(f"{level}.widen" for level in STAGES)
 PLAIN = "-"
+FIXED = ("activation", "imgsz")  # the same for a parent and all that imitate it
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,17 @@ class Kind:
     place: str
     block: str
     widen: int = 1
+
+    @property
+    def text(self) -> str:
+        """For records; `parse` reads it."""
+        return f"{self.place}|{self.block}|{self.widen}"
+
+    @classmethod
+    def parse(cls, text: str) -> Kind:
+        """Read what `text` wrote."""
+        place, block, widen = text.split("|")
+        return cls(place, block, int(widen))
 
     @classmethod
     def of(cls, place: str, architecture: Architecture) -> Kind:
@@ -62,6 +74,11 @@ def choice_at(place: str) -> str | None:
     return place.replace(".up.", ".")
 
 
+def can_have_library(space: SearchSpace) -> bool:
+    """Whether designs of a space agree in what all blocks of a library have in common."""
+    return all(len(space.choices.get(name, ())) <= 1 for name in FIXED)
+
+
 def kinds_of(space: SearchSpace, start: Choices) -> list[Kind]:
     """What there must be entries of for all of a space's designs.
 
@@ -72,9 +89,8 @@ def kinds_of(space: SearchSpace, start: Choices) -> list[Kind]:
     Raises:
         ValueError: If designs differ in what an entry is not made for: the activation, the size of the image.
     """
-    for name in ("activation", "imgsz"):
-        if len(space.choices.get(name, ())) > 1:
-            raise ValueError(f"blocks imitate a parent for one {name}, and space {space.name} chooses among several")
+    if not can_have_library(space):
+        raise ValueError(f"blocks imitate a parent for one of {FIXED}, and space {space.name} chooses among several")
     found: dict[Kind, None] = {}
     widens = [dict(zip(WIDENS, values, strict=True)) for values in product(*(space.choices[name] for name in WIDENS))]
     for name in space.choices:
@@ -131,3 +147,18 @@ def forms_of(space: SearchSpace, start: Choices, kind: Kind, seed: int) -> list[
     for design in designs:
         found.setdefault(parts_of(design)[kind.place].shape, design)
     return list(found.values())
+
+
+def nearest_choices(space: SearchSpace, architecture: Architecture) -> Choices:
+    """The point of a space that is an architecture, or is as near to it as the space allows."""
+    wanted, found = values_of(architecture), dict[str, Value]()
+    for name, values in space.choices.items():
+        value = wanted.get(name)
+        numbers = [one for one in values if isinstance(one, int)]
+        if value in values:
+            found[name] = value
+        elif isinstance(value, int) and numbers:
+            found[name] = min(numbers, key=lambda one: abs(one - value))
+        else:
+            found[name] = values[0]
+    return found

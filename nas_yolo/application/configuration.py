@@ -21,6 +21,7 @@ from nas_yolo.objective import check_feasible, parse_limit
 from nas_yolo.samplers import check_sampler
 from search_spaces.errors import UserError
 from search_spaces.image_size import ImageSize
+from search_spaces.kinds import can_have_library
 from search_spaces.names import unknown
 from search_spaces.space_file import load_space
 
@@ -71,7 +72,8 @@ def make_config(
         warm_start: Whether earlier searches in the same database inform it.
         repeats: Finalists trained once more with another seed; None: as the budget allows.
         pretrained: A checkpoint that trainings begin with: a file, or a name to download.
-        inherit: Whether trainings begin with trained weights; None: the default.
+        inherit: Whether trainings begin with weights that a trained network has, or with random ones; None: with those
+            of blocks that imitate the stock model, where the space allows.
         trial_time: End a training after this time while nothing tells how long it should take, e.g. `2h`.
         artifacts: Where checkpoints are kept, a folder or a URL; None: beside the database.
         targets_file: Of the user's own targets; None: the one in the configuration folder.
@@ -110,9 +112,9 @@ def make_config(
     identities = {target.name: ask_target(target) for target in chosen}
     checkpoint = None if pretrained is None else find_checkpoint(pretrained)
     digest = None if checkpoint is None else read_digest(checkpoint)
-    weights: Weights = DEFAULT_WEIGHTS
-    if pretrained is not None or inherit is not None:
-        weights = "scratch" if inherit is False else "inherited"
+    weights: Weights = DEFAULT_WEIGHTS if can_have_library(loaded) else "inherited"
+    if inherit is not None:
+        weights = "inherited" if inherit else "scratch"
     return SearchConfig(
         dataset=dataset,
         space=loaded,

@@ -37,7 +37,7 @@ def finalists(situation: Situation) -> Action | None:
     first = [t for t in waiting if t.preset == stock]
     if not first and any(t.state == "paused" for t in waiting):  # else there is nothing to rank, which takes its time
         numbers, seen = list(situation.observations), list(situation.observations.values())
-        ranked = inside_first(seen, situation.context.strategy.finalists(seen))
+        ranked = inside_first(seen, situation.context.strategy.finalists(seen, situation.assembled))
         first = [t for i in ranked[: _room(situation)] if fits(t := situation.trials[numbers[i]])]
     return train(situation, first[0]) if first else None
 

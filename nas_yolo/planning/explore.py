@@ -27,7 +27,7 @@ def next_fidelity(situation: Situation) -> Action | None:
     fidelities = situation.context.config.fidelities
     reserve = costs.reserve(spending)
     last = costs.of_baseline() + costs.of_repeats(spending)
-    order = situation.context.strategy.order(list(seen.values()))
+    order = situation.context.strategy.order(list(seen.values()), situation.assembled)
     for trial in outside + [trials[numbers[i]] for i in order]:
         fidelity = next(one for one in fidelities if one.left(trial))
         cost = costs.of(trial, fidelity)

@@ -13,7 +13,8 @@ from storage import Job, Trial
 from storage.events import TrialAdded, TrialMoved
 
 PARENT_SHARE = 0.1  # of a budget in time: a parent that takes more leaves too little for what it is to help
-PREDICTED_SHARE = 2 * PARENT_SHARE  # by its first batches: a neighbour on the same core doubles what these take
+LIBRARY_PARENT_SHARE = 0.25  # where blocks imitate it: it is what they learn from, and the others begin where it ends
+PREDICTED = 2.0  # times that, by its first batches: a neighbour on the same core doubles what these take
 COPIES = 2  # tries to hand its training over
 
 
@@ -52,24 +53,34 @@ def coming_parent(trials: tuple[Trial, ...]) -> Trial | None:
     return next((trial for trial in trials if trial.is_parent and trial.alive), None)
 
 
+def is_given_up(trials: tuple[Trial, ...]) -> bool:
+    """Whether there was a parent that gives no weights."""
+    return any(trial.is_parent and trial.state in ("rejected", "failed") for trial in trials)
+
+
+def parent_share(config: SearchConfig) -> float:
+    """Of a budget in time that the parent may take."""
+    return LIBRARY_PARENT_SHARE if config.weights == "library" else PARENT_SHARE
+
+
 def too_expensive(parent: Trial, costs: Costs, spending: Spending) -> str:
     """Why the parent is not trained on; empty if it is.
 
     Its first batches tell of one that takes far too much, before it has; two epochs of others: the first has set-up.
     """
-    share = spending.share(costs.of(parent))
-    if len(parent.epochs) >= 2 and share > PARENT_SHARE:
+    share, most = spending.share(costs.of(parent)), parent_share(costs.config)
+    if len(parent.epochs) >= 2 and share > most:
         takes = f"takes {share:.0%} of the budget"
-    elif not parent.epochs and parent.predicted_epoch_s and share > PREDICTED_SHARE:
+    elif not parent.epochs and parent.predicted_epoch_s and share > PREDICTED * most:
         takes = f"would take about {share:.0%} of the budget, as its first batches predict"
     else:
         return ""
-    return f"to train it {takes}, over {PARENT_SHARE:.0%}; all trainings begin from scratch"
+    return f"to train it {takes}, over {most:.0%}; all trainings begin from scratch"
 
 
 def _hand_over(situation: Situation) -> Action | None:
     """Let the stock trial go on where the training of a parent ended that gives no weights: they are the same."""
-    parent = next((t for t in situation.trials if t.is_parent and t.state in ("rejected", "failed")), None)
+    parent = next((trial for trial in situation.trials if trial.is_parent and is_given_up((trial,))), None)
     stock = next((t for t in situation.designs if t.preset == situation.config.space.baseline), None)
     if parent is None or stock is None or not stock.alive or stock.state == "training":
         return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluators.errors import AWAY
 from evaluators.evaluation import (
+    AssembledScore,
     Complexity,
     DeployedAccuracy,
     Epoch,
@@ -15,6 +16,7 @@ from evaluators.evaluation import (
     FirstWeights,
     HandedOver,
     Latency,
+    LibraryEntry,
     Pace,
     Scores,
 )
@@ -26,11 +28,13 @@ from nas_yolo.planning.situation import Context
 from nas_yolo.runners import Report
 from storage import Device, Job, State, Trial, TrialState
 from storage.events import (
+    AssemblyScored,
     AttemptFailed,
     BatchSet,
     Calibrated,
     Deployed,
     DeviceMoved,
+    EntryMade,
     EpochEnded,
     EpochPredicted,
     Event,
@@ -102,6 +106,10 @@ def of_result(state: State, job: Job, item: Any) -> tuple[Event, ...]:
             return (Calibrated(calibration),)
         case Failure() as failure:
             return () if number is None else (AttemptFailed(number, failure),)
+        case LibraryEntry() as entry:
+            return (EntryMade(entry),)
+        case AssembledScore() as score:
+            return (AssemblyScored(score.architecture, score.map50_95, score.seconds, score.problem),)
     if number is None:
         raise AssertionError(f"unexpected result {item!r}")
     trial = state.trials[number]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nas_yolo.planning import first_weights
 from nas_yolo.planning.actions import Action, Note
 from nas_yolo.planning.devices import are_ready
 from nas_yolo.planning.situation import Situation
@@ -38,10 +39,12 @@ def new_design(situation: Situation) -> Action | None:
     strategy, seen = situation.context.strategy, list(situation.observations.values())
 
     def suggest() -> Iterator[Choices]:
-        for codes in strategy.candidates(seen):
+        for codes in strategy.candidates(seen, situation.assembled):
             yield situation.context.grid.values(codes)
 
     tried = {trial.architecture.key: trial.origin for trial in situation.designs}
     number = len(situation.trials)
-    found = propose(situation.config, tried, number, suggest)
+    # Where blocks imitate the stock model, other presets are designs like all others.
+    library = situation.config.weights == "library" and not first_weights.is_given_up(situation.trials)
+    found = propose(situation.config, tried, number, suggest, presets=not library)
     return Note((TrialAdded(number, *found),)) if found else Note((SpaceExhausted(),))

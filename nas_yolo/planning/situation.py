@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
+from evaluators.evaluation import AssembledScore
 from evaluators.target import Target
+from nas_yolo.additive import Additive
 from nas_yolo.budget import Spending, parse_budget
 from nas_yolo.config import SearchConfig
 from nas_yolo.costs import Costs
 from nas_yolo.fidelities import accuracies_of
-from nas_yolo.samplers import Grid, Observation, Strategy
+from nas_yolo.first_weights import trained_parent
+from nas_yolo.library import Changes, exact_designs, predict_latency, predict_scores, scores_of, share_left
+from nas_yolo.samplers import Assembled, Grid, Observation, Strategy, step_below
 from search_spaces.architecture import Architecture
+from search_spaces.space import Choices
 from storage import Job, JobKind, State, Trial
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,11 +46,70 @@ class Context:
     gpus: float = 0.0
     _codes: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
     _observations: dict[int, tuple[Trial, Observation | None]] = field(default_factory=dict)
+    _found: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def grid(self) -> Grid:
         """The space as arrays."""
         return Grid(self.config.space.choices)
+
+    @cached_property
+    def changes(self) -> Changes:
+        """The stock model in the space, and what differs from it in one choice."""
+        return Changes(self.config)
+
+    def has_library(self, trials: Sequence[Trial]) -> bool:
+        """Whether there is a library of blocks to make: asked for, and the parent is trained."""
+        return self.config.weights == "library" and trained_parent(trials) is not None
+
+    def latency(self, trials: Sequence[Trial]) -> Additive:
+        """What each change adds to the latency, from what was measured; of several targets the geometric mean."""
+        measured = []
+        for trial in trials:
+            if trial.is_design and (seen := self.observation(trial)) and seen.latencies_ms:
+                logarithms = [math.log(latency) for latency in seen.latencies_ms]
+                measured.append((seen.codes, math.exp(sum(logarithms) / len(logarithms))))
+        known = measured[: step_below(len(measured))]  # found anew where much more is known
+        return self._remembered(
+            "latency",
+            repr(known),
+            lambda: predict_latency(self.changes, [(self.grid.values(codes), one) for codes, one in known]),
+        )
+
+    def exact(self, trials: Sequence[Trial], assemblies: Sequence[AssembledScore]) -> list[Choices]:
+        """The designs that are best at every latency by what was scored and measured; none before enough was."""
+        scored, latency = assemblies[: step_below(len(assemblies))], self.latency(trials)
+
+        def find() -> list[Choices]:
+            score = predict_scores(self.changes, scores_of(self.changes, scored))
+            return exact_designs(self.changes, latency, score) if score else []
+
+        return self._remembered("exact", f"{len(scored)} {latency!r}", find)
+
+    def assembled(self, trials: Sequence[Trial], assemblies: Sequence[AssembledScore]) -> tuple[Assembled, ...]:
+        """Designs that were put together, as strategies see them."""
+        if not assemblies:
+            return ()
+        latency = self.latency(trials)
+
+        def find() -> tuple[Assembled, ...]:
+            scored = scores_of(self.changes, assemblies)
+            own = next((score for choices, score in scored if choices == self.changes.start), 0.0)
+            if own <= 0:
+                return ()
+            return tuple(
+                Assembled(self.grid.codes(choices), share_left(score, own), latency.predict(choices))
+                for choices, score in scored
+            )
+
+        return self._remembered("assembled", f"{len(assemblies)} {latency!r}", find)
+
+    def _remembered(self, name: str, key: str, find: Callable[[], T]) -> T:
+        """What was found under this name, found anew if what it follows from is another."""
+        if name not in self._found or self._found[name][0] != key:
+            self._found[name] = key, find()
+        found: T = self._found[name][1]
+        return found
 
     @cached_property
     def devices(self) -> tuple[tuple[Target, str], ...]:
@@ -137,11 +206,16 @@ class Situation:
         return {t.number: one for t in self.designs if (one := self.context.observation(t)) is not None}
 
     @cached_property
+    def assembled(self) -> tuple[Assembled, ...]:
+        """Designs put together from the library, as strategies see them."""
+        return self.context.assembled(self.trials, self.state.assemblies)
+
+    @cached_property
     def wants_design(self) -> bool:
         """Whether another design should be measured, and may be."""
         if self.state.exhausted or not self.spending.trials_left:
             return False
-        return self.context.strategy.wants(list(self.observations.values()), self.context.slots)
+        return self.context.strategy.wants(list(self.observations.values()), self.context.slots, self.assembled)
 
 
 def _rounded(seconds: float) -> float:

@@ -37,7 +37,7 @@ def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> T
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for heading in ("trial", "mAP50-95", "latency ms", "params M", "GFLOPs"):
         table.add_column(heading, justify="right", no_wrap=True)
-    if config.weights == "inherited":
+    if config.weights != "scratch":
         table.add_column("inherited", justify="right", no_wrap=True)
     activation = ", activation" if "activation" in config.space.choices else ""
     table.add_column(f"from; blocks P2 to P5: name-width×depth{activation}")
@@ -72,7 +72,7 @@ def _add_row(table: Table, trial: Trial, config: SearchConfig, target: str, doub
         latency_text(trial.latencies[target]),
         f"{complexity.params / 1e6:.2f}" if complexity else "-",
         f"{complexity.gflops:.3g}" if complexity else "-",
-        *([inherited_text(trial)] if config.weights == "inherited" else []),
+        *([inherited_text(trial)] if config.weights != "scratch" else []),
         origin_text(trial) if trial.preset else f"{origin_text(trial)}: {blocks_text(trial)}",
     )
 

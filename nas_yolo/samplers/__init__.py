@@ -18,12 +18,13 @@ from search_spaces.names import UnknownNameError, unknown
 
 if TYPE_CHECKING:
     from nas_yolo.samplers._optuna import distributions
-    from nas_yolo.samplers._quantity import Fits
+    from nas_yolo.samplers._quantity import Fits, step_below
     from nas_yolo.samplers._scale import normal_ranks
     from nas_yolo.samplers._scores import ScoreVerdict, judge_scores
 
 __all__ = [
     "Ask",
+    "Assembled",
     "Codes",
     "Earlier",
     "Fits",
@@ -37,6 +38,7 @@ __all__ = [
     "judge_scores",
     "list_samplers",
     "normal_ranks",
+    "step_below",
 ]
 
 # Parts of the engine that others need, imported when they do: some bring SciPy or Optuna with them.
@@ -46,6 +48,7 @@ _PARTS = {
     "distributions": "_optuna",
     "judge_scores": "_scores",
     "normal_ranks": "_scale",
+    "step_below": "_quantity",
 }
 
 
@@ -100,22 +103,40 @@ class Earlier:
     same_data: bool
 
 
+@dataclass(frozen=True)
+class Assembled:
+    """What decisions know of a design that was put together from a library of blocks, tried or not.
+
+    Attributes:
+        codes: Its point.
+        left: Logarithm of what is left of the stock model's score; 0 is all of it.
+        latency_ms: As predicted; lower is better.
+    """
+
+    codes: tuple[int, ...]
+    left: float
+    latency_ms: float
+
+
 Ask = Callable[[Grid, Sequence[Observation], int], tuple[int, ...]]
 
 
 class Strategy(Protocol):
-    """Decides what to propose and what to train, from all trials alone: the same trials, the same answer."""
+    """Decides what to propose and what to train, from what is known alone: the same trials, the same answer.
 
-    def candidates(self, seen: Sequence[Observation]) -> Iterator[tuple[int, ...]]:
+    `assembled` is what was put together from a library of blocks, if there is one.
+    """
+
+    def candidates(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> Iterator[tuple[int, ...]]:
         """Designs worth measuring, by their codes, best first; some may have been tried already."""
 
-    def order(self, seen: Sequence[Observation]) -> list[int]:
+    def order(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> list[int]:
         """Positions of the trials that may be trained on to their next fidelity now, the one worth most first."""
 
-    def finalists(self, seen: Sequence[Observation]) -> list[int]:
+    def finalists(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> list[int]:
         """Positions of paused trials, the one that deserves most to be trained to the end first."""
 
-    def wants(self, seen: Sequence[Observation], slots: int) -> bool:
+    def wants(self, seen: Sequence[Observation], slots: int, assembled: Sequence[Assembled] = ()) -> bool:
         """Whether another design should be measured now, for `slots` trainings at once."""
 
 

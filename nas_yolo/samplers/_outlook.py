@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_yolo.pareto import front, regrets
-from nas_yolo.samplers import Earlier, Observation
+from nas_yolo.samplers import Assembled, Earlier, Observation
 from nas_yolo.samplers._acquisition import Front, acquisition, expected_improvement, step_front
+from nas_yolo.samplers._assembled import front_of
 from nas_yolo.samplers._grid import Codes, Features, Grid
 from nas_yolo.samplers._quantity import MIN_MEASURED, Fits, Quantity, spread_out, step_below
 from nas_yolo.samplers._scale import REFERENCE_ACCURACY, final_scale, standard
@@ -61,6 +62,8 @@ class Outlook:
         earlier: Designs of earlier searches: a fidelity more, below all others, that costs nothing. How much it tells
             of this search follows from the trials that there are.
         tie: Relative difference of latencies up to which none is faster.
+        assembled: Designs that were put together from a library: the fidelity next below a training's first. They are
+            among the candidates, and so are children of the best of them.
 
     Raises:
         ValueError: If no trial was measured and trained.
@@ -76,7 +79,9 @@ class Outlook:
         fits: Fits | None = None,
         earlier: Sequence[Earlier] = (),
         tie: float = 0.0,
+        assembled: Sequence[Assembled] = (),
     ):
+        self._assembled = list(assembled)
         self._grid, self._costs, self._seed, self._count = grid, costs, seed, len(seen)
         self._worth: dict[tuple[Any, ...], float] = {}
         self._tie = tie
@@ -161,6 +166,11 @@ class Outlook:
                 standings.append(np.array([one.standing for one in here]))
                 codes.append(np.array([one.codes for one in here]))
                 latencies.append(self.latencies.predict(codes[-1]))
+        if len(self._assembled) >= MIN_MEASURED and np.ptp(left := np.array([one.left for one in self._assembled])):
+            reached.append(np.arange(len(left)) + sum(map(len, codes)))
+            standings.append((left - left.mean()) / left.std())
+            codes.append(np.array([one.codes for one in self._assembled]))
+            latencies.append(self.latencies.predict(codes[-1]))
         self._below = len(reached)
         reached += own
         all_latencies = np.concatenate(latencies, axis=1)
@@ -270,6 +280,10 @@ class Outlook:
         """New points and what they are worth, best first; their latencies are predicted."""
         rng = np.random.default_rng((self._seed, self._count))
         drawn = np.concatenate([self._grid.draw(POOL, rng), self._grid.vary(self._parents, POOL, rng)])
+        if self._assembled:
+            best = np.array([one.codes for one in front_of(self._assembled)])
+            known = np.array([one.codes for one in self._assembled])
+            drawn = np.concatenate([drawn, known, self._grid.vary(best, POOL, rng)])
         rows = {tuple(point): row for row, point in enumerate(drawn.tolist())}
         for one in self._seen:
             rows.pop(one.codes, None)

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import ThreadpoolController
 
-from nas_yolo.samplers import Earlier, Observation
+from nas_yolo.samplers import Assembled, Earlier, Observation
+from nas_yolo.samplers._assembled import best_assembled, promising_first
 from nas_yolo.samplers._grid import Grid
 from nas_yolo.samplers._outlook import Outlook, bounded, enough, first_designs, spread_design
-from nas_yolo.samplers._quantity import Fits
+from nas_yolo.samplers._quantity import MIN_MEASURED, Fits
 
 AHEAD = 4  # designs measured, at most, for each slot since the last of them was trained
 MEASURING_S, MEASURING_SHARE = 10.0, 0.1  # what measuring one takes, about, and may take of a first training
@@ -61,36 +62,37 @@ class Frontier:
         costs = np.asarray(costs, dtype=float)
         self._first_epochs, self._costs = float(costs[0]), costs / costs[-1]
         self._fits = Fits()
-        self._last: tuple[list[Observation], Outlook] | None = None
+        self._last: tuple[list[Observation], tuple[Assembled, ...], Outlook] | None = None
 
     @one_thread
-    def candidates(self, seen: Sequence[Observation]) -> Iterator[tuple[int, ...]]:
+    def candidates(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> Iterator[tuple[int, ...]]:
         """Designs worth measuring, by their codes, best first; some may have been tried already.
 
         Args:
             seen: All trials, by number.
+            assembled: Designs that were put together from a library.
         """
-        if enough(seen, self._costs):
-            return iter([codes for codes, _ in self._outlook(seen).candidates])
+        if self._knows(seen, assembled):
+            return iter([codes for codes, _ in self._outlook(seen, assembled).candidates])
         rng = np.random.default_rng((self._seed, len(seen)))
         known = [one.codes for one in self._earlier[: first_designs(self._costs)]]
-        return chain(known, spread_design(self._grid, seen, rng, self._fits))
+        return chain(known, best_assembled(seen, assembled), spread_design(self._grid, seen, rng, self._fits))
 
     @one_thread
-    def order(self, seen: Sequence[Observation]) -> list[int]:
+    def order(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> list[int]:
         """Positions of the trials that may be trained on now, the one worth most first."""
         idle = [i for i, one in enumerate(seen) if one.idle]
-        if not enough(seen, self._costs):
-            return [i for i in idle if not seen[i].accuracies]
-        return self._by_acquisition(seen, idle)
+        if not self._knows(seen, assembled):
+            return promising_first(seen, [i for i in idle if not seen[i].accuracies], assembled)
+        return self._by_acquisition(seen, idle, assembled)
 
     @one_thread
-    def finalists(self, seen: Sequence[Observation]) -> list[int]:
+    def finalists(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> list[int]:
         """Positions of paused trials, the one worth most first."""
-        return self._by_acquisition(seen, [i for i, one in enumerate(seen) if one.idle and one.accuracies])
+        return self._by_acquisition(seen, [i for i, one in enumerate(seen) if one.idle and one.accuracies], assembled)
 
     @one_thread
-    def wants(self, seen: Sequence[Observation], slots: int) -> bool:
+    def wants(self, seen: Sequence[Observation], slots: int, assembled: Sequence[Assembled] = ()) -> bool:
         """As long as fewer designs wait than there are slots that are worth as much as the best that could be measured.
 
         What is measured only shows how fast a design is: `AHEAD` for each slot without a training is enough, and fewer
@@ -100,12 +102,12 @@ class Frontier:
         new = [one for one in seen if one.idle and not one.accuracies]
         if measuring >= slots or not new:
             return measuring < slots
-        if not enough(seen, self._costs):
+        if not self._knows(seen, assembled):
             return measuring + len(new) < slots
         last = max(i for i, one in enumerate(seen) if one.accuracies or one.coming_fidelity is not None)
         if len(seen) - 1 - last >= self._ahead(seen) * slots:
             return False
-        outlook = self._outlook(seen)
+        outlook = self._outlook(seen, assembled)
         best = outlook.candidates[0][1] if outlook.candidates else 0.0
         return measuring + sum(value >= best for value in outlook.acquisition_of(new)) < slots
 
@@ -117,6 +119,12 @@ class Frontier:
         values = self._outlook(seen).acquisition_of(designs)
         return sorted(range(len(designs)), key=lambda i: -values[i])
 
+    def _knows(self, seen: Sequence[Observation], assembled: Sequence[Assembled]) -> bool:
+        """Whether a model has something to learn from: less will do where designs were put together and scored."""
+        if assembled and sum(bool(one.accuracies) for one in seen) >= MIN_MEASURED:
+            return True
+        return enough(seen, self._costs)
+
     def _ahead(self, seen: Sequence[Observation]) -> int:
         epochs_s = [one.epoch_s for one in seen if one.epoch_s]
         if not epochs_s:
@@ -124,15 +132,17 @@ class Frontier:
         first_s = self._first_epochs * float(np.median(epochs_s))
         return int(np.clip(first_s * MEASURING_SHARE / MEASURING_S, 1, AHEAD))
 
-    def _by_acquisition(self, seen: Sequence[Observation], positions: list[int]) -> list[int]:
+    def _by_acquisition(
+        self, seen: Sequence[Observation], positions: list[int], assembled: Sequence[Assembled] = ()
+    ) -> list[int]:
         if not positions:
             return []
-        values = self._outlook(seen).acquisition_of([seen[i] for i in positions])
+        values = self._outlook(seen, assembled).acquisition_of([seen[i] for i in positions])
         return [i for _, i in sorted(zip([-value for value in values], positions, strict=True))]
 
-    def _outlook(self, seen: Sequence[Observation]) -> Outlook:
-        if self._last is None or self._last[0] != list(seen):
-            known = self._limit_ms, self._fits, self._earlier, self._tie
+    def _outlook(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> Outlook:
+        if self._last is None or self._last[:2] != (list(seen), tuple(assembled)):
+            known = self._limit_ms, self._fits, self._earlier, self._tie, assembled
             outlook = Outlook(self._grid, seen, self._costs, self._seed, *known)
-            self._last = list(seen), outlook
-        return self._last[1]
+            self._last = list(seen), tuple(assembled), outlook
+        return self._last[2]

@@ -18,7 +18,7 @@ import numpy as np
 from evaluators.evaluation import TIE
 from nas_yolo.fidelities import ETA
 from nas_yolo.pareto import regrets
-from nas_yolo.samplers import Ask, Grid, Observation
+from nas_yolo.samplers import Ask, Assembled, Grid, Observation
 
 ATTEMPTS = 5  # a sampler that repeats itself is not asked more often than this
 
@@ -121,13 +121,13 @@ class Halving:
     def __init__(self, ask: Ask, grid: Grid, fidelities: int, seed: int):
         self._ask, self._grid, self._fidelities, self._seed = ask, grid, fidelities, seed
 
-    def candidates(self, seen: Sequence[Observation]) -> Iterator[tuple[int, ...]]:
+    def candidates(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> Iterator[tuple[int, ...]]:
         """What the sampler says, more than once if need be."""
         for attempt in range(ATTEMPTS):
             seed = int(np.random.SeedSequence((self._seed, len(seen), attempt)).generate_state(1)[0])
             yield self._ask(self._grid, seen, seed)
 
-    def order(self, seen: Sequence[Observation]) -> list[int]:
+    def order(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> list[int]:
         """The promotion that is due, then the untrained by number."""
         idle = [i for i, one in enumerate(seen) if one.idle]
         untrained = [i for i in idle if not seen[i].accuracies]
@@ -135,11 +135,11 @@ class Halving:
             return untrained
         return [due, *untrained]
 
-    def finalists(self, seen: Sequence[Observation]) -> list[int]:
+    def finalists(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> list[int]:
         """Paused trials, the one that deserves most to be trained to the end first."""
         return finalists(_standings(seen), self._fidelities)
 
-    def wants(self, seen: Sequence[Observation], slots: int) -> bool:
+    def wants(self, seen: Sequence[Observation], slots: int, assembled: Sequence[Assembled] = ()) -> bool:
         """As long as fewer designs than slots wait, or are being measured, for their first training."""
         return sum(not one.accuracies and one.coming_fidelity is None and not one.over for one in seen) < slots
 

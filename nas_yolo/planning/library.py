@@ -1,0 +1,97 @@
+"""Making the library and scoring designs put together from it: after the parent, for a share of the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evaluators.evaluation import LibraryEntry
+from nas_yolo.library import is_ready, kinds_due, swaps_due
+from nas_yolo.planning.actions import Action, Begin, Note
+from nas_yolo.planning.situation import Situation
+from search_spaces.kinds import Kind
+from search_spaces.space import Choices
+from storage import Job
+from storage.events import AssemblyScored, EntryMade, Event
+from storage.trial import Purpose
+
+SHARE = 0.2  # of a budget in time that entries and scores may take
+ENTRIES, SCORES = 16, 12  # made or scored in one piece of work, at most
+TRIES = 2  # of a piece of work whose process dies, before each part of it is tried alone
+DIED = "its process died"
+
+
+def entries_and_scores(situation: Situation) -> Action | None:
+    """Scores of what can be put together first, then the entries that are worth most."""
+    context = situation.context
+    if situation.state.phase != "exploring" or not situation.may_train or not context.has_library(situation.trials):
+        return None
+    if not within_share(situation):
+        return None
+    if designs := designs_due(situation):
+        return _begin(situation, "assemble", [_text(situation, design) for design in designs], SCORES)
+    if kinds := entries_due(situation):
+        return _begin(situation, "imitate", [kind.text for kind in kinds], ENTRIES)
+    return None
+
+
+def within_share(situation: Situation) -> bool:
+    """Whether what was made and scored so far took less of the budget than it may."""
+    state = situation.state
+    took_s = sum(one.seconds for one in state.entries.values()) + sum(one.seconds for one in state.assemblies)
+    return situation.spending.share(took_s) < SHARE
+
+
+def designs_due(situation: Situation) -> list[Choices]:
+    """Designs that can be put together and were not: with one change, then those that are best as predicted."""
+    context, state = situation.context, situation.state
+    changes = context.changes
+    made = {Kind(*key): entry.error is not None for key, entry in state.entries.items()}
+    busy = {text for job in state.work if job.purpose == "assemble" for text in job.content}
+
+    def wanted() -> Iterator[Choices]:
+        yield from swaps_due(changes, context.latency(situation.trials))
+        if not entries_due(situation) and not any(job.purpose == "imitate" for job in state.work):
+            yield from context.exact(situation.trials, state.assemblies)
+
+    found = []
+    for choices in wanted():
+        new = changes.config.space.architecture(choices).key not in state.assembled
+        if new and _text(situation, choices) not in busy and is_ready(changes, choices, made):
+            found.append(choices)
+    return found[: SCORES * context.slots]
+
+
+def entries_due(situation: Situation) -> list[Kind]:
+    """Entries to be made next."""
+    state = situation.state
+    running = [Kind.parse(text) for job in state.work if job.purpose == "imitate" for text in job.content]
+    latency = situation.context.latency(situation.trials)
+    made = (Kind(*key) for key in state.entries)
+    return kinds_due(situation.context.changes, latency, made, running, ENTRIES * situation.context.slots)
+
+
+def _begin(situation: Situation, purpose: Purpose, texts: list[str], most: int) -> Action:
+    """A share of what is due for each free slot; what keeps dying is tried alone, then left out."""
+    context, state = situation.context, situation.state
+    share = min(max(-(-len(texts) // max(situation.free_slots, 1)), 1), most)
+    content = texts[:share]
+    key = f"{purpose} {content[0]} +{len(content) - 1}"
+    if state.attempts.get(key, 0) >= TRIES:
+        content, key = content[:1], f"{purpose} {content[0]} +0"
+        if state.attempts.get(key, 0) >= TRIES:
+            return Note((_left_out(situation, purpose, content[0]),))
+    threads = float(context.threads)
+    job = Job(key, purpose, "train", situation.now_s, gpus=context.gpus, cpus=threads, content=tuple(content))
+    return Begin(job)
+
+
+def _left_out(situation: Situation, purpose: Purpose, text: str) -> Event:
+    if purpose == "assemble":
+        choices = situation.context.grid.values(list(map(int, text.split("."))))
+        return AssemblyScored(situation.config.space.architecture(choices), None, 0.0, DIED)
+    kind = Kind.parse(text)
+    return EntryMade(LibraryEntry(kind.place, kind.block, kind.widen, None, 0.0, DIED))
+
+
+def _text(situation: Situation, choices: Choices) -> str:
+    return ".".join(map(str, situation.context.grid.codes(choices)))
