@@ -229,7 +229,7 @@ def weights_text(trials: Iterable[Trial], config: SearchConfig) -> str:
     """What the trainings of a search begin with, and so in which regime its accuracies were reached."""
     if config.weights == "scratch":
         return "from scratch"
-    if config.pretrained is not None:
+    if config.pretrained is not None and config.weights == "inherited":
         return f"first weights from {Path(config.pretrained).name}"
     trials, stock = list(trials), config.space.baseline
     parent = next((trial for trial in trials if trial.is_parent), None)
@@ -238,6 +238,8 @@ def weights_text(trials: Iterable[Trial], config: SearchConfig) -> str:
     if parent is None or parent.alive:
         reached = len(parent.epochs) if parent else 0
         return f"first weights from {stock}, which is trained first ({reached} of {config.epochs} epochs so far)"
+    if parent.state == "complete" and config.weights == "library":
+        return f"first weights from blocks that imitate {stock}, trained {len(parent.epochs)} epochs on this data"
     if parent.state == "complete":
         return f"first weights from {stock}, trained {len(parent.epochs)} epochs on this data"
     return f"from scratch, since {stock}, to begin with its weights, was not trained to the end ({parent.reason})"
