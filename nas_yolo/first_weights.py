@@ -40,8 +40,8 @@ def parents_of(
         return ()
     else:
         first = Parent(config.space.baseline, checkpoint(stock.number))
-    if trial.is_parent:
-        return (first,)
+    if trial.is_parent or config.weights == "library":
+        return (first,)  # a library has what the first lacks
     done = [other for other in designs(trials) if other.state == "complete" and other.number != trial.number]
     original = trial
     if trial.repeat_of is not None:

@@ -7,6 +7,7 @@ these are scored, too, and are what the engine proposes first.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,21 @@ def steps_of(images: int, epochs: int) -> int:
     All entries together then take about as long as a few full trainings, and no more than they need.
     """
     return int(np.clip(STEPS_SHARE * images * epochs / BATCH, MIN_STEPS, MAX_STEPS))
+
+
+def library_key(config: SearchConfig) -> str:
+    """The same for all searches whose stock model is trained on the same images in the same way: they share a library."""
+    follows_from = (
+        config.dataset.fingerprint,
+        str(config.imgsz),
+        config.epochs,
+        sorted(config.training.items()),
+        config.seed,
+        config.pretrained_sha256,
+        config.known_designs[config.space.baseline].key,
+        [fidelity.name for fidelity in config.fidelities],
+    )
+    return hashlib.sha256(repr(follows_from).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

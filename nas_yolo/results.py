@@ -239,7 +239,8 @@ def weights_text(trials: Iterable[Trial], config: SearchConfig) -> str:
         reached = len(parent.epochs) if parent else 0
         return f"first weights from {stock}, which is trained first ({reached} of {config.epochs} epochs so far)"
     if parent.state == "complete" and config.weights == "library":
-        return f"first weights from blocks that imitate {stock}, trained {len(parent.epochs)} epochs on this data"
+        by = f" by {parent.weights.parents[0]}" if parent.weights and config.pretrained is None else ""
+        return f"first weights from blocks that imitate {stock}, trained {len(parent.epochs)} epochs on this data{by}"
     if parent.state == "complete":
         return f"first weights from {stock}, trained {len(parent.epochs)} epochs on this data"
     return f"from scratch, since {stock}, to begin with its weights, was not trained to the end ({parent.reason})"

@@ -17,7 +17,7 @@ from evaluators.target import Target
 from evaluators.zero_cost import IMAGES
 from nas_yolo.fidelities import Rung
 from nas_yolo.first_weights import parents_of, trained_parent
-from nas_yolo.library import BATCH, steps_of
+from nas_yolo.library import BATCH, library_key, steps_of
 from nas_yolo.planning.situation import Context
 from nas_yolo.runners import Work
 from search_spaces.architecture import Architecture
@@ -136,7 +136,7 @@ def _library(context: Context, state: State, repository: Repository, search: Sea
         imgsz=config.imgsz,
         space=config.space,
         start=context.changes.start,
-        folder=repository.library(search),
+        folder=repository.library(search) / library_key(config),
         images=repository.run_folder(search) / "scratch" / "images",
         steps=steps_of(config.dataset.train_images, config.epochs),
         batch=BATCH,

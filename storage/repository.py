@@ -127,7 +127,7 @@ class Repository:
         return folder / "checkpoint.pt"
 
     def library(self, search: Search) -> Location:
-        """Where entries of libraries are kept, by their content: the same for all searches that keep things there."""
+        """Where libraries are kept, a folder for each: the same for all searches that keep things there."""
         artifacts = search.config.get("artifacts")
         return self.folder / "library" if artifacts is None else locate(artifacts) / "library"
 

@@ -64,14 +64,14 @@ def score_designs(request: LibraryRequest, designs: Sequence[Architecture]) -> I
 
 
 def assembled(workshop: Workshop, design: Architecture) -> DetectionModel:
-    """A design with weights from the library; entries that it needs are read as far as they are not yet.
+    """A design with weights from the library; entries that it needs are read, or made if they are not there.
 
     Raises:
         KeyError: If one is missing.
     """
     from evaluators.accuracy.imitation.assembly import assemble
 
-    _read_entries(workshop, design)
+    _add_entries(workshop, design)
     return assemble(workshop.library.interfaces.parent, design, workshop.library)
 
 
@@ -83,7 +83,7 @@ def fill_from_library(
 
     filled = 0
     with _workshop(request, slot) as (workshop, _):
-        _read_entries(workshop, design)
+        _add_entries(workshop, design)
         for part in parts_of(design).values():
             with suppress(KeyError):
                 filled += fill_part(network, workshop.library.interfaces.parent, design, part, workshop.library)
@@ -91,10 +91,11 @@ def fill_from_library(
     return FirstWeights((f"{LIBRARY_OF} {request.name}",) if filled else (), filled / learned)
 
 
-def _read_entries(workshop: Workshop, design: Architecture) -> None:
+def _add_entries(workshop: Workshop, design: Architecture) -> None:
     library = workshop.library
-    kinds = {Kind.of(place, design) for place, part in parts_of(design).items() if not library.parent_has(design, part)}
-    workshop.read([kind for kind in kinds if not library.has_kind(kind)])
+    kinds = [Kind.of(place, design) for place, part in parts_of(design).items() if not library.parent_has(design, part)]
+    for _ in workshop.build([kind for kind in kinds if not library.has_kind(kind)]):
+        pass
 
 
 @contextmanager

@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 from evaluators.location import check_writable
+from nas_yolo.application.reuse import take_over
 from nas_yolo.config import SearchConfig
 from search_spaces.errors import UserError
 from storage import Repository, Search
 
 
 def create_search(repository: Repository, name: str, config: SearchConfig) -> Search:
-    """Add a search to the database.
+    """Add a search to the database; it begins with the library of an earlier one, where there is one that fits.
 
     Raises:
         UserError: If the name is taken or cannot be a folder's, or artifacts cannot be written where they are to be.
@@ -23,7 +24,9 @@ def create_search(repository: Repository, name: str, config: SearchConfig) -> Se
         )
     if config.artifacts is not None and name not in _taken(repository):  # else it is refused, with nothing written
         check_writable(config.artifacts)
-    return repository.create_search(name, config.document())
+    search = repository.create_search(name, config.document())
+    take_over(repository, search)
+    return search
 
 
 def free_name(repository: Repository, data: Path) -> str:

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": ("results", "Write a trial as a model YAML to train with Ultralytics."),
     "train": ("train", "Train a trial on, to a full model."),
     "validate": ("validate", "Validate a trial's exported file: the accuracy of what is deployed."),
+    "library": ("library", "List, show and remove libraries of blocks that imitate the stock model."),
     "dashboard": ("dashboard", "Open optuna-dashboard on your searches."),
     "check-data": ("data", "Show what is used of a data set, and what is not."),
     "profile": ("models", "Measure a model: parameters, GFLOPs, latency."),

@@ -16,12 +16,24 @@ from typing import Any, TypeVar
 import numpy as np
 
 from evaluators.accuracy.pace import PaceMeter
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, FirstWeights, HandedOver, Latency, Pace
+from evaluators.evaluation import (
+    AssembledScore,
+    Complexity,
+    DeployedAccuracy,
+    Epoch,
+    Failure,
+    FirstWeights,
+    HandedOver,
+    Latency,
+    LibraryEntry,
+    Pace,
+)
 from evaluators.latency import Calibration
 from evaluators.target import Target
 from nas_yolo.runners import Kind, Report, Work
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize
+from search_spaces.kinds import Kind as BlockKind
 
 BASELINE_MS = 1.0  # of the reference model, on every target
 
@@ -39,6 +51,8 @@ class World:
         latency_ms: Of an architecture on a target.
         epoch_s: What an epoch of it takes, counted from 1.
         steps: Batches in an epoch, by which its time is predicted; 0: it is not.
+        score: Of an architecture that is put together from the library, with no training of its own.
+        entry_s: What an entry of the library takes, and a tenth of it a score.
         measure_s: What a measurement takes, on each target.
         fault_share: Chance that a piece of work fails before its last result.
         faults: Causes, with which a training or a measurement then fails.
@@ -49,6 +63,8 @@ class World:
     map50_95: Callable[[Architecture, int, int], float]
     latency_ms: Callable[[Architecture, str], float]
     epoch_s: Callable[[Architecture, int], float] = lambda architecture, epoch: 10.0
+    score: Callable[[Architecture], float] = lambda architecture: 0.0
+    entry_s: float = 1.0
     steps: int = 100
     measure_s: float = 2.0
     fault_share: float = 0.0
@@ -91,8 +107,9 @@ class World:
     def _train(self, request: Any) -> Iterator[Timed]:
         place, architecture = str(request.checkpoint), request.architecture
         kept = self.checkpoints.get(place, 0)
-        if request.parents and not kept:
-            yield 0.0, FirstWeights(tuple(parent.name for parent in request.parents), 0.5)
+        if (request.parents or request.library) and not kept:
+            names = [parent.name for parent in request.parents]
+            yield 0.0, FirstWeights((*([f"library of {request.library.name}"] if request.library else []), *names), 0.5)
         for epoch in range(1, max(request.until, kept) + 1):
             validated = epoch in request.rungs or epoch == request.until
             accuracy = self.map50_95(architecture, epoch, request.seed) if validated else None
@@ -106,6 +123,17 @@ class World:
                 yield 0.0 if epoch <= kept else seconds - ended_s, Epoch(epoch, accuracy, accuracy, 1.0, seconds)
             elif epoch > kept:
                 yield seconds, None
+
+    def _make_entries(self, request: Any, kinds: Sequence[BlockKind]) -> Iterator[Timed]:
+        for kind in kinds:
+            found = f"{request.parent} {kind.text}" in self.checkpoints
+            self.checkpoints[f"{request.parent} {kind.text}"] = 1
+            seconds = 0.0 if found else self.entry_s
+            yield seconds, LibraryEntry(kind.place, kind.block, kind.widen, 0.1, seconds)
+
+    def _score_designs(self, _: Any, designs: Sequence[Architecture]) -> Iterator[Timed]:
+        for design in designs:
+            yield self.entry_s / 10, AssembledScore(design, self.score(design), self.entry_s / 10)
 
     def _hand_over(self, source: Any, target: Any) -> Iterator[Timed]:
         if str(source) in self.checkpoints:

@@ -18,6 +18,7 @@ from nas_yolo.runners import Kind, Report, Work
 from nas_yolo.runners.simulated import SimulatedRunner, World
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize
+from search_spaces.space import values_of
 from search_spaces.space_file import load_space
 from storage import Repository, Search, Trial
 
@@ -39,6 +40,7 @@ class Scenario:
     budgets: tuple[str, ...] = ("8trials",)
     targets: tuple[str, ...] = ("cpu",)
     inherits: bool = False
+    library: bool = False
     repeats: int | None = 0
     epochs: int = 9
     slots: int = 1
@@ -68,7 +70,7 @@ class Scenario:
             limits=tuple(map(parse_limit, self.limits)),
             sampler=self.sampler,
             seed=self.seed,
-            weights="inherited" if self.inherits else "scratch",
+            weights="library" if self.library else "inherited" if self.inherits else "scratch",
             repeats=self.repeats,
             warm_start=False,
         )
@@ -79,6 +81,8 @@ class Scenario:
             latency_ms=latency_ms,
             epoch_s=lambda architecture, epoch: self.scale * (5 + 5 * share("time", architecture.key)),
             steps=self.steps,
+            score=score,
+            entry_s=self.scale,
             fault_share=self.fault_share,
             faults=self.faults,
             seed=self.seed,
@@ -99,6 +103,16 @@ def map50_95(architecture: Architecture, epochs: int, seed: int) -> float:
     final = 0.2 + 0.1 * latency_ms(architecture, "cpu") + 0.2 * share("accuracy", architecture.key)
     noise = 0.01 * share(f"{seed} {epochs}", architecture.key)
     return final * (1 - math.exp(-epochs / 4)) + noise
+
+
+def score(architecture: Architecture) -> float:
+    """Less the more it differs from the first design of the space; the stock model's is .3."""
+    return 0.3 * math.prod(1 - 0.3 * share("lost", f"{name} {value}") for name, value in changes(architecture))
+
+
+def changes(architecture: Architecture) -> list[tuple[str, object]]:
+    stock = values_of(Scenario("stock").config.known_designs["yolov8n"])
+    return [(name, value) for name, value in values_of(architecture).items() if value != stock[name]]
 
 
 class RecordingRunner(SimulatedRunner):
@@ -227,5 +241,9 @@ SCENARIOS = [
     Scenario("one rung", budgets=("6trials",), epochs=2),
     Scenario("two rungs", "frontier", ("15min",), epochs=6),
     Scenario("presets", "frontier", ("12trials",), space="yolov8n", inherits=True),
+    Scenario("a library", "frontier", ("0.4cpu-h",), library=True, slots=2, repeats=None),
+    Scenario("a library, resumed", "frontier", ("0.4cpu-h",), library=True, stops=(9, 15, 22, 31), repeats=None),
+    Scenario("a library, halving", "random", ("0.4cpu-h",), library=True),
+    Scenario("no budget for a library's parent", "frontier", ("0.02cpu-h",), library=True),
     Scenario("stopped at once", budgets=("5trials",), stops=(0, 1, 2, 3, 4), inherits=True),
 ]

@@ -29,7 +29,7 @@ from nas_yolo.planning.actions import Begin, Cancel, Note, Stop, Wait, events_of
 from nas_yolo.planning.outcomes import of_end, of_result, standing
 from nas_yolo.planning.situation import Context, Situation
 from nas_yolo.runners.simulated import latency
-from nas_yolo.samplers import Observation
+from nas_yolo.samplers import Assembled, Observation
 from search_spaces import Architecture
 from search_spaces.image_size import ImageSize
 from storage import Device, Job, State, TrialState
@@ -66,17 +66,17 @@ class InOrder:
     def __init__(self, cardinality: Sequence[int]):
         self.points = [tuple(min(i, count - 1) for count in cardinality) for i in range(3)]
 
-    def candidates(self, seen: Sequence[Observation]) -> Iterator[tuple[int, ...]]:
+    def candidates(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> Iterator[tuple[int, ...]]:
         taken = {one.codes for one in seen}
         return iter([codes for codes in self.points if codes not in taken])
 
-    def order(self, seen: Sequence[Observation]) -> list[int]:
+    def order(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> list[int]:
         return [i for i, one in enumerate(seen) if one.idle]
 
-    def finalists(self, seen: Sequence[Observation]) -> list[int]:
+    def finalists(self, seen: Sequence[Observation], assembled: Sequence[Assembled] = ()) -> list[int]:
         return [i for i, one in enumerate(seen) if one.idle and one.accuracies]
 
-    def wants(self, seen: Sequence[Observation], slots: int) -> bool:
+    def wants(self, seen: Sequence[Observation], slots: int, assembled: Sequence[Assembled] = ()) -> bool:
         return sum(not one.accuracies and not one.over for one in seen) < 2
 
 

@@ -99,15 +99,6 @@ class Workshop:
             for first in range(0, len(alike), GROUP):
                 yield from self._make(alike[first : first + GROUP], self._steps(alike[first]))
 
-    def read(self, kinds: Iterable[Kind]) -> None:
-        """Add those entries that are there.
-
-        Raises:
-            StoreError: If one cannot be read.
-        """
-        for _ in self._found(kinds):
-            pass
-
     @property
     def _parent(self) -> ParentNetwork:
         return self.library.interfaces.parent
