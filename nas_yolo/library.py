@@ -42,7 +42,7 @@ def steps_of(images: int, epochs: int) -> int:
 
 
 def library_key(config: SearchConfig) -> str:
-    """The same for all searches whose stock model is trained on the same images in the same way: they share a library."""
+    """The same for all searches that share a library: they train the same stock model on the same images alike."""
     follows_from = (
         config.dataset.fingerprint,
         str(config.imgsz),

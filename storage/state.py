@@ -86,6 +86,11 @@ class State:
         """What runs, the session itself left out."""
         return tuple(job for job in self.jobs.values() if job.kind != "session")
 
+    @property
+    def library_seconds(self) -> float:
+        """That entries and scores took."""
+        return sum(one.seconds for one in self.entries.values()) + sum(one.seconds for one in self.assemblies)
+
     @cached_property
     def assembled(self) -> Mapping[str, AssembledScore]:
         """Designs that were put together from the library, by the keys of their architectures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,8 @@ def list_command(url: str | None, as_json: bool) -> None:
             continue
         state = repository.state(search)
         mine = {"entries": len(state.entries), "scores": len(state.assemblies)}
-        row = rows.setdefault(
-            str(folder), {"folder": str(folder), "searches": [], **mine, "megabytes": _size_mb(folder)}
-        )
+        new = {"folder": str(folder), "searches": [], **mine, "megabytes": _size_mb(folder)}
+        row = rows.setdefault(str(folder), new)
         row["searches"].append(search.name)
         row |= {name: max(row[name], count) for name, count in mine.items()}
     if as_json:
@@ -88,10 +88,8 @@ def show_command(name: str, svg: Path | None, url: str | None, as_json: bool) ->
     entries, scores, seconds = len(document["entries"]), document["scores"], document["seconds"]
     screen.print(f"{entries} entries and {scores} scores in {seconds:.0f} s")
     if svg is not None:
-        with svg.with_suffix(".unfinished").open("w", encoding="utf-8") as nowhere:
-            picture = Console(record=True, width=100, file=nowhere)
-            picture.print(table)
-        svg.with_suffix(".unfinished").unlink()
+        picture = Console(record=True, width=100, file=StringIO())
+        picture.print(table)
         svg.write_text(picture.export_svg(title=f"nas-yolo library show {name}"), encoding="utf-8")
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from evaluators.evaluation import LibraryEntry
@@ -36,9 +37,7 @@ def entries_and_scores(situation: Situation) -> Action | None:
 
 def within_share(situation: Situation) -> bool:
     """Whether what was made and scored so far took less of the budget than it may."""
-    state = situation.state
-    took_s = sum(one.seconds for one in state.entries.values()) + sum(one.seconds for one in state.assemblies)
-    return situation.spending.share(took_s) < SHARE
+    return situation.spending.share(situation.state.library_seconds) < SHARE
 
 
 def designs_due(situation: Situation) -> list[Choices]:
@@ -71,9 +70,9 @@ def entries_due(situation: Situation) -> list[Kind]:
 
 
 def _begin(situation: Situation, purpose: Purpose, texts: list[str], most: int) -> Action:
-    """A share of what is due for each free slot; what keeps dying is tried alone, then left out."""
+    """A share of what is due for each slot; what keeps dying is tried alone, then left out."""
     context, state = situation.context, situation.state
-    share = min(max(-(-len(texts) // max(situation.free_slots, 1)), 1), most)
+    share = min(math.ceil(len(texts) / context.slots), most)
     content = texts[:share]
     key = f"{purpose} {content[0]} +{len(content) - 1}"
     if state.attempts.get(key, 0) >= TRIES:

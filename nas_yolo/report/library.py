@@ -32,7 +32,7 @@ def library_document(context: Context, state: State) -> dict[str, Any]:
         "latency_ms_predicted": latency.constant,
         "entries": [vars(entry) for entry in state.entries.values()],
         "scores": len(state.assemblies),
-        "seconds": sum(one.seconds for one in (*state.entries.values(), *state.assemblies)),
+        "seconds": state.library_seconds,
         "changes": [
             {
                 "choice": name,
