@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from evaluators.evaluation import LibraryEntry
 from nas_yolo.library import is_ready, kinds_due, swaps_due
 from nas_yolo.planning.actions import Action, Begin, Note
+from nas_yolo.planning.first_weights import coming_parent, wants_parent
 from nas_yolo.planning.situation import Situation
 from search_spaces.kinds import Kind
 from search_spaces.space import Choices
@@ -33,6 +34,17 @@ def entries_and_scores(situation: Situation) -> Action | None:
     if kinds := entries_due(situation):
         return _begin(situation, "imitate", [kind.text for kind in kinds], ENTRIES)
     return None
+
+
+def is_awaited(situation: Situation) -> bool:
+    """Whether there is more to be known from a library before new designs are worth measuring."""
+    trials, config = situation.trials, situation.config
+    if wants_parent(trials, config) or coming_parent(trials):
+        return True
+    if not situation.context.has_library(trials) or not within_share(situation):
+        return False
+    runs = any(job.purpose in ("imitate", "assemble") for job in situation.state.work)
+    return runs or bool(designs_due(situation) or entries_due(situation))
 
 
 def within_share(situation: Situation) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from nas_yolo.planning import first_weights
 from nas_yolo.planning.actions import Action, Note
 from nas_yolo.planning.devices import are_ready
+from nas_yolo.planning.library import is_awaited
 from nas_yolo.planning.situation import Situation
 from nas_yolo.proposals import propose
 from search_spaces.space import Choices
@@ -36,6 +37,11 @@ def new_design(situation: Situation) -> Action | None:
     """One more, while designs are explored; or that there is none."""
     if situation.state.phase != "exploring" or not situation.wants_design:
         return None
+    # Where blocks imitate the stock model, other presets are designs like all others, and what is worth measuring is
+    # known once something was put together.
+    library = situation.config.weights == "library" and not first_weights.is_given_up(situation.trials)
+    if library and situation.designs and is_awaited(situation):
+        return None
     strategy, seen = situation.context.strategy, list(situation.observations.values())
 
     def suggest() -> Iterator[Choices]:
@@ -44,7 +50,5 @@ def new_design(situation: Situation) -> Action | None:
 
     tried = {trial.architecture.key: trial.origin for trial in situation.designs}
     number = len(situation.trials)
-    # Where blocks imitate the stock model, other presets are designs like all others.
-    library = situation.config.weights == "library" and not first_weights.is_given_up(situation.trials)
     found = propose(situation.config, tried, number, suggest, presets=not library)
     return Note((TrialAdded(number, *found),)) if found else Note((SpaceExhausted(),))
