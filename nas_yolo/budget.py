@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,12 @@ class Budget:
         """How much of it is used, in seconds or trials."""
         used = {"wall": spent.wall_seconds, "gpu": spent.gpu_seconds, "cpu": spent.cpu_seconds, "trials": trials}
         return used[self.kind]
+
+    def of(self, seconds: float) -> str:
+        """So many seconds, in the user's own unit, rounded up to two digits."""
+        amount = seconds / self._unit_size
+        step = 10.0 ** (math.floor(math.log10(amount)) - 1)
+        return f"{math.ceil(amount / step - 1e-9) * step:g}{self.unit}"
 
     def shown(self, spent: Spent, trials: int) -> dict[str, float | str]:
         """Limit and use in the user's own unit."""
@@ -147,6 +154,11 @@ class Spending:
         """Of each limit in time, the largest share that so many seconds of training take; 0 without such limits."""
         held = {"gpu": self.gpus, "cpu": self.cpus, "wall": 1.0}
         return max((held[b.kind] * seconds / b.limit for b in self.budgets if b.kind != "trials"), default=0.0)
+
+    def enough(self, seconds: float, share: float) -> str:
+        """The budgets of which so many seconds of training would be a share, as the user would write them."""
+        held = {"gpu": self.gpus, "cpu": self.cpus, "wall": 1.0}
+        return " and ".join(b.of(held[b.kind] * seconds / share) for b in self.budgets if b.kind != "trials")
 
     def reserve(self, completion_seconds: float, repeats_seconds: float = 0.0) -> float:
         """Share of the budget to keep for the end: the default, or more where one completion needs more, and repeats.

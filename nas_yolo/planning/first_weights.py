@@ -75,7 +75,8 @@ def too_expensive(parent: Trial, costs: Costs, spending: Spending) -> str:
         takes = f"would take about {share:.0%} of the budget, as its first batches predict"
     else:
         return ""
-    return f"to train it {takes}, over {most:.0%}; all trainings begin from scratch"
+    enough = spending.enough(costs.of_another(parent), most)
+    return f"to train it {takes}, over {most:.0%} (a budget of {enough} would do); all trainings begin from scratch"
 
 
 def _hand_over(situation: Situation) -> Action | None:

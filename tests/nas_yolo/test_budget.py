@@ -113,3 +113,11 @@ def test_the_first_limit_to_run_out_ends_the_search() -> None:
     assert not spending("100s", "5trials", spent=Spent()).exhausted
     assert not spending("100s", "5trials", spent=Spent()).trials_left
     assert spending("100s", "6trials", spent=Spent()).trials_left
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "said"),
+    [("8h", 40_000, "12h"), ("30min", 600, "10min"), ("0.5gpu-h", 3601, "1.1gpu-h"), ("90s", 5, "5s")],
+)
+def test_a_budget_that_would_do_is_said_in_the_users_unit_and_rounded_up(text: str, seconds: float, said: str) -> None:
+    assert parse_budget(text).of(seconds) == said

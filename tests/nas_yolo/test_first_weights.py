@@ -112,15 +112,17 @@ def test_a_parent_is_too_expensive_if_the_rest_of_it_takes_over_a_tenth_of_the_b
         return too_expensive(trial, Costs((trial,), config), Spending([parse_budget(budget)], Spent(), 0))
 
     assert why(parent, "1079s") == ""  # 1.1 times 98 s to go
-    assert why(parent, "1076s") == "to train it takes 10% of the budget, over 10%; all trainings begin from scratch"
+    assert why(parent, "1076s") == (
+        "to train it takes 10% of the budget, over 10% (a budget of 1100s would do); all trainings begin from scratch"
+    )
     assert why(slow_start, "1076s") == ""  # the first epoch includes set-up
     fresh = replace(parent, epochs=())
     assert why(fresh, "10s") == ""
     predicted = replace(fresh, predicted_epoch_s=1.0)
     assert why(predicted, "551s") == ""  # 110 s: it may be half of that, if something disturbed its first batches
     assert why(predicted, "549s") == (
-        "to train it would take about 20% of the budget, as its first batches predict, over 10%; "
-        "all trainings begin from scratch"
+        "to train it would take about 20% of the budget, as its first batches predict, over 10% "
+        "(a budget of 1100s would do); all trainings begin from scratch"
     )
     assert why(replace(slow_start, predicted_epoch_s=1.0), "100s") == ""  # its second epoch tells
     assert why(replace(parent, predicted_epoch_s=99.0), "1079s") == ""  # what was measured goes first
