@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from search_spaces.families import ModelFile
     from search_spaces.space import SearchSpace, Value
 
+FREE = ("batch_norm", "detach", "empty", "view", "reshape", "alias")  # steps that take no time once deployed
 ROWS_REMEMBERED = 16384  # of a few hundred bytes each; a space has some thousands of different rows
 
 
@@ -54,10 +55,14 @@ class Size:
     Attributes:
         params: Number of weights.
         gflops: Billions of floating-point operations for one image, as Ultralytics counts them.
+        operators: Number of steps that compute or move values, normalisation left out, which is folded away.
+        moved: Millions of values that these write, and of weights that they read.
     """
 
     params: int
     gflops: float
+    operators: int
+    moved: float
 
 
 def predict_size(architecture: Architecture, classes: int, imgsz: ImageSize) -> Size:
@@ -85,7 +90,12 @@ def predict_size(architecture: Architecture, classes: int, imgsz: ImageSize) -> 
         inputs = tuple(maps[index] if index < 0 else maps[index + 1] for index in sources)
         rows.append(_row_size(head, json.dumps([repeats, name, arguments]), inputs))
         maps.append((rows[-1].chs, *rows[-1].shape))
-    return Size(sum(row.params for row in rows), sum(row.macs for row in rows) * 2 / 1e9)
+    return Size(
+        params=sum(row.params for row in rows),
+        gflops=sum(row.macs for row in rows) * 2 / 1e9,
+        operators=sum(row.operators for row in rows),
+        moved=sum(row.written + row.params for row in rows) / 1e6,
+    )
 
 
 def smallest(space: SearchSpace, classes: int, imgsz: ImageSize, metric: Literal["params", "gflops"]) -> Architecture:
@@ -133,6 +143,8 @@ def _extreme(
 class _RowSize:
     params: int
     macs: float
+    operators: int
+    written: int
     chs: int
     shape: tuple[int, int]
 
@@ -158,10 +170,29 @@ def _row_size(head: str, row: str, inputs: tuple[tuple[int, int, int], ...]) -> 
         maps = [torch.zeros(1, *shape) for shape in inputs]
         given: Any = maps[0] if len(maps) == 1 else maps
         macs = _macs(layer, given)
-        if name == "Detect":
-            return _RowSize(_params(layer), macs, 0, (0, 0))
+        output, operators, written = _steps(layer, given)
+    chs, shape = (0, (0, 0)) if name == "Detect" else (output.shape[1], tuple(output.shape[2:]))
+    return _RowSize(_params(layer), macs, operators, written, chs, shape)
+
+
+def _steps(layer: nn.Module, given: Any) -> tuple[Any, int, int]:
+    """What a layer gives, in how many steps that compute or move values, and how many values these write."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    written: list[int] = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            free = func.is_view or any(word in str(func) for word in FREE)
+            if not free and isinstance(found, torch.Tensor):
+                written.append(found.numel())
+            return found
+
+    with Count():  # type: ignore[no-untyped-call]
         output = layer(given)
-    return _RowSize(_params(layer), macs, output.shape[1], tuple(output.shape[2:]))
+    return output, len(written), sum(written)
 
 
 def _params(model: nn.Module) -> int:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from evaluators.complexity import predict_size
+from evaluators.complexity import Size, predict_size
 from evaluators.evaluation import AssembledScore
-from nas_yolo.additive import Additive, AdditiveModel, fit
+from nas_yolo.additive import Additive, AdditiveModel, Names, Values, fit
 from nas_yolo.config import SearchConfig
 from nas_yolo.exact import pareto_designs
 from search_spaces.architecture import Architecture
@@ -26,8 +27,11 @@ from search_spaces.kinds import Kind, kinds_of, nearest_choices
 from search_spaces.parts import parts_of
 from search_spaces.space import Choices, Value
 
+Array = NDArray[np.float64]
+
 LOWEST = 0.02  # of the stock model's score: what is left below that tells nothing
-CANDIDATES = 12  # designs found exactly, at as many latencies
+CANDIDATES = 8  # designs found exactly, at as many latencies
+GUESS = 0.2
 MIN_RESIDUALS = 8  # measured designs, from which on what size does not tell of latency is learned, too
 STEPS_SHARE, MIN_STEPS, MAX_STEPS = 0.1, 16, 200
 BATCH = 16
@@ -82,6 +86,32 @@ class Changes:
         }
 
     @cached_property
+    def pairs(self) -> dict[tuple[str, str], dict[tuple[Value, Value], Choices]]:
+        """Block and depth of a place, which say together how large it is: all values of both, by their names."""
+        space = self.config.space.choices
+        places = [name.removesuffix(".block") for name in space if name.endswith(".block")]
+        return {
+            (f"{place}.block", f"{place}.depth"): {
+                (block, depth): {**self.start, f"{place}.block": block, f"{place}.depth": depth}
+                for block in space[f"{place}.block"]
+                for depth in space[f"{place}.depth"]
+            }
+            for place in places
+        }
+
+    @cached_property
+    def swaps(self) -> list[Choices]:
+        """Designs with another block at one place, or another width or depth; the block also as shallow as may be."""
+        shallow = [
+            {**choices, depth: min(map(int, self.config.space.choices[depth]))}
+            for (_, depth), known in self.pairs.items()
+            for (_, value), choices in known.items()
+            if value == self.start[depth] and choices != self.start
+        ]
+        found = [*self.single.values(), *shallow]
+        return [choices for number, choices in enumerate(found) if choices not in found[:number]]
+
+    @cached_property
     def own(self) -> list[Kind]:
         """What the stock model itself has: in other widths it is part of every design."""
         stock = self.config.space.architecture(self.start)
@@ -97,11 +127,20 @@ class Changes:
         """What a design takes from the library: all that the stock model does not have just so."""
         return _needed(self.config.space.architecture(choices), self.config.space.architecture(self.start))
 
-    def size(self, choices: Choices) -> tuple[float, float]:
-        """Billions of operations, and millions of weights."""
+    def size(self, choices: Choices) -> Array:
+        """What latency follows from, (4,), each as a share of the stock model's: 1, operations, steps, values moved."""
+        found, stock = self._count(choices), self._stock
+        return np.array(
+            [1.0, found.gflops / stock.gflops, found.operators / stock.operators, found.moved / stock.moved]
+        )
+
+    @cached_property
+    def _stock(self) -> Size:
+        return self._count(self.start)
+
+    def _count(self, choices: Choices) -> Size:
         architecture = self.config.space.architecture(choices)
-        found = predict_size(architecture, len(self.config.dataset.names), self.config.imgsz_of(architecture))
-        return found.gflops, found.params / 1e6
+        return predict_size(architecture, len(self.config.dataset.names), self.config.imgsz_of(architecture))
 
 
 @lru_cache(maxsize=65536)
@@ -115,42 +154,50 @@ def _needed(design: Architecture, stock: Architecture) -> set[Kind]:
 
 
 def predict_latency(changes: Changes, measured: Sequence[tuple[Choices, float]]) -> Additive:
-    """What each change adds to the latency, in ms: by size, at the pace of what was measured; then by what is left.
+    """What each change adds to the logarithm of the latency in ms: by size, at the pace of what was measured.
 
-    Before anything was measured, in units of the stock model's latency.
+    Logarithms, since what a narrower place saves is a share of what its block takes. Once enough was measured, what
+    size does not tell is learned by choice. Before anything was measured, the stock model counts as 1 ms.
 
     Args:
         changes: Of the space.
         measured: Designs of the space and their latencies, ms.
     """
-    designs, values = [choices for choices, _ in measured], np.array([latency for _, latency in measured])
-    stock = np.array([1.0, *changes.size(changes.start)])
-    weights = np.array([0.5, 0.5 / stock[1], 0.0])  # half of it does not depend on size, as on most devices
-    if measured:
-        features = np.array([[1.0, *changes.size(choices)] for choices in designs])
-        # A fifth of a sighting of what is true of most devices, so that few designs do not say too much.
-        guess = 0.2 * np.diag(weights / np.maximum(weights, 1e-12)) * stock
-        typical = float(np.median(values))
-        rows = np.vstack([features, guess[:2]])
-        weights = nnls(rows, np.concatenate([values, 0.2 * typical * weights[:2] * stock[:2]]))[0]
+    pace = _pace([changes.size(choices) for choices, _ in measured], [latency for _, latency in measured])
 
     def of_size(choices: Choices) -> float:
-        return float(weights @ np.array([1.0, *changes.size(choices)]))
+        return math.log(float(pace @ changes.size(choices)))
 
-    constant = of_size(changes.start)
-    effects: dict[tuple[str, ...], dict[tuple[Value, ...], float]] = {
-        (n,): {(v,): 0.0} for n, v in changes.start.items()
-    }
+    start, constant = changes.start, of_size(changes.start)
+    effects: dict[Names, dict[Values, float]] = {(name,): {(value,): 0.0} for name, value in start.items()}
     for (name, value), choices in changes.single.items():
         effects[(name,)][(value,)] = of_size(choices) - constant
-    if len(measured) >= MIN_RESIDUALS:
-        model = Additive(constant, effects)
-        left = fit(changes.start, designs, [v - model.predict(c) for c, v in zip(designs, values, strict=True)])
-        constant += left.constant
-        for names, known in left.effects.items():
-            for values_, added in known.items():
-                effects[names][values_] = effects[names].get(values_, 0.0) + added
-    return Additive(constant, effects)
+    for (block, depth), together in changes.pairs.items():
+        effects[(block, depth)] = {
+            (b, d): of_size(choices) - constant - effects[(block,)][(b,)] - effects[(depth,)][(d,)]
+            for (b, d), choices in together.items()
+        }
+    if len(measured) < MIN_RESIDUALS:
+        return Additive(constant, effects)
+    model = Additive(constant, effects)
+    left = fit(start, [one for one, _ in measured], [math.log(ms) - model.predict(one) for one, ms in measured])
+    for names, known in left.effects.items():
+        effects[names] |= {values: effects[names].get(values, 0.0) + added for values, added in known.items()}
+    return Additive(constant + left.constant, effects)
+
+
+def _pace(sizes: Sequence[Array], latencies_ms: Sequence[float]) -> Array:
+    """Ms for each part of size, (4,), none of them negative.
+
+    Each part counts as a quarter of the stock model's latency as far as nothing else is known: so much as a fifth of a
+    sighting says.
+    """
+    guess = np.full(4, 0.25) * (float(np.median(latencies_ms)) if latencies_ms else 1.0)
+    if not latencies_ms:
+        return guess
+    rows = np.vstack([*sizes, GUESS * np.eye(4)])
+    pace: Array = nnls(rows, np.concatenate([latencies_ms, GUESS * guess]))[0]
+    return pace
 
 
 def predict_scores(changes: Changes, scored: Sequence[tuple[Choices, float]]) -> AdditiveModel | None:
@@ -176,7 +223,8 @@ def kinds_due(
 ) -> list[Kind]:
     """The entries to make next: the stock model's own first, then others, the fastest swap first.
 
-    What is not faster than the stock model's own is not made: it would imitate what is there, slower.
+    What is not faster than the stock model's own, even as shallow as may be, is not made: it would imitate what is
+    there, slower.
 
     Args:
         changes: Of the space.
@@ -193,16 +241,24 @@ def kinds_due(
 
 
 def _added(changes: Changes, latency: Additive, kind: Kind) -> float:
-    return latency.predict({**changes.start, **kind.choices}) - latency.constant
+    """What the fastest design with such a block adds to the stock model's latency, as far as depth is concerned."""
+    swap = {**changes.start, **kind.choices}
+    as_is = latency.predict(swap) - latency.constant
+    if (
+        depth := f"{kind.place.removesuffix('.block').replace('.up', '')}.depth"
+    ) not in swap or "block" not in kind.place:
+        return as_is
+    least = {depth: min(map(int, changes.config.space.choices[depth]))}
+    return min(as_is, latency.predict({**swap, **least}) - latency.predict({**changes.start, **least}))
 
 
 def swaps_due(changes: Changes, latency: Additive) -> list[Choices]:
-    """The stock model, then the designs that differ from it in one choice, most time saved first.
+    """The stock model, then the designs that differ from it at one place, most time saved first.
 
     Those that save none are left out: a score cannot show more than what is imitated.
     """
-    single = sorted(changes.single.values(), key=latency.predict)
-    return [changes.start, *(choices for choices in single if latency.predict(choices) < latency.constant)]
+    swaps = sorted(changes.swaps, key=latency.predict)
+    return [changes.start, *(choices for choices in swaps if latency.predict(choices) < latency.constant)]
 
 
 def exact_designs(changes: Changes, latency: Additive, score: AdditiveModel) -> list[Choices]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from evaluators.evaluation import LibraryEntry
 from nas_yolo.library import is_ready, kinds_due, swaps_due
@@ -59,17 +59,19 @@ def designs_due(situation: Situation) -> list[Choices]:
     made = {Kind(*key): entry.error is not None for key, entry in state.entries.items()}
     busy = {text for job in state.work if job.purpose == "assemble" for text in job.content}
 
-    def wanted() -> Iterator[Choices]:
-        yield from swaps_due(changes, context.latency(situation.trials))
-        if not entries_due(situation) and not any(job.purpose == "imitate" for job in state.work):
-            yield from context.exact(situation.trials, state.assemblies)
+    def due(wanted: Iterable[Choices]) -> list[Choices]:
+        return [
+            choices
+            for choices in wanted
+            if changes.config.space.architecture(choices).key not in state.assembled
+            and _text(situation, choices) not in busy
+            and is_ready(changes, choices, made)
+        ]
 
-    found = []
-    for choices in wanted():
-        new = changes.config.space.architecture(choices).key not in state.assembled
-        if new and _text(situation, choices) not in busy and is_ready(changes, choices, made):
-            found.append(choices)
-    return found[: SCORES * context.slots]
+    swaps = due(swaps_due(changes, context.latency(situation.trials)))
+    if swaps or busy:
+        return swaps[: SCORES * context.slots]
+    return due(context.exact(situation.trials, state.assemblies))
 
 
 def entries_due(situation: Situation) -> list[Kind]:

@@ -63,7 +63,7 @@ class Context:
         return self.config.weights == "library" and trained_parent(trials) is not None
 
     def latency(self, trials: Sequence[Trial]) -> Additive:
-        """What each change adds to the latency, from what was measured; of several targets the geometric mean."""
+        """What each change adds to the logarithm of the latency in ms; of several targets the geometric mean."""
         measured = []
         for trial in trials:
             if trial.is_design and (seen := self.observation(trial)) and seen.latencies_ms:
@@ -98,7 +98,7 @@ class Context:
             if own <= 0:
                 return ()
             return tuple(
-                Assembled(self.grid.codes(choices), share_left(score, own), latency.predict(choices))
+                Assembled(self.grid.codes(choices), share_left(score, own), math.exp(latency.predict(choices)))
                 for choices, score in scored
             )
 

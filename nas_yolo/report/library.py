@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -25,11 +26,11 @@ def library_document(context: Context, state: State) -> dict[str, Any]:
     """
     changes, latency = context.changes, context.latency(state.trials)
     scores = {tuple(sorted(choices.items())): score for choices, score in scores_of(changes, state.assemblies)}
-    own = scores.get(tuple(sorted(changes.start.items())))
+    own, stock_ms = scores.get(tuple(sorted(changes.start.items()))), math.exp(latency.constant)
     return {
         "stock": context.config.space.baseline,
         "score": own,
-        "latency_ms_predicted": latency.constant,
+        "latency_ms_predicted": stock_ms,
         "entries": [vars(entry) for entry in state.entries.values()],
         "scores": len(state.assemblies),
         "seconds": state.library_seconds,
@@ -38,7 +39,7 @@ def library_document(context: Context, state: State) -> dict[str, Any]:
                 "choice": name,
                 "value": value,
                 "score": scores.get(tuple(sorted(choices.items()))),
-                "latency_ms_added": latency.predict(choices) - latency.constant,
+                "latency_ms_added": math.exp(latency.predict(choices)) - stock_ms,
                 "error": _error(changes, state, name, value),
             }
             for (name, value), choices in changes.single.items()
