@@ -80,15 +80,15 @@ EXAMPLES = """
 @click.option(
     "--pretrained",
     metavar="W",
-    help="Begin trainings with the weights of this Ultralytics checkpoint: a file, or a name such as yolov8n.pt, which "
-    "is downloaded.",
+    help="Begin with the weights of this Ultralytics checkpoint: a file, or a name such as yolov8n.pt, which is "
+    "downloaded. The stock model that blocks imitate is trained on from them; with --inherit, every design is.",
 )
 @click.option(
     "--inherit/--from-scratch",
     "inherit",
     default=None,
-    help="Begin trainings with the weights of the stock model, which is trained first on your data; or with random "
-    "ones. Default: inherit.",
+    help="Begin trainings with what fits of the stock model's weights, or with random ones. Default: with the weights "
+    "of blocks that learned to imitate the stock model, which is trained first on your data.",
 )
 @click.option(
     "--trial-time",
