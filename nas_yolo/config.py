@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ from nas_yolo.fidelities import Fidelity, Rung, rungs
 from nas_yolo.objective import Limit, parse_limit
 from search_spaces.architecture import Architecture
 from search_spaces.image_size import ImageSize, chosen_size
-from search_spaces.presets import known_designs
+from search_spaces.presets import known_designs, presets
+from search_spaces.scaled import scaled_designs
 from search_spaces.space import SearchSpace
 
 Weights = Literal["scratch", "inherited", "library"]
@@ -105,6 +106,28 @@ class SearchConfig:
     def known_designs(self) -> dict[str, Architecture]:
         """What is tried first, by preset: the model to beat, then those that lie in the space."""
         return known_designs(self.space, self.space.baseline, self.imgsz)
+
+    @cached_property
+    def scaled_designs(self) -> dict[str, Architecture]:
+        """The model to beat in other widths and depths, by name; what is tried as a known design is left out."""
+        known = set(self.known_designs.values())
+        scaled = scaled_designs(self.space, self.known_designs[self.space.baseline])
+        return {name: design for name, design in scaled.items() if design not in known}
+
+    @cached_property
+    def opponents(self) -> dict[str, str]:
+        """What results are compared with: names by the keys of architectures, the model to beat first.
+
+        These are that, the other stock models if it is one, and what it is in other widths and depths.
+        """
+        stock = self.space.baseline
+        models = {preset.architecture for name, preset in presets().items() if "-" not in name}
+        others = {
+            name: design
+            for name, design in self.known_designs.items()
+            if name == stock or (not self.space.model and replace(design, activation=None, imgsz=None) in models)
+        }
+        return {design.key: name for name, design in (others | self.scaled_designs).items()}
 
     def imgsz_of(self, architecture: Architecture) -> ImageSize:
         """The size at which an architecture is trained and measured."""

@@ -18,6 +18,8 @@ from storage import Trial
 SAFETY = 1.1  # trainings are planned as that much longer than measured
 VALIDATION_S = 6.0  # what it takes to begin to validate an exported file, about
 FINAL_SHARE = 0.1  # of the budget, at most, that is kept for these
+OPPONENTS = 4  # the model to beat in other widths and depths, so often trained to the end
+OPPONENTS_SHARE = 0.2  # of the budget, at most, that these may take; of one in trials, likewise
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,39 @@ class Costs:
             + unknown * self.of_another()
         )
 
+    def opponents(self, spending: Spending) -> int:
+        """How many times the model to beat is to be trained to the end in other widths and depths, as far as known."""
+        bounds = [OPPONENTS_SHARE * budget.limit for budget in spending.budgets if budget.kind == "trials"]
+        if share := spending.share(self.of_another()):
+            bounds.append(OPPONENTS_SHARE / share)
+        return int(min([OPPONENTS, *bounds]))
+
+    def affordable_opponents(self, spending: Spending) -> list[Trial]:
+        """Those of the trials that wait to be compared with that could be trained to the end next."""
+        known = [trial for trial in self.trials if trial.scaled]
+        begun = [trial for trial in known if trial.state in ("training", "complete")]
+        if len(begun) >= OPPONENTS:
+            return []
+        spent = sum(map(self.of_another, begun))
+        waiting = [trial for trial in known if trial.state in ("ready", "paused")]
+        return [t for t in waiting if spending.share(spent + self.of(t)) <= OPPONENTS_SHARE]
+
+    def of_opponents(self, spending: Spending) -> float:
+        """Of those that are still to be trained to the end."""
+        begun = sum(bool(trial.scaled) and trial.state in ("training", "complete") for trial in self.trials)
+        left = max(self.opponents(spending) - begun, 0)
+        return sum(sorted(map(self.of, self.affordable_opponents(spending)))[:left])
+
+    def of_the_end(self, spending: Spending) -> float:
+        """Of what follows once the finalists are complete: opponents for them, and repeats."""
+        return self.of_opponents(spending) + self.of_repeats(spending)
+
     def reserve(self, spending: Spending) -> float:
         """Share of the budget to keep for the end."""
-        repeats = self.of_repeats(spending)
+        last = self.of_the_end(spending)
         if len(self.config.fidelities) == 1:
-            return spending.share(repeats)  # every training is a full one
-        return spending.reserve(self.of_another() - self.of_first(), repeats)
+            return spending.share(last)  # every training is a full one
+        return spending.reserve(self.of_another() - self.of_first(), last)
 
     def of_measuring(self) -> float | None:
         """Of measuring a design that is typical of those measured so far (median); None before any."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import cycle, islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from evaluators.evaluation import TIE, DeployedAccuracy
 from nas_yolo.config import SearchConfig
+from nas_yolo.equal_latency import Comparison, Point, Relation, compare, envelope
 from nas_yolo.fidelities import accuracies_of
 from nas_yolo.pareto import front
 from nas_yolo.samplers import Fits, Grid, Observation, ScoreVerdict, judge_scores
@@ -52,6 +53,66 @@ def baselines(trials: Sequence[Trial], config: SearchConfig, target: str = "") -
     stock = config.space.baseline
     measured = [trial for trial in trials if (target in trial.latencies if target else trial.latencies)]
     return [trial for trial in measured if trial.preset == stock]
+
+
+def opponents(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> list[Trial]:
+    """The model to beat in all widths and depths in which it was measured on the target, or on any; fastest first.
+
+    These are so by what they are, whoever proposed them.
+    """
+    there = [t for t in designs(trials) if t.architecture.key in config.opponents]
+    measured = [t for t in there if (target in t.latencies if target else t.latencies)]
+    first = target or config.targets[0][0].name
+    return sorted(measured, key=lambda t: t.latencies[first].latency_ms if first in t.latencies else float("inf"))
+
+
+def opponents_curve(
+    trials: Sequence[Trial], config: SearchConfig, target: str, values: Mapping[int, Sequence[float]]
+) -> list[Trial]:
+    """Complete opponents that are more accurate than all that are as fast, fastest first.
+
+    Only those that began with weights of the same kind as the model to beat.
+
+    Args:
+        trials: All.
+        config: Of the search.
+        target: On which.
+        values: mAP50-95 by trial number: the mean counts.
+    """
+    done = [trial for trial in opponents(trials, config, target) if trial.state == "complete"]
+    stock = [trial for trial in done if trial.preset == config.space.baseline]
+    alike_begun = [trial for trial in done if stock and inherits(trial) == inherits(stock[0])]
+    return [alike_begun[i] for i in envelope([_point(trial, values, target) for trial in alike_begun])]
+
+
+def _point(trial: Trial, values: Mapping[int, Sequence[float]], target: str) -> Point:
+    latency, own = trial.latencies[target], values[trial.number]
+    half = (latency.ci_high_ms - latency.ci_low_ms) / 2
+    return Point(latency.latency_ms, half / latency.latency_ms, fmean(own), len(own))
+
+
+def has_scaled(trials: Sequence[Trial], config: SearchConfig, target: str) -> bool:
+    """Whether there is more than the model to beat itself to compare with on a target."""
+    return sum(trial.state == "complete" for trial in opponents(trials, config, target)) > 1
+
+
+def comparisons(trials: Sequence[Trial], config: SearchConfig, target: str) -> dict[int, Comparison]:
+    """What is on the front on a target, and the challenger, against the opponents' curve; by number, fastest first.
+
+    Opponents are left out, and what began with weights of another kind. None before two opponents are complete.
+    """
+    values, floor = seeds(trials), noise(trials)
+    curve = opponents_curve(trials, config, target, values)
+    if not curve or not has_scaled(trials, config, target):
+        return {}
+    chosen = {trial.number: trial for trial in front_trials(trials, target)}
+    if rival := challenger(trials, config, target):
+        chosen[rival.number] = rival
+    ours = [t for t in chosen.values() if t.architecture.key not in config.opponents]
+    fair = [trial for trial in ours if inherits(trial) == inherits(curve[0])]
+    points = [_point(trial, values, target) for trial in curve]
+    ordered = sorted(fair, key=lambda trial: trial.latencies[target].latency_ms)
+    return {trial.number: compare(_point(trial, values, target), points, floor) for trial in ordered}
 
 
 def best_trial(
@@ -101,14 +162,15 @@ def numbered_trial(search: Search, trials: Sequence[Trial], number: int) -> Tria
 
 
 def challenger(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> Trial | None:
-    """The most accurate complete trial within the stock model's latency, other than itself; None if there is none.
+    """The most accurate complete trial within the stock model's latency; None if there is none but opponents.
 
     It is chosen by its own training, not by the mean with its repeats, so that these do not change who it is.
     """
     target = target or config.targets[0][0].name
     stock = baselines(trials, config, target)
     bound = max((trial.latencies[target].ci_high_ms for trial in stock), default=float("inf"))
-    rivals = [t for t in complete(trials, target) if t not in stock and t.latencies[target].latency_ms <= bound]
+    others = [trial for trial in complete(trials, target) if trial.architecture.key not in config.opponents]
+    rivals = [trial for trial in others if trial.latencies[target].latency_ms <= bound]
     return max(rivals, key=lambda trial: trial.map50_95 or 0.0, default=None)
 
 
@@ -160,6 +222,7 @@ def due_repeats(trials: Sequence[Trial], config: SearchConfig, count: int) -> li
         return []
     main = [
         *(challenger(trials, config, target.name) for target, _ in config.targets),
+        *(trial for target, _ in config.targets for trial in _beside_challenger(trials, config, target.name)),
         *(t for t in baselines(trials, config) if t.state == "complete"),
     ]
     fronts = [trial for target, _ in config.targets for trial in front_trials(trials, target.name)]
@@ -176,8 +239,21 @@ def due_repeats(trials: Sequence[Trial], config: SearchConfig, count: int) -> li
     return due
 
 
+def _beside_challenger(trials: Sequence[Trial], config: SearchConfig, target: str) -> list[Trial]:
+    """The opponents that the challenger is compared with, the nearer first; by their own training, as it is."""
+    own = {number: values[:1] for number, values in seeds(trials).items()}
+    rival, curve = challenger(trials, config, target), opponents_curve(trials, config, target, own)
+    if rival is None or not curve:
+        return []
+    shares = compare(_point(rival, own, target), [_point(trial, own, target) for trial in curve], None).shares
+    return [curve[i] for i in sorted(range(len(curve)), key=lambda i: -shares[i]) if shares[i]]
+
+
 def verdict(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> str:
-    """Whether the search beats the stock model at its latency, from complete trials, means over seeds.
+    """Whether the search beats the stock model at equal latency, from complete trials, means over seeds.
+
+    That is its curve over widths and depths, as far as it is known: between two that were measured, the line. Where
+    only the model itself was trained to the end, that alone is compared with, and the sentence says so.
 
     Args:
         trials: All.
@@ -200,20 +276,78 @@ def verdict(trials: Sequence[Trial], config: SearchConfig, target: str = "") -> 
     rival = challenger(trials, config, target)
     if rival is not None and inherits(rival) != inherits(base):
         return f"No verdict: trial {rival.number} and {name} did not both begin with inherited weights."
+    if has_scaled(trials, config, target):
+        return _against_curve(trials, config, target, name, rival)
+    others = len(config.opponents) > 1
+    why = (
+        "no other width or depth of it was trained to the end" if others else "the space holds no other width or depth"
+    )
+    alone = f"Compared with it alone: {why}."
     if rival is None:
-        return f"No trial was as fast as {name} ({base_ms:.3g} ms on {target}) and trained to the end."
+        return f"No trial was as fast as {name} ({base_ms:.3g} ms on {target}) and trained to the end. {alone}"
     gain, half = difference(trials, rival, base)
     time = f"{rival.latencies[target].latency_ms:.3g} ms against {base_ms:.3g} ms on {target}"
-    if (floor := noise(trials)) is None or half is None:
-        interval, source = "", "one training each: the noise between seeds was not measured"
-    else:
-        interval, source = f" ± {half:.3f}", f"noise between seeds from {repeats_text(floor)}"
-    rest = f"{interval} mAP50-95 at {time} ({source})."
+    interval = "" if half is None else f" ± {half:.3f}"
+    rest = f"{interval} mAP50-95 at {time} ({_noise_text(trials)}). {alone}"
     if half is not None and abs(gain) < half:
         return f"Trial {rival.number} and {name} cannot be told apart: {gain:+.3f}{rest}"
     if gain > 0:
         return f"Trial {rival.number} beats {name} by {gain:.3f}{rest}"
     return f"The search does not beat {name}: best {gain:+.3f}{rest}"
+
+
+def _noise_text(trials: Sequence[Trial]) -> str:
+    if (floor := noise(trials)) is None:
+        return "one training each: the noise between seeds was not measured"
+    return f"noise between seeds from {repeats_text(floor)}"
+
+
+def _against_curve(trials: Sequence[Trial], config: SearchConfig, target: str, name: str, rival: Trial | None) -> str:
+    """The verdict where there is a curve to compare with: on the challenger, then on the others of the front."""
+    found = comparisons(trials, config, target)
+    sizes = [t.latencies[target].latency_ms for t in opponents(trials, config, target) if t.state == "complete"]
+    if rival is None:
+        said = f"No trial was as fast as {name} on {target} and trained to the end."
+    else:
+        at = f"{rival.latencies[target].latency_ms:.3g} ms on {target} ({_noise_text(trials)})"
+        said = _challenger_text(rival.number, found.pop(rival.number), name, at)
+    others = {relation: [n for n, one in found.items() if one.relation == relation] for relation in REST_OF_FRONT}
+    rest = "; ".join(
+        f"{REST_OF_FRONT[relation]}: {', '.join(map(str, numbers))}" for relation, numbers in others.items() if numbers
+    )
+    compared = f" Compared with {len(sizes)} sizes of it, {sizes[0]:.3g} to {sizes[-1]:.3g} ms."
+    return said + compared + (f" Other trials of the front: {rest}." if rest else "")
+
+
+REST_OF_FRONT: dict[Relation, str] = {
+    "beats": "beat it",
+    "not told apart": "cannot be told apart from it",
+    "worse": "worse",
+    "no opponent": "faster than any size of it",
+}
+
+
+def _challenger_text(number: int, found: Comparison, name: str, at: str) -> str:
+    error = "" if found.gain_error is None else f" ± {found.gain_error:.3f}"
+    gain = f"{found.gain:+.3f}{error} mAP50-95"
+    if found.is_fastest:
+        gain += " against its fastest size"
+    match found.relation:
+        case "beats":
+            said = f"Trial {number} beats {name}, scaled: {gain} at {at}."
+        case "worse":
+            said = f"The search does not beat {name}, scaled: trial {number} {gain} at {at}."
+        case "not told apart":
+            said = f"Trial {number} and {name}, scaled, cannot be told apart: {gain} at {at}."
+        case "no opponent":
+            said = f"No size of {name} is as fast as trial {number}: {gain} at {at}."
+        case "not known":
+            said = f"Trial {number} and {name}, scaled: {gain} at {at}; it may be chance."
+    if found.latency_saved is None:
+        return said
+    error = "" if found.latency_saved_error is None else f" ± {found.latency_saved_error:.0%}"
+    less = "less" if found.latency_saved >= 0 else "more"
+    return f"{said} At equal accuracy it takes {abs(found.latency_saved):.0%}{error} {less} time."
 
 
 def _to_beat(config: SearchConfig) -> str:
@@ -274,7 +408,30 @@ def front_document(search: Search, config: SearchConfig, trials: Sequence[Trial]
             for trial in members
         ],
         "baselines": [trial_document(trial) for trial in stock],
+        "opponents": opponents_document(trials, config),
         "trust": trust_document(trials, config),
+    }
+
+
+def opponents_document(trials: Sequence[Trial], config: SearchConfig) -> dict[str, Any]:
+    """What results are compared with, and by target the numbers that make its curve, and what compares with it."""
+    values = seeds(trials)
+    return {
+        "trials": [
+            trial_document(trial) | {"name": config.opponents[trial.architecture.key], "state": trial.state}
+            for trial in opponents(trials, config)
+        ],
+        "curve": {
+            target.name: [trial.number for trial in opponents_curve(trials, config, target.name, values)]
+            for target, _ in config.targets
+        },
+        "comparisons": {
+            target.name: [
+                {"trial": number, "relation": one.relation} | asdict(one)
+                for number, one in comparisons(trials, config, target.name).items()
+            ]
+            for target, _ in config.targets
+        },
     }
 
 

@@ -91,12 +91,12 @@ class Noise:
     sd: float
     degrees_of_freedom: int
 
-    def difference(self, first: int = 1, second: int = 1) -> float:
+    def difference(self, first: float = 1, second: float = 1) -> float:
         """Half the width of the 95 % interval of a difference of two means, by Student's t; wide for few repeats.
 
         Args:
             first: Number of trainings of one architecture.
-            second: Of the other.
+            second: Of the other; of a weighted mean, the number that has as small an error.
         """
         t = float(stdtrit(self.degrees_of_freedom, (1 + LEVEL) / 2))
         return t * self.sd * math.sqrt(1 / first + 1 / second)

@@ -55,9 +55,9 @@ class Trial:
 
     Attributes:
         number: Within its search, from 0, in order of proposal.
-        origin: Who proposed it: `preset:NAME` or `sampler:NAME`; `repeat:NUMBER` trains the architecture of that trial
-            once more, with another seed; `parent:NAME` trains a stock model from scratch, for others to begin with its
-            weights.
+        origin: Who proposed it: `preset:NAME` or `sampler:NAME`; `scaled:NAME` is the model to beat in other widths and
+            depths, to compare with; `repeat:NUMBER` trains the architecture of that trial once more, with another seed;
+            `parent:NAME` trains a stock model from scratch, for others to begin with its weights.
         reason: Why it was rejected or failed; empty otherwise.
         latencies: By target name, each from all sessions that may be used.
         epochs: In order, from 1, without gaps.
@@ -88,6 +88,11 @@ class Trial:
     def preset(self) -> str | None:
         """The known design that it is, if it was tried as one."""
         return self.origin.removeprefix("preset:") if self.origin.startswith("preset:") else None
+
+    @cached_property
+    def scaled(self) -> str | None:
+        """The name of the model to beat in other widths and depths, if it is tried only to compare with."""
+        return self.origin.removeprefix("scaled:") if self.origin.startswith("scaled:") else None
 
     @cached_property
     def repeat_of(self) -> int | None:

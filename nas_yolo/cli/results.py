@@ -68,6 +68,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
         budget_document,
         designs,
         inherits,
+        opponents_document,
         trial_document,
         trust_document,
         trust_text,
@@ -104,6 +105,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
                     "cpu_seconds": spent.cpu_seconds,
                 },
                 "trials": documents,
+                "opponents": opponents_document(trials, config),
                 "trust": trust_document(trials, config),
             }
         )
@@ -139,7 +141,7 @@ def status_command(name: str, url: str | None, as_json: bool) -> None:
 @storage_option
 @json_option
 def front_command(name: str, url: str | None, as_json: bool) -> None:
-    """Show the Pareto front of a search, and the stock model beside it."""
+    """Show the Pareto front of a search, and the stock model beside it, also in other widths and depths."""
     from nas_yolo.config import SearchConfig
     from nas_yolo.report.tables import front_table
     from nas_yolo.results import front_document, trust_text

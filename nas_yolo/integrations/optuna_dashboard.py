@@ -6,6 +6,9 @@ import json
 import logging
 import threading
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -15,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_yolo.config import SearchConfig
-from nas_yolo.results import designs
+from nas_yolo.results import designs, front_trials, opponents_curve, seeds
 from nas_yolo.samplers import distributions
 from storage import Repository, Search, Trial
 
@@ -35,11 +38,15 @@ def mirror(repository: Repository, search: Search, storage: RDBStorage) -> None:
 
     Repeats and the parent are left out, which Optuna would take for designs of their own. Complete trials have mAP50-95
     (maximised) and the latency on each target (minimised) as values. Trials that wait or were rejected are shown as
-    pruned. Optuna cannot change a finished trial, so the study is remade when one went on.
+    pruned. Optuna cannot change a finished trial, so the study is remade when one went on. A plot for each target has
+    the front, and the line of what it is compared with.
     """
+    from optuna_dashboard import save_plotly_graph_object
+
     config = SearchConfig.from_document(search.config)
     shown = ("complete", "failed", "rejected") if repository.is_claimed(search) else tuple(ENDED)
-    ended = [trial for trial in designs(repository.trials(search)) if trial.state in shown]
+    trials = repository.trials(search)
+    ended = [trial for trial in designs(trials) if trial.state in shown]
     targets = [target.name for target, _ in config.targets]
     wanted = {trial.number: _frozen(trial, config, targets) for trial in ended}
     study = _study(search.name, storage, targets)
@@ -48,6 +55,47 @@ def mirror(repository: Repository, search: Search, storage: RDBStorage) -> None:
         optuna.delete_study(study_name=search.name, storage=storage)
         study, there = _study(search.name, storage, targets), {}
     study.add_trials([trial for number, trial in wanted.items() if number not in there])
+    for position, target in enumerate(targets):
+        save_plotly_graph_object(study, Plot(trials, config, target), graph_object_id=f"front-{position}")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The front on a target, and what it is compared with, for plotly, which only the dashboard's page needs.
+
+    Attributes:
+        trials: All.
+        config: Of the search.
+        target: The target's name.
+    """
+
+    trials: Sequence[Trial]
+    config: SearchConfig
+    target: str
+
+    def to_json(self) -> str:
+        """As a figure of plotly writes itself."""
+        curve = opponents_curve(self.trials, self.config, self.target, seeds(self.trials))
+        ours = [t for t in front_trials(self.trials, self.target) if t.architecture.key not in self.config.opponents]
+        layout = {
+            "title": {"text": f"Front on {self.target}"},
+            "xaxis": {"title": {"text": "latency, ms"}, "type": "log"},
+            "yaxis": {"title": {"text": "mAP50-95"}},
+        }
+        data = [self._trace("front", "markers", ours), self._trace("stock, scaled", "lines+markers", curve)]
+        return json.dumps({"data": data, "layout": layout})
+
+    def _trace(self, name: str, mode: str, trials: Sequence[Trial]) -> dict[str, Any]:
+        latencies, values = [trial.latencies[self.target] for trial in trials], seeds(self.trials)
+        return {
+            "type": "scatter",
+            "name": name,
+            "mode": mode,
+            "x": [latency.latency_ms for latency in latencies],
+            "y": [fmean(values[trial.number]) for trial in trials],
+            "error_x": {"array": [(latency.ci_high_ms - latency.ci_low_ms) / 2 for latency in latencies]},
+            "text": [f"trial {trial.number}, {trial.origin}" for trial in trials],
+        }
 
 
 class Following:

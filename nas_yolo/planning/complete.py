@@ -33,7 +33,7 @@ def finalists(situation: Situation) -> Action | None:
     def fits(trial: Trial) -> bool:
         return spending.fits(costs.of(trial) + (0.0 if trial.preset == stock else kept))
 
-    waiting = [t for t in situation.trials if t.state in ("ready", "paused") and fits(t)]
+    waiting = [t for t in situation.trials if t.state in ("ready", "paused") and not t.scaled and fits(t)]
     first = [t for t in waiting if t.preset == stock]
     if not first and any(t.state == "paused" for t in waiting):  # else there is nothing to rank, which takes its time
         numbers, seen = list(situation.observations), list(situation.observations.values())
@@ -44,20 +44,25 @@ def finalists(situation: Situation) -> Action | None:
 
 def has_rivals(situation: Situation) -> bool:
     """Whether there is a comparison to be sure of: until then repeats get nothing."""
-    stock = situation.config.space.baseline
-    return any(t.state in ("complete", "training") and t.preset != stock for t in situation.designs)
+    opponents = situation.config.opponents
+    return any(t.state in ("complete", "training") and t.architecture.key not in opponents for t in situation.designs)
 
 
 def kept_for_the_end(situation: Situation) -> float:
-    """Seconds of training that repeats and confirmations need."""
+    """Seconds of training that opponents, repeats and confirmations need."""
+    return (situation.costs.of_the_end(situation.spending) if has_rivals(situation) else 0.0) + of_confirming(situation)
+
+
+def of_confirming(situation: Situation) -> float:
+    """Seconds of training that confirmations need."""
     pairs = ((trial, target.name) for trial, target in finalist_pairs(situation))
-    confirming = situation.costs.of_confirming(situation.spending, pairs, FINAL_SESSIONS)
-    return (situation.costs.of_repeats(situation.spending) if has_rivals(situation) else 0.0) + confirming
+    return situation.costs.of_confirming(situation.spending, pairs, FINAL_SESSIONS)
 
 
 def _room(situation: Situation) -> int:
     """How many may be completed: with a budget in trials, a share of these."""
     if any(budget.kind != "trials" for budget in situation.spending.budgets):
         return len(situation.designs)
-    ended = sum(trial.state in ("complete", "training") for trial in situation.designs)
-    return max(math.ceil(RESERVE * len(situation.designs)) - ended, 0)
+    designs = [trial for trial in situation.designs if not trial.scaled]
+    ended = sum(trial.state in ("complete", "training") for trial in designs)
+    return max(math.ceil(RESERVE * len(designs)) - ended, 0)

@@ -8,7 +8,7 @@ from evaluators.target import Target
 from nas_yolo.planning.actions import Action, Begin
 from nas_yolo.planning.devices import are_ready
 from nas_yolo.planning.situation import Situation
-from nas_yolo.results import baselines, complete, front_trials
+from nas_yolo.results import baselines, complete, front_trials, opponents_curve, seeds
 from storage import Job, Trial
 
 FRONT_SESSIONS, FINAL_SESSIONS = 2, 5  # fresh processes in which what is on the front is timed, and in the end
@@ -53,14 +53,15 @@ def sessions_missing(situation: Situation, target: str, wanted: int) -> Iterator
 
 
 def on_front(situation: Situation, target: str) -> set[int]:
-    """Numbers of the front's members on a target, and of the stock model once it is complete."""
-    trials = situation.trials
-    members = [*front_trials(trials, target), *baselines(complete(trials, target), situation.config, target)]
+    """Numbers of the front's members on a target, and of what they are compared with once it is complete."""
+    trials, config = situation.trials, situation.config
+    curve = opponents_curve(trials, config, target, seeds(trials))
+    members = [*front_trials(trials, target), *baselines(complete(trials, target), config, target), *curve]
     return {trial.number for trial in members}
 
 
 def finalist_pairs(situation: Situation) -> Iterator[tuple[Trial, Target]]:
-    """What is on the front of each target, and the stock model once it is complete, with the target."""
+    """What is on the front of each target, and what that is compared with once it is complete, with the target."""
     for target, _ in situation.context.devices:
         for number in sorted(on_front(situation, target.name)):
             yield situation.trials[number], target

@@ -26,12 +26,12 @@ def next_fidelity(situation: Situation) -> Action | None:
     outside = [t for t in trials if t.number not in seen and waits_for_first(situation, t)]
     fidelities = situation.context.config.fidelities
     reserve = costs.reserve(spending)
-    last = costs.of_baseline() + costs.of_repeats(spending)
+    last = costs.of_baseline() + costs.of_the_end(spending)
     order = situation.context.strategy.order(list(seen.values()), situation.assembled)
     for trial in outside + [trials[numbers[i]] for i in order]:
         fidelity = next(one for one in fidelities if one.left(trial))
         cost = costs.of(trial, fidelity)
-        # The last one may use what is kept for completing, all but what the stock model and repeats need of it.
+        # The last one may use what is kept for completing, all but what the stock model, opponents and repeats need.
         ends = fidelity is fidelities[-1] and trial.preset != stock
         if spending.fits(cost + last) if ends else spending.fits(cost, reserve):
             return evaluate(situation, trial, fidelity)
@@ -50,6 +50,9 @@ def may_explore(situation: Situation) -> bool:
 
 
 def waits_for_first(situation: Situation, trial: Trial) -> bool:
-    """Whether it is a design that waits to be evaluated at all: nothing was begun, or it was stopped on the way."""
-    waits = trial.state in ("ready", "paused") and trial.is_design
+    """Whether it is a design that waits to be evaluated at all: nothing was begun, or it was stopped on the way.
+
+    What is only there to be compared with does not: it is trained once it is known who needs it.
+    """
+    waits = trial.state in ("ready", "paused") and trial.is_design and not trial.scaled
     return waits and situation.context.config.fidelities[0].left(trial) > 0

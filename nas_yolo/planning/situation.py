@@ -142,7 +142,7 @@ class Context:
             latencies_ms=tuple(trial.latencies[name].latency_ms for name in names) if measured else (),
             accuracies=known,
             coming_fidelity=min(len(known), last) if trial.state == "training" else None,
-            over=not trial.alive or len(known) > last,
+            over=not trial.alive or len(known) > last or bool(trial.scaled),  # others decide when that is trained
             epoch_s=_rounded(trial.epoch_s) if trial.epochs and trial.epoch_s else None,
             scores=trial.scores,
         )

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from evaluators.evaluation import Latency
 from nas_yolo.config import SearchConfig
-from nas_yolo.results import alike, baselines, front_trials
+from nas_yolo.results import alike, baselines, front_trials, opponents
 from storage import Trial
 
 DEPLOYED_SAME = 0.005  # mAP50-95 that an exported file may differ from its network by without a word
@@ -28,7 +28,7 @@ def latency_text(latency: Latency) -> str:
 
 
 def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> Table:
-    """The front on one target, fastest first, and the stock model below it if it is not on it.
+    """The front on one target, fastest first, and the stock model in all its sizes below it, where they are not on it.
 
     With repeats, a `~` marks what is no more accurate than the next faster one, as far as can be told.
     """
@@ -50,10 +50,12 @@ def front_table(trials: Sequence[Trial], config: SearchConfig, target: str) -> T
             captions = ["~: cannot be told apart from the row above"]
     captions += [text for trial in members if (text := deployed_text(trial, target))]
     table.caption, table.caption_justify = "\n".join(captions) or None, "left"
-    for trial in baselines(trials, config):
-        if trial not in members and target in trial.latencies:
-            table.add_section()
-            _add_row(table, trial, config, target)
+    compared = [*baselines(trials, config, target), *(t for t in opponents(trials, config, target) if t.epochs)]
+    below = {trial.number: trial for trial in compared if trial not in members}
+    if below:
+        table.add_section()
+    for trial in below.values():
+        _add_row(table, trial, config, target)
     return table
 
 
@@ -73,7 +75,7 @@ def _add_row(table: Table, trial: Trial, config: SearchConfig, target: str, doub
         f"{complexity.params / 1e6:.2f}" if complexity else "-",
         f"{complexity.gflops:.3g}" if complexity else "-",
         *([inherited_text(trial)] if config.weights != "scratch" else []),
-        origin_text(trial) if trial.preset else f"{origin_text(trial)}: {blocks_text(trial)}",
+        origin_text(trial) if trial.preset or trial.scaled else f"{origin_text(trial)}: {blocks_text(trial)}",
     )
 
 
@@ -89,10 +91,12 @@ def deployed_text(trial: Trial, target: str) -> str:
 
 
 def origin_text(trial: Trial) -> str:
-    """Name of the preset or of the sampler; of a repeat, which trial it trains again; of a parent, what it is for."""
+    """Name of the preset or of the sampler; of others than designs that compete, what they are."""
     if trial.repeat_of is not None:
         return f"repeat of {trial.repeat_of}"
     name = trial.origin.partition(":")[2]
+    if trial.scaled:
+        return f"{name}, stock scaled"
     return f"{name}, for first weights" if trial.is_parent else name
 
 

@@ -67,7 +67,7 @@ class Observation:
         latencies_ms: On each target; empty until measured.
         accuracies: At each fidelity that it has reached, cheapest first.
         coming_fidelity: Index of the fidelity that it is being evaluated at; None if at none.
-        over: Nothing more will come of it: it is complete, failed or was rejected.
+        over: Nothing more of it is to be decided here: it is complete, failed, was rejected, or is only compared with.
         epoch_s: Seconds that an epoch of its training takes; None until known.
         scores: What its untrained network was given, by name; none before it was built, and where one was not finite.
     """

@@ -75,6 +75,10 @@ def test_the_study_of_a_search_is_served_on_loopback_and_follows_it(
     assert Architecture.from_document(attribute(trials[1], "architecture")) == load_preset("yolov8n-ghost")
     assert {param["name"] for param in trials[1]["params"]} >= {"P2.block", "P5.width", "neck.P4.depth"}
     assert get("/dashboard/") == 200
+    (plot,) = study["plotly_graph_objects"]
+    traces = {trace["name"]: trace for trace in json.loads(plot["graph_object"])["data"]}
+    assert (traces["front"]["x"], traces["front"]["y"]) == ([1.5, 3.0], [0.35, 0.4])
+    assert (traces["stock, scaled"]["x"], traces["stock, scaled"]["mode"]) == ([2.0], "lines+markers")
 
     addresses = {c.laddr.ip for c in psutil.Process(process.pid).net_connections() if c.status == psutil.CONN_LISTEN}
     assert addresses == {"127.0.0.1"}

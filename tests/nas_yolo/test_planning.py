@@ -19,6 +19,7 @@ from nas_yolo.planning import (
     first_weights,
     leftovers,
     measure,
+    opponents,
     prepare,
     propose,
     repeat,
@@ -256,6 +257,127 @@ def test_what_is_left_goes_into_first_fidelities(context: Context, designs: list
     assert isinstance(action, Begin)
     assert (action.job.trial, action.job.until) == (0, 3)
     assert leftovers.first_fidelity(at(context, replace(state, phase="exploring"))) is None
+
+
+def added_by(action: object) -> TrialAdded:
+    assert isinstance(action, Note)
+    (added,) = action.events
+    assert isinstance(added, TrialAdded)
+    return added
+
+
+def test_sizes_of_the_stock_model_are_measured_in_turns_once_it_is_known_that_one_can_be_trained(
+    context: Context, designs: list[Architecture]
+) -> None:
+    def next_one(state: State, now_s: float = 10.0) -> object:
+        return opponents.new_opponent(at(context, state, now_s))
+
+    ready = exploring(*trial(0, designs[0], "preset:yolov8n", "ready"))
+    assert next_one(ready) is None  # nothing tells what a training takes
+    begun = exploring(*trial(0, designs[0], "preset:yolov8n", "paused", 3))
+    first = added_by(next_one(begun))
+    assert (first.number, first.origin) == (1, "scaled:yolov8n-w0.28-d0.82")
+    assert next_one(replace(begun, phase="finishing")) is None
+    coming = apply(begun, first)
+    assert next_one(coming) is None  # one at a time
+    there = fold(trial(1, first.architecture, first.origin, "ready"), begun)
+    assert next_one(there) is None  # the sampler's turn
+    both = fold(trial(2, designs[1], "sampler:x", "paused", 3), there)
+    second = added_by(next_one(both))
+    assert (second.number, second.origin) == (3, "scaled:yolov8n-w0.25-d0.82")
+    assert next_one(fold(trial(3, second.architecture, second.origin, "ready"), both)) is None  # there is no other
+    proposed = fold(trial(1, first.architecture, "sampler:x", "ready"), begun)  # by chance, before
+    assert added_by(next_one(proposed)).origin == "scaled:yolov8n-w0.25-d0.82"
+
+
+def test_a_budget_that_affords_no_other_size_measures_none(context: Context, designs: list[Architecture]) -> None:
+    begun = exploring(*trial(0, designs[0], "preset:yolov8n", "paused", 3))  # a full training takes 9.9 s
+
+    def measured_with(*budgets: str) -> bool:
+        return opponents.new_opponent(at(context, replace(begun, budgets=budgets), 1.0)) is not None
+
+    assert measured_with("50s")
+    assert not measured_with("49s")
+    assert measured_with("5trials")
+    assert not measured_with("4trials")
+    assert not measured_with("1h", "4trials")
+
+
+def test_other_sizes_are_not_explored_and_no_strategy_trains_them(
+    context: Context, designs: list[Architecture]
+) -> None:
+    (size, *_) = context.config.scaled_designs.items()
+    scaled = trial(1, size[1], f"scaled:{size[0]}", "ready")
+    state = exploring(*trial(0, designs[0], "preset:yolov8n", "paused", 3), *scaled)
+    assert [one.idle for one in at(context, state).observations.values()] == [False]
+    assert explore.next_fidelity(at(context, state)) is None
+    assert leftovers.first_fidelity(at(context, apply(state, PhaseEntered("finishing")))) is None
+    assert at(context, state).costs.of_opponents(at(context, state).spending) == pytest.approx(1.1 * 9)
+
+
+def sizes(context: Context, *latencies_ms: float) -> list[list[Event]]:
+    """Sizes of the stock model that wait, from trial 2 on."""
+    stock = context.config.known_designs["yolov8n"]
+    made_up = {f"yolov8n-w{i}": replace(stock, stem=replace(stock.stem, width=8 * (i + 4))) for i in range(5)}
+    context.config.__dict__["scaled_designs"] = made_up  # in place of what the space holds
+    context.config.__dict__["opponents"] = {d.key: n for n, d in ({"yolov8n": stock} | made_up).items()}
+    given = zip(made_up.items(), latencies_ms, strict=False)
+    return [trial(i + 2, d, f"scaled:{n}", "ready", ms=ms) for i, ((n, d), ms) in enumerate(given)]
+
+
+def trained_in_turn(context: Context, state: State) -> list[int]:
+    """The sizes that are trained to the end, one after the other."""
+    order = []
+    while action := opponents.train_opponent(at(context, state)):
+        assert isinstance(action, Begin)
+        number = action.job.trial
+        assert number is not None
+        assert action.job.until == 9
+        order.append(number)
+        epochs = (EpochEnded(number, Epoch(e, 0.01, 0.01, 1.0, 1.0)) for e in range(1, 10))
+        state = fold([TrialMoved(number, "training"), *epochs, TrialMoved(number, "complete")], state)
+    return order
+
+
+def test_the_front_is_bracketed_first_then_the_neighbours_come_nearer(
+    context: Context, designs: list[Architecture]
+) -> None:
+    waiting = sizes(context, 0.5, 0.8, 1.5, 3.0, 0.9)
+    stock = trial(0, designs[0], "preset:yolov8n", "complete", 9, ms=2.0)
+    rival = trial(1, designs[1], "sampler:x", "complete", 9, ms=1.0)
+    done = exploring(*stock, *rival, *(event for size in waiting for event in size), PhaseEntered("finishing"))
+    # Nothing is faster than the rival yet: 0.9 ms is nearest below. Then 1.5 ms is nearer than the stock model's 2 ms.
+    assert trained_in_turn(context, done)[:2] == [6, 4]
+    assert len(trained_in_turn(context, done)) == 4  # of five
+    short = replace(done, budgets=("105s",))  # a training takes 9.9 s: two are a fifth of it
+    assert len(trained_in_turn(context, short)) == 2
+    assert trained_in_turn(context, replace(done, phase="exploring")) == []
+
+
+def test_other_sizes_are_trained_only_where_something_may_beat_the_model_itself(
+    context: Context, designs: list[Architecture]
+) -> None:
+    waiting = [event for size in sizes(context, 0.5, 3.0) for event in size]
+    stock = trial(0, designs[0], "preset:yolov8n", "complete", 9, ms=2.0)
+    alone = exploring(*stock, *trial(1, designs[1], "sampler:x", "paused", 3), *waiting, PhaseEntered("finishing"))
+    assert trained_in_turn(context, alone) == []  # there is no rival yet
+    beaten = [TrialAdded(1, designs[1], "sampler:x"), LatencyKnown(1, "cpu", latency(2.5, "cpu", "one", SIZE))]
+    beaten += [TrialMoved(1, "ready"), TrialMoved(1, "training"), EpochEnded(1, Epoch(1, 0.01, 0.01, 1.0, 1.0))]
+    lost = exploring(*stock, *beaten, TrialMoved(1, "complete"), *waiting, PhaseEntered("finishing"))
+    assert trained_in_turn(context, lost) == []  # slower than the stock model, and no better
+    coming = exploring(*stock, *beaten, *waiting, PhaseEntered("finishing"))
+    assert opponents.train_opponent(at(replace(context, slots=2), coming)) is not None
+
+
+def test_finalists_leave_what_other_sizes_need(context: Context, designs: list[Architecture]) -> None:
+    stock = trial(0, designs[0], "preset:yolov8n", "complete", 9, ms=2.0)
+    rival = trial(1, designs[1], "sampler:x", "complete", 9)
+    one = [event for size in sizes(context, 0.5) for event in size]
+    finalist = trial(3, designs[2], "sampler:x", "paused", 3, ms=0.7)
+    state = exploring(*stock, *rival, *one, *finalist, PhaseEntered("finishing"))
+    kept = complete.kept_for_the_end(at(context, state))
+    without = exploring(*stock, *rival, *trial(2, designs[3], "sampler:x", "ready"), *finalist)
+    assert kept - complete.kept_for_the_end(at(context, without)) == pytest.approx(9.9)
 
 
 def test_designs_are_proposed_while_the_strategy_wants_some(context: Context, designs: list[Architecture]) -> None:

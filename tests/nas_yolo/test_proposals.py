@@ -75,3 +75,4 @@ def test_turns_follow_from_what_was_tried() -> None:
     assert not known_is_due(["preset:a"])
     assert known_is_due(["preset:a", "sampler:x"])
     assert not known_is_due(["preset:a", "preset:b", "preset:c", "sampler:x"])  # of before there were turns
+    assert not known_is_due(["preset:a", "scaled:b", "scaled:c"])  # what is only compared with takes no turn

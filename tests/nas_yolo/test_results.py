@@ -6,23 +6,28 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from evaluators.evaluation import Epoch
+from evaluators.evaluation import Epoch, FirstWeights
 from nas_yolo.config import SearchConfig
 from nas_yolo.report.tables import front_table
 from nas_yolo.results import (
     alike,
+    comparisons,
     complete,
     due_repeats,
     fidelity_correlations,
     front_document,
     front_trials,
+    opponents_curve,
     seeds,
     trust_document,
     trust_text,
     verdict,
 )
+from search_spaces.presets import load_preset
+from search_spaces.space_file import load_space
 from storage import Repository, Search, Spent, Trial
 
+ALONE = " Compared with it alone: no other width or depth of it was trained to the end."
 Repeat = Callable[..., Trial]
 
 
@@ -58,7 +63,7 @@ def test_without_repeats_the_sentences_say_that_the_noise_is_not_known(
 ) -> None:
     assert verdict(trials, config) == (
         "Trial 1 beats stock yolov8n by 0.050 mAP50-95 at 1.5 ms against 2 ms on cpu "
-        "(one training each: the noise between seeds was not measured)."
+        "(one training each: the noise between seeds was not measured)." + ALONE
     )
     assert trust_document(trials, config)["noise_map50_95"] is None
     document = front_document(finished[1], config, trials, Spent())
@@ -92,7 +97,7 @@ def test_the_verdict_compares_means_and_gives_the_interval(trials: list[Trial], 
     beats = repeated(trials, (1, 0.352), (0, 0.302))
     assert verdict(beats, config) == (
         "Trial 1 beats stock yolov8n by 0.050 ± 0.006 mAP50-95 at 1.5 ms against 2 ms on cpu "
-        "(noise between seeds from 2 repeats)."
+        "(noise between seeds from 2 repeats)." + ALONE
     )
     loses = repeated(trials, (1, 0.15), (0, 0.45))
     assert "cannot be told apart: -0.125 ± 0.538 mAP50-95" in verdict(loses, config)
@@ -105,7 +110,7 @@ def test_a_gain_smaller_than_its_interval_is_no_gain(trials: list[Trial], config
     once = repeated(trials, (1, 0.36))  # sd 0.00707, one degree of freedom: t = 12.7
     assert verdict(once, config) == (
         "Trial 1 and stock yolov8n cannot be told apart: +0.055 ± 0.110 mAP50-95 at 1.5 ms against 2 ms on cpu "
-        "(noise between seeds from 1 repeat)."
+        "(noise between seeds from 1 repeat)." + ALONE
     )
 
 
@@ -160,3 +165,115 @@ def test_due_are_both_sides_of_the_verdict_then_the_front_and_over_again(
     assert due(waiting, 2) == []
     assert due([*trials[:1], *waiting[1:]], 2) == [0, 0]
     assert due([waiting[0], *trials[1:]], 2) == [1, 2]  # the stock model was only measured
+
+
+def with_sizes(trials: list[Trial], config: SearchConfig, *sizes: tuple[float, float], origin: str = "") -> list[Trial]:
+    """With sizes of the stock model, trained to the end: latency and mAP50-95."""
+    all_of = list(trials)
+    for (name, design), (ms, value) in zip(config.scaled_designs.items(), sizes, strict=False):
+        latency = replace(trials[0].latencies["cpu"], latency_ms=ms, ci_low_ms=ms * 0.99, ci_high_ms=ms * 1.01)
+        size = replace(trials[0], number=len(all_of), architecture=design, origin=origin or f"scaled:{name}")
+        epochs = (*size.epochs[:-1], Epoch(3, value, value, 1.0, 1.0))
+        all_of.append(replace(size, latencies={"cpu": latency}, epochs=epochs))
+    return all_of
+
+
+def test_the_verdict_is_against_all_sizes_of_the_stock_model_at_equal_latency(
+    trials: list[Trial], config: SearchConfig
+) -> None:
+    # At 1.5 ms of trial 1, between 1 ms and 2 ms, the line is at 0.28 + 0.02 * log2(1.5).
+    sizes = with_sizes(trials, config, (1.0, 0.28), (2.8, 0.36))
+    sure = repeated(sizes, (1, 0.351), (0, 0.301))
+    assert verdict(sure, config) == (
+        "Trial 1 beats stock yolov8n, scaled: +0.059 ± 0.004 mAP50-95 at 1.5 ms on cpu (noise between seeds from 2 "
+        "repeats). At equal accuracy it takes 43% ± 4% less time. Compared with 3 sizes of it, 1 to 2.8 ms. Other "
+        "trials of the front: beat it: 2."
+    )
+    unsure = repeated(sizes, (1, 0.36))
+    assert "Trial 1 and stock yolov8n, scaled, cannot be told apart: +0.063 ± " in verdict(unsure, config)
+    assert "Other trials of the front: cannot be told apart from it: 2." in verdict(unsure, config)
+    assert verdict(sizes, config).startswith(
+        "Trial 1 and stock yolov8n, scaled: +0.058 mAP50-95 at 1.5 ms on cpu (one training each: the noise between "
+        "seeds was not measured); it may be chance. At equal accuracy it takes 43% less time."
+    )
+
+
+def test_a_size_that_is_better_at_that_latency_takes_the_verdict_away(
+    trials: list[Trial], config: SearchConfig
+) -> None:
+    better = repeated(with_sizes(trials, config, (1.4, 0.3885)), (1, 0.351), (0, 0.301))
+    assert verdict(better, config).startswith(
+        "The search does not beat stock yolov8n, scaled: trial 1 -0.038 ± 0.004 mAP50-95 at 1.5 ms on cpu"
+    )
+    assert "not beat" in verdict(
+        repeated(with_sizes(trials, config, (1.4, 0.3885), origin="sampler:random"), (1, 0.351), (0, 0.301)), config
+    )  # it is what it is, whoever proposed it
+
+
+def test_what_is_faster_than_all_sizes_is_said_to_be(trials: list[Trial], config: SearchConfig) -> None:
+    lower = [replace(t, epochs=(Epoch(1, 0.25, 0.25, 1.0, 1.0),)) if t.number == 1 else t for t in trials]
+    sizes = repeated(with_sizes(lower, config, (1.8, 0.29)), (0, 0.301))
+    assert verdict(sizes, config).startswith(
+        "No size of stock yolov8n is as fast as trial 1: -0.040 ± 0.013 mAP50-95 against its fastest size at 1.5 ms"
+    )
+    better = repeated(with_sizes(trials, config, (1.8, 0.29)), (0, 0.301))
+    assert verdict(better, config).startswith(
+        "Trial 1 beats stock yolov8n, scaled: +0.060 ± 0.013 mAP50-95 against its fastest size at 1.5 ms on cpu"
+    )
+
+
+def test_sizes_that_began_with_other_weights_are_not_compared(trials: list[Trial], config: SearchConfig) -> None:
+    *others, size = with_sizes(trials, config, (1.4, 0.3885))
+    inherited = replace(size, weights=FirstWeights(("yolov8n",), 0.5))
+    assert opponents_curve([*others, inherited], config, "cpu", seeds([*others, inherited])) == [trials[0]]
+    assert comparisons([*others, inherited], config, "cpu")[1].gain == pytest.approx(0.05)
+
+
+def test_where_the_space_holds_no_other_size_the_verdict_says_so(trials: list[Trial], config: SearchConfig) -> None:
+    stock = config.space.choices_of(config.known_designs["yolov8n"])
+    assert stock
+    fixed = {n: (stock[n],) if n.endswith(("width", "depth")) else v for n, v in config.space.choices.items()}
+    narrow = replace(config, space=replace(config.space, choices=fixed))
+    assert verdict(trials, narrow).endswith(" Compared with it alone: the space holds no other width or depth.")
+
+
+def test_other_stock_models_of_the_space_are_opponents_too(config: SearchConfig) -> None:
+    large = replace(config, space=load_space("yolov8"))
+    names = list(large.opponents.values())
+    assert names[:5] == ["yolov8n", "yolov8s", "yolov8m", "yolov8l", "yolov8x"]
+    assert "yolov8s" not in large.scaled_designs  # it is tried as a known design
+    assert len(names) == len(large.scaled_designs) + 5 >= 8
+    own = replace(config, space=replace(large.space, model=load_preset("yolov8s")))
+    assert list(own.opponents.values()) == [own.space.baseline, *own.scaled_designs]
+    relu = replace(config, space=replace(config.space, choices={**config.space.choices, "activation": ("ReLU",)}))
+    assert list(relu.opponents.values())[:2] == ["yolov8n", "yolov8n-relu"]
+
+
+def test_repeats_go_to_the_sizes_that_the_challenger_is_compared_with(
+    trials: list[Trial], config: SearchConfig
+) -> None:
+    sizes = with_sizes(trials, config, (1.6, 0.28), (1.0, 0.25))
+    assert [trial.number for trial in due_repeats(sizes, config, 5)] == [1, 4, 5, 0, 2]
+
+
+def test_tables_and_documents_show_the_sizes_as_what_they_are(
+    finished: tuple[Repository, Search], trials: list[Trial], config: SearchConfig
+) -> None:
+    sizes = with_sizes(trials, config, (1.0, 0.28), (2.8, 0.36), (2.5, 0.30))
+    text = shown(sizes, config)
+    assert text.count("stock scaled") == 3
+    assert text.index("yolov8n-w0.50, stock scaled") < text.index("yolov8n-ghost")  # it is on the front
+    document = front_document(finished[1], config, sizes, Spent())
+    assert [member["trial"] for member in document["front"]] == [4, 1, 5, 2]
+    found = document["opponents"]
+    assert [(one["trial"], one["name"], one["state"]) for one in found["trials"]] == [
+        *((4, "yolov8n-w0.50", "complete"), (0, "yolov8n", "complete")),
+        *((6, "yolov8n-w0.78", "complete"), (5, "yolov8n-w1.50", "complete")),
+    ]
+    assert found["curve"] == {"cpu": [4, 0, 5]}
+    assert [(one["trial"], one["relation"]) for one in found["comparisons"]["cpu"]] == [
+        *((1, "not known"), (2, "not known")),
+    ]
+    assert found["comparisons"]["cpu"][0]["gain"] == pytest.approx(0.05830, abs=1e-5)
+    alone = front_document(finished[1], config, trials, Spent())["opponents"]
+    assert (alone["curve"], alone["comparisons"]) == ({"cpu": [0]}, {"cpu": []})
