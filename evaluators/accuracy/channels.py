@@ -83,17 +83,21 @@ def find_part_channels(body: nn.Module, in_widths: Sequence[int], is_head: bool)
     """Follow the channels through a part of a detector, which is left as it is; none is fixed because it is an input.
 
     Args:
-        body: Reads its inputs joined, or the head one by one, each half as large as the one before.
+        body: On the meta device. Reads its inputs joined, or the head one by one, each half as large as the one before.
         in_widths: Channels of each input.
         is_head: Whether it is the detection head.
     """
-    body = deepcopy(body).to("meta").eval()
-    for module in body.modules() if is_head else ():
-        module.training = isinstance(module, Detect)
+    modes = [(module, module.training) for module in body.modules()]
+    for module, _ in modes:
+        module.training = is_head and isinstance(module, Detect)
     sizes = [PART_SIZE >> level if is_head else PART_SIZE for level in range(len(in_widths))]
     maps = [torch.zeros(1, width, size, size, device="meta") for width, size in zip(in_widths, sizes, strict=True)]
     run = partial(body, list(maps)) if is_head else lambda: body(torch.cat(maps, 1))
-    return _follow(body, maps, run, inputs_fixed=False, outputs_fixed=is_head)
+    try:
+        return _follow(body, maps, run, inputs_fixed=False, outputs_fixed=is_head)
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _follow(
@@ -135,19 +139,23 @@ class _Follower(TorchDispatchMode):
         for output in found if fixed else ():
             if not any(id(output.tensor) in other.ancestors for other in found):  # the head gives its inputs, too
                 self._fix(output.tensor)
+        roots = np.array([self._root(number) for number in range(len(self._same))])
         return Channels(
-            {place: self._roots(numbers) for place, numbers in self._of.items()},
-            frozenset(self._root(number) for number in self._fixed),
+            {place: roots[numbers] for place, numbers in self._of.items()},
+            frozenset(roots[sorted(self._fixed)].tolist()),
             frozenset(self._residual),
-            tuple(map(self._roots, self._inputs)),
-            self._roots(self._channels_of(found[0].labels)) if len(found) == 1 else None,
+            tuple(roots[numbers] for numbers in self._inputs),
+            roots[self._channels_of(found[0].labels)] if len(found) == 1 else None,
         )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
-        tracked = [t for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor) and (t := self._tracked.get(id(a)))]
+        if (result := _known_shape(name, func, args)) is None:
+            result = func(*args, **kwargs)
+        given = [*args, *kwargs.values()]
+        several = [leaf for one in given if isinstance(one, (list, tuple)) for leaf in one]
+        tracked = [t for a in (*given, *several) if isinstance(a, Tensor) and (t := self._tracked.get(id(a)))]
         if not tracked:
             if name in ("view", "reshape", "alias", "detach") and id(args[0]) in self._names:
                 self._names[id(result)] = self._names[id(args[0])]
@@ -293,10 +301,11 @@ class _Follower(TorchDispatchMode):
                 if a.dim() == b.dim() and a.shape[dim] > b.shape[dim] and bool((a != a.narrow(dim, 0, 1)).any()):
                     return a.expand(torch.broadcast_shapes(a.shape, b.shape))
         shape = torch.broadcast_shapes(one.shape, other.shape)
-        pairs = torch.stack((one.expand(shape).flatten(), other.expand(shape).flatten()), 1).unique(dim=0).numpy()
-        known = pairs[(pairs >= 0).all(1)]
-        self._unite(known[:, 0], known[:, 1])
-        return torch.maximum(one.expand(shape), other.expand(shape))
+        one, other = one.expand(shape), other.expand(shape)
+        differ = (one != other) & (one >= 0) & (other >= 0)
+        pairs = (one[differ] * len(self._same) + other[differ]).unique().numpy()  # a pair as one number: fast to sort
+        self._unite(pairs // len(self._same), pairs % len(self._same))
+        return torch.maximum(one, other)
 
     def _new(self, number: int) -> Numbers:
         numbers = np.arange(len(self._same), len(self._same) + number)
@@ -318,5 +327,14 @@ class _Follower(TorchDispatchMode):
             number = self._same[number]
         return number
 
-    def _roots(self, numbers: Numbers) -> Numbers:
-        return np.array([self._root(int(number)) for number in numbers])
+
+def _known_shape(name: str, func: Any, args: Any) -> Any:
+    """What an operator gives on the meta device, where that is easily said: torch itself takes far longer to."""
+    if name in NORMALISATIONS:
+        return torch.empty_like(args[0]), *(args[0].new_empty(0) for _ in func._schema.returns[1:])
+    if name == "convolution" and not args[6]:
+        source, weight, _, *geometry = args[:6]
+        sides = zip(source.shape[2:], weight.shape[2:], *geometry, strict=True)
+        shape = [(side + 2 * pad - apart * (kernel - 1) - 1) // step + 1 for side, kernel, step, pad, apart in sides]
+        return source.new_empty((len(source), len(weight), *shape))
+    return None

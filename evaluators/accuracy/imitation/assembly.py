@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+
+from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
 from evaluators.accuracy.imitation.body import joined
@@ -40,8 +42,8 @@ def fill_part(
     Raises:
         KeyError: If the entry is missing.
     """
-    body = joined([network.model[layer] for layer in part.layers])
-    weights = weights_at(parent, architecture, part, library)
+    layers = [network.model[layer] for layer in part.layers]
+    body, weights = joined(layers), weights_at(parent, architecture, part, library, layers)
     learned = {name: value.numel() for name, value in body.named_parameters() if value.requires_grad}
     if lacking := learned.keys() - weights.keys():
         raise KeyError(f"the entry for {part.place} lacks {', '.join(sorted(lacking))}")
@@ -49,10 +51,12 @@ def fill_part(
     return sum(learned.values())
 
 
-def weights_at(parent: ParentNetwork, architecture: Architecture, part: Part, library: Library) -> dict[str, Tensor]:
-    """The weights of one part."""
+def weights_at(
+    parent: ParentNetwork, architecture: Architecture, part: Part, library: Library, layers: Sequence[nn.Module]
+) -> dict[str, Tensor]:
+    """The weights of one part, whose layers are these."""
     if parent.has(architecture, part):
         return parent.weights(part.place)
     entry = library.find(architecture, part)
-    _, where = entry.form(architecture, part)
+    _, where = entry.form(architecture, part, layers)
     return {name: value.detach() for name, value in where.take(entry.weights).items()}

@@ -41,20 +41,26 @@ def joined(layers: Sequence[nn.Module]) -> nn.Sequential:
 class Body:
     """A part's network without weights, and which channel of which weight is which.
 
+    Args:
+        architecture: Has the part.
+        part: The part.
+        classes: Of objects.
+        layers: Of a network that has the part, where it is there already; used up.
+
     Attributes:
         channels: By names of weights.
         shapes: Of what is trained, by name.
     """
 
-    def __init__(self, architecture: Architecture, part: Part, classes: int):
-        network = joined(build_layers(architecture, part, classes)).train()
-        self.channels: Channels = find_part_channels(network, part.in_widths, part.is_head)
+    def __init__(self, architecture: Architecture, part: Part, classes: int, layers: Sequence[nn.Module] | None = None):
+        network = joined(layers or build_layers(architecture, part, classes)).train()
         self._initial = {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
         self.shapes = {name: tuple(value.shape) for name, value in self._initial.items()}
         prepare_for_cpu(network)
         # Statistics of batches, written by each pass and never read.
         self._others = {name: value for name, value in network.state_dict().items() if name not in self.shapes}
         self._network = network.to("meta")
+        self.channels: Channels = find_part_channels(self._network, part.in_widths, part.is_head)
 
     def take_initial(self) -> dict[str, Tensor]:
         """Random weights; they are not kept."""
@@ -63,7 +69,8 @@ class Body:
 
     def run(self, weights: dict[str, Tensor], inputs: Features) -> list[Tensor]:
         """Its outputs, normalised by the statistics of this batch."""
-        return outputs_of(torch.func.functional_call(self._network, {**self._others, **weights}, (inputs,)))
+        values = {**self._others, **weights}
+        return outputs_of(torch.func.functional_call(self._network, values, (inputs,), tie_weights=False))
 
 
 def outputs_of(output: Any) -> list[Tensor]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evaluators.accuracy.channels import Channels, Numbers
 from evaluators.accuracy.imitation.body import Body, importance
@@ -17,6 +18,8 @@ from evaluators.accuracy.imitation.slices import Slice, find_slice
 from evaluators.accuracy.inheritance import Donor, inherit_part
 from search_spaces.architecture import Architecture
 from search_spaces.parts import Part, parts_of
+
+FORMS_KEPT = 32  # more than one is trained in; designs that are scored may have any
 
 
 class Entry:
@@ -46,7 +49,8 @@ class Entry:
             torch.manual_seed(seed)
             self._body = Body(largest, self.part, self._classes)
         self.weights = {name: value.clone().requires_grad_() for name, value in self._body.take_initial().items()}
-        self._known: dict[Any, tuple[Body, Slice]] = {self.part.shape: (self._body, Slice.whole(self._body))}
+        self._whole = self._body, Slice.whole(self._body)
+        self._known: dict[Any, tuple[Body, Slice]] = {}  # the one that was used last comes last
         if self._is_parents_block:
             self._begin_as_parent()
         self.importance: Mapping[int, float] = importance(self._body.channels, self._detached)
@@ -58,20 +62,23 @@ class Entry:
             for name, value in self.weights.items():
                 value.copy_(weights[name])
 
-    def form(self, architecture: Architecture, part: Part) -> tuple[Body, Slice]:
-        """A part of this block, and where its weights lie in the largest one's."""
-        if part.shape not in self._known:
-            if part.width > self.part.width or any(
-                a > b for a, b in zip(part.in_widths, self.part.in_widths, strict=True)
-            ):
-                raise ValueError(
-                    f"{self.place}: a form of {part.in_widths} to {part.width} channels is wider than the entry"
-                )
-            with torch.random.fork_rng(devices=()):
-                body = Body(architecture, part, self._classes)
-            body.take_initial()
-            self._known[part.shape] = body, find_slice(body, self._body, *self._positions(part), self.importance)
-        return self._known[part.shape]
+    def form(
+        self, architecture: Architecture, part: Part, layers: Sequence[nn.Module] | None = None
+    ) -> tuple[Body, Slice]:
+        """A part of this block, and where its weights lie in the largest one's.
+
+        Args:
+            architecture: Has the part.
+            part: The part.
+            layers: Of a network that has it: they are copied rather than built where that is faster.
+        """
+        if part.shape == self.part.shape:
+            return self._whole
+        found = self._known.pop(part.shape, None) or self._make(architecture, part, layers)
+        self._known[part.shape] = found
+        if len(self._known) > FORMS_KEPT:
+            del self._known[next(iter(self._known))]
+        return found
 
     def error(self, architecture: Architecture, seen: Mapping[str, Seen]) -> Tensor:
         """How far a form's outputs are from the parent's, as a share of their variance: 0 is the same, 1 a constant.
@@ -92,6 +99,16 @@ class Entry:
     @property
     def _detached(self) -> dict[str, Tensor]:
         return {name: value.detach() for name, value in self.weights.items()}
+
+    def _make(self, architecture: Architecture, part: Part, layers: Sequence[nn.Module] | None) -> tuple[Body, Slice]:
+        if part.width > self.part.width or any(a > b for a, b in zip(part.in_widths, self.part.in_widths, strict=True)):
+            raise ValueError(
+                f"{self.place}: a form of {part.in_widths} to {part.width} channels is wider than the entry"
+            )
+        with torch.random.fork_rng(devices=()):
+            body = Body(architecture, part, self._classes, deepcopy(layers) if part.is_head else None)
+        body.take_initial()
+        return body, find_slice(body, self._body, *self._positions(part), self.importance)
 
     def _positions(self, part: Part) -> tuple[list[Numbers], Numbers | None]:
         ends = zip(part.sources, part.in_widths, self.part.in_widths, strict=True)

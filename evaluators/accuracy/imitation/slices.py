@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 
 import numpy as np
 import torch
@@ -76,40 +75,44 @@ def _correspondence(
     inputs: Sequence[Numbers],
     output: Numbers | None,
     importance: Mapping[int, float],
-) -> dict[int, int]:
-    """Which channel of the larger part each of the smaller one's is.
+) -> Numbers:
+    """By the numbers of the smaller part's channels: which of the larger one's each is; -1 where it is none.
 
     Those inside in classes that the same weights write and read. Whatever is in one width is in the next, too.
     """
-    same: dict[int, int] = {}
     ends = list(zip(small.inputs, large.inputs, inputs, strict=True))
     if output is not None and small.outputs is not None and large.outputs is not None:
         ends.append((small.outputs, large.outputs, output))
-    for mine, others, positions in ends:
-        for number, other in zip(mine.tolist(), others[positions].tolist(), strict=True):
-            same.setdefault(number, other)
-    outside = {number for theirs in (*large.inputs, large.outputs) if theirs is not None for number in theirs.tolist()}
-    common = small.of.keys() & large.of.keys()
-    left = _classes(small, common, set(same))
+    same = np.full(_count(small), -1)
+    for mine, others, positions in reversed(ends):  # what is in several is what it is in the first
+        same[mine[::-1]] = others[positions][::-1]
+    outside = np.concatenate([theirs for theirs in (*large.inputs, large.outputs) if theirs is not None])
+    common = sorted(small.of.keys() & large.of.keys())
+    left = _classes(small, common, np.flatnonzero(same >= 0))
     right = _classes(large, common, outside)
     for kind, numbers in left.items():
         theirs = right.get(kind, [])
         best = sorted(sorted(theirs, key=lambda number: -importance.get(number, 0.0))[: len(numbers)])
-        same.update(zip(numbers, best, strict=False))
+        same[numbers[: len(best)]] = best
     return same
 
 
-def _classes(
-    channels: Channels, common: frozenset[Dimension] | set[Dimension], but: set[int]
-) -> dict[frozenset[Dimension], list[int]]:
-    places: dict[int, set[Dimension]] = defaultdict(set)
-    for place in common:
-        for number in channels.of[place].tolist():
-            places[number].add(place)
-    found: dict[frozenset[Dimension], list[int]] = defaultdict(list)
-    for number in sorted(places.keys() - but):
-        found[frozenset(places[number])].append(number)
+def _classes(channels: Channels, common: Sequence[Dimension], but: Numbers) -> dict[bytes, list[int]]:
+    """Channels, in order, by the weights that write and read them."""
+    places = np.zeros((_count(channels), len(common)), dtype=bool)
+    for column, place in enumerate(common):
+        places[channels.of[place], column] = True
+    places[but] = False
+    inside = np.flatnonzero(places.any(1))
+    found: dict[bytes, list[int]] = defaultdict(list)
+    for number, row in zip(inside.tolist(), np.packbits(places[inside], 1), strict=True):
+        found[row.tobytes()].append(number)
     return found
+
+
+def _count(channels: Channels) -> int:
+    ends = [*channels.inputs, *(() if channels.outputs is None else (channels.outputs,))]
+    return 1 + max(int(numbers.max()) for numbers in (*channels.of.values(), *ends) if len(numbers))
 
 
 def _chosen(
@@ -118,27 +121,38 @@ def _chosen(
     larger: Sequence[int],
     small: Channels,
     large: Channels,
-    same: Mapping[int, int],
+    same: Numbers,
     output: Numbers | None,
 ) -> Numbers:
     """Which values along one dimension of a weight: by channel where these are known, else the first that are left."""
     count, size = shape[place[1]], larger[place[1]]
     if place not in small.of or place not in large.of:
         return np.resize(np.arange(size), count)
-    theirs = _occurrences(large.of[place])
-    found = [theirs.get((same.get(number, -1), which), -1) for number, which in _occurrences(small.of[place])]
-    gives = small.outputs is not None and np.array_equal(small.of[place], small.outputs)
-    if -1 in found and gives and output is not None and large.outputs is not None and size == len(large.outputs):
+    mine, theirs = small.of[place], large.of[place]
+    found = _positions(same[mine], _appearance(mine), theirs)
+    unknown = found < 0
+    if not unknown.any():
+        return found
+    gives = small.outputs is not None and np.array_equal(mine, small.outputs)
+    if gives and output is not None and large.outputs is not None and size == len(large.outputs):
         return output  # a shallower form's last unit
-    left = cycle([position for position in range(size) if position not in set(found)] or range(size))
-    return np.array([position if position >= 0 else next(left) for position in found])
+    left = np.setdiff1d(np.arange(size), found)
+    found[unknown] = np.resize(left if len(left) else np.arange(size), int(unknown.sum()))
+    return found
 
 
-def _occurrences(numbers: Numbers) -> dict[tuple[int, int], int]:
-    """The position of each channel's first, second ... appearance."""
-    seen: dict[int, int] = defaultdict(int)
-    found = {}
-    for position, number in enumerate(numbers.tolist()):
-        found[number, seen[number]] = position
-        seen[number] += 1
+def _positions(numbers: Numbers, which: Numbers, among: Numbers) -> Numbers:
+    """Where each channel appears for the so manieth time among others; -1 where it does not."""
+    several = len(among) + int(which.max()) + 1
+    there, sought = among * several + _appearance(among), numbers * several + which
+    order = np.argsort(there)
+    at = order[np.searchsorted(there, sought, sorter=order).clip(max=len(among) - 1)]
+    return np.where((there[at] == sought) & (numbers >= 0), at, -1)
+
+
+def _appearance(numbers: Numbers) -> Numbers:
+    """How many times each was there before."""
+    order = np.argsort(numbers, kind="stable")
+    found = np.empty_like(numbers)
+    found[order] = np.arange(len(numbers)) - np.searchsorted(numbers[order], numbers[order])
     return found

@@ -15,6 +15,7 @@ from evaluators.accuracy.imitation.body import outputs_of
 from evaluators.accuracy.imitation.entry import Entry
 from evaluators.accuracy.imitation.library import Library
 from evaluators.accuracy.imitation.parent import Interfaces
+from search_spaces import hook
 from search_spaces.architecture import Architecture
 from search_spaces.kinds import Kind, forms_of, kinds_of, largest_of
 from search_spaces.parts import parts_of
@@ -104,6 +105,22 @@ def test_places_of_an_assembled_design_equal_their_entries(yolov8n: Interfaces) 
         assert all(torch.equal(found[name], value) for name, value in expected.items())
         inputs = torch.rand(2, 64, 8, 8)
         assert torch.equal(units.train()(inputs), body.run(expected, inputs)[0])
+
+
+def test_a_head_is_found_in_a_built_network_as_by_itself(family: Interfaces) -> None:
+    largest = resized(family.parent.architecture, 1.5)
+    design = family.parent.architecture
+    part = parts_of(design)["detect"]
+    network = hook.build(hook.model_file(design, family.parent.classes))
+    alone, found = (Entry(family, "detect", largest, 0) for _ in range(2))
+    layers = [network.model[layer] for layer in part.layers]
+    _, expected = alone.form(design, part)
+    body, where = found.form(design, part, layers)
+    taken, theirs = where.take(found.weights), expected.take(alone.weights)
+    assert taken.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in taken.items())
+    assert body.shapes == {name: tuple(value.shape) for name, value in taken.items()}
+    assert all(value.device.type == "cpu" for value in network.state_dict().values())
 
 
 def test_what_is_missing_is_said(yolov8n: Interfaces) -> None:

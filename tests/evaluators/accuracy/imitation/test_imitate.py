@@ -11,6 +11,7 @@ from evaluators.accuracy.imitation.imitate import Task, imitate
 from evaluators.accuracy.imitation.parent import Interfaces
 from search_spaces.architecture import Architecture
 from search_spaces.kinds import Kind, forms_of
+from search_spaces.parts import parts_of
 from search_spaces.space_file import load_space
 
 from .conftest import images, make_parent
@@ -95,6 +96,35 @@ def test_which_forms_an_entry_is_trained_in_is_its_own_matter(yolov8n: Interface
     other = Task(Entry(yolov8n, "P4.block", others[1], 0), others)
     imitate(yolov8n.parent, [other, Task(beside, designs)], repeat(images(4)), 8, 0)
     assert all(torch.equal(alone.weights[name], beside.weights[name]) for name in alone.weights)
+
+
+def test_an_entry_trains_alike_in_a_group_and_after_its_forms_were_forgotten(
+    yolov8n: Interfaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    designs = forms(yolov8n, "P4.block", "GhostConv")
+    kept, forgetful = (Entry(yolov8n, "P4.block", designs[1], 0) for _ in range(2))
+    expected = imitate(yolov8n.parent, [Task(kept, designs)], repeat(images(4)), 8, 0)
+    monkeypatch.setattr("evaluators.accuracy.imitation.entry.FORMS_KEPT", 1)
+    head = forms(yolov8n, "detect", "-")
+    tasks = [Task(Entry(yolov8n, "detect", head[1], 0), head[:2]), Task(forgetful, designs)]
+    assert imitate(yolov8n.parent, tasks, repeat(images(4)), 8, 0)[1:] == expected
+    assert all(torch.equal(kept.weights[name], forgetful.weights[name]) for name in kept.weights)
+
+
+def test_forms_are_made_once_and_forgotten_when_others_were_used_since(
+    yolov8n: Interfaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluators.accuracy.imitation.entry.FORMS_KEPT", 2)
+    designs = forms(yolov8n, "P4.block", "Conv")
+    entry = Entry(yolov8n, "P4.block", designs[1], 0)
+    largest, *others = (
+        entry.form(design, parts_of(design)["P4.block"]) for design in (designs[1], designs[0], *designs[2:4])
+    )
+    again = [entry.form(design, parts_of(design)["P4.block"]) for design in (designs[1], *designs[2:4], designs[0])]
+    assert again[0] is largest
+    assert again[1] is others[1]
+    assert again[2] is others[2]
+    assert again[3] is not others[0]
 
 
 def test_too_few_batches_are_refused(yolov8n: Interfaces) -> None:
