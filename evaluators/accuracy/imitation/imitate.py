@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -50,26 +50,29 @@ def imitate(
     Raises:
         ValueError: If there are fewer batches.
     """
-    optimizers = [torch.optim.AdamW(list(task.entry.weights.values()), lr=RATE, fused=True) for task in tasks]
+    weights = [list(task.entry.weights.values()) for task in tasks]
+    # One for all: it treats each weight by itself, and none that has no gradient.
+    optimizer = torch.optim.AdamW(chain.from_iterable(weights), lr=RATE, fused=True)
     errors = np.full((len(tasks), steps), np.nan)
     draws = [np.random.default_rng(seed) for _ in tasks]  # one each: forms do not depend on who else is there
     done = 0
     for step, images in enumerate(islice(batches, steps)):
         done, seen = step + 1, parent.look(images)
-        for number, (task, optimizer, rng) in enumerate(zip(tasks, optimizers, draws, strict=True)):
+        optimizer.zero_grad()
+        for number, (task, own, rng) in enumerate(zip(tasks, weights, draws, strict=True)):
             turn = 0 if step % TURNS == 0 else int(rng.integers(len(task.forms)))
             error = task.entry.error(task.forms[turn], seen)
             if not bool(torch.isfinite(error)):
                 continue
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * (1 - step / steps)
-            optimizer.zero_grad()
             error.backward()
-            gradients = [value.grad for value in task.entry.weights.values() if value.grad is not None]
-            if not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+            gradients = [value.grad for value in own if value.grad is not None]
+            if bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+                errors[number, step] = float(error.detach())
                 continue
-            optimizer.step()
-            errors[number, step] = float(error.detach())
+            for value in own:
+                value.grad = None
+        optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
+        optimizer.step()
     if done < steps:
         raise ValueError(f"{steps} steps need as many batches, not {done}")
     tail = errors[:, -max(round(steps * LAST), 1) :]
