@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -227,6 +228,26 @@ def test_a_drift_is_flagged(machine: Machine) -> None:
     result = measure(machine.model(lambda: 2.0 + 0.1 * (machine.now > 1.2)), machine.model(1.0))
     assert result["drift"] > probe.TOO_MUCH_DRIFT
     assert "drift" in result["flags"]
+
+
+def test_what_differs_between_the_halves_by_chance_is_no_drift() -> None:
+    flagged = {0.0: 0, 0.15: 0}
+    for step, seed in itertools.product(flagged, range(200)):
+        noise = random.Random(seed)
+        drift, chance = probe.drift_of([noise.gauss(1.0 + step * (at >= 20), 0.06) for at in range(40)])
+        flagged[step] += drift > max(probe.TOO_MUCH_DRIFT, chance)
+    assert flagged[0.0] < 0.13 * 200
+    assert flagged[0.15] == 200
+    assert probe.drift_of([1.0]) == (0.0, 0.0)
+    assert probe.drift_of([1.0] * 20 + [1.04] * 20) == (pytest.approx(0.04, abs=0.002), 0.0)
+
+
+def test_timing_may_be_limited_to_less(machine: Machine) -> None:
+    noise = random.Random(0)
+    noisy = machine.model(lambda: 10.0 ** noise.random())
+    result = probe.measure(noisy, machine.model(1.0), Stopwatch(False), limit_s=probe.MIN_S)
+    assert probe.MIN_S <= result["seconds"] < probe.MIN_S + 1
+    assert result["samples"] >= probe.MIN_BLOCKS * probe.BLOCK_RUNS
 
 
 def test_a_wide_interval_is_flagged_and_timing_ends_nonetheless(machine: Machine) -> None:
@@ -639,7 +660,6 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     [
         (True, 1, "cpu", 0.07),
         (False, 1, "cuda", 3.1),
-        (False, 1, "cpu", 4.0),
         (False, 2, "cpu", 2.1),
         (False, 8, "cpu", 0.1),
     ],
@@ -647,6 +667,11 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 def test_a_quiet_device_is_not_waited_for(device: Device, exclusive: bool, threads: int, on: str, load: float) -> None:
     device.load = lambda now: load
     assert device.wait(exclusive, threads, on=on) == probe.LOOK_S
+
+
+def test_where_no_load_is_too_much_none_is_looked_for(device: Device) -> None:
+    device.load = lambda now: 4.0
+    assert device.wait(exclusive=False, threads=1, on="cpu") == 0.0
 
 
 @pytest.mark.parametrize(
