@@ -50,6 +50,7 @@ STEADY = 0.02  # warm-up ends when five runs differ from the five before by less
 HALF_WIDTH = 0.015  # of the 95 % interval, relative: timing stops when it is reached, as fresh processes differ by more
 MIN_S = 1.0
 MAX_S = 4.0  # ... or when this has passed
+WIDE_S = 6.0  # ... or this, where the interval is still so wide that the session would have to be repeated
 MANY = 200  # blocks from which the normal approximation of a rank is good enough, and exact sums take too long
 MIN_P90_SAMPLES = 64
 TOO_WIDE = 0.03
@@ -213,6 +214,11 @@ def time_block(run: Run, watch: Stopwatch, usual_ms: float = 0.0) -> list[tuple[
     return [watch(run) for _ in range(BLOCK_RUNS)]
 
 
+def longest_s(half_width: float) -> float:
+    """Seconds that timing may take at most, with an interval of so much, relative, on either side."""
+    return 0.0 if half_width <= HALF_WIDTH else MAX_S if half_width <= TOO_WIDE else WIDE_S
+
+
 def warm_up(run: Run, watch: Stopwatch) -> tuple[float, float]:
     """Run until the time is steady; milliseconds of the very first run, and of the last."""
     started = time.perf_counter()
@@ -256,7 +262,7 @@ def measure(
         seconds = time.perf_counter() - started
         if len(ratios) >= (FEW_BLOCKS if seconds >= LONG_S else MIN_BLOCKS) and seconds >= MIN_S:
             ratio, low, high = median_interval(ratios)
-            if (high - low) / 2 <= HALF_WIDTH * ratio or seconds >= min(limit_s, MAX_S):
+            if seconds >= min(limit_s, longest_s((high - low) / 2 / ratio)):
                 break
         elif seconds >= 3 * MAX_S:  # a model so slow that even the fewest blocks take half a minute
             break

@@ -255,7 +255,30 @@ def test_a_wide_interval_is_flagged_and_timing_ends_nonetheless(machine: Machine
     result = measure(machine.model(lambda: 10.0 ** noise.random()), machine.model(1.0))
     assert "wide_interval" in result["flags"]
     assert result["ratio_low"] < result["ratio"] < result["ratio_high"]
-    assert probe.MAX_S <= result["seconds"] < probe.MAX_S + 1
+    assert probe.WIDE_S <= result["seconds"] < probe.WIDE_S + 1
+
+
+@pytest.mark.parametrize(
+    ("half_width", "seconds"),
+    [(0.0, 0.0), (0.015, 0.0), (0.02, probe.MAX_S), (0.03, probe.MAX_S), (0.031, probe.WIDE_S)],
+)
+def test_timing_takes_as_long_as_the_interval_asks_for(half_width: float, seconds: float) -> None:
+    assert probe.longest_s(half_width) == seconds
+
+
+def test_an_interval_that_is_neither_narrow_nor_wide_is_not_timed_for_longer(machine: Machine) -> None:
+    noise = random.Random(0)
+    runs, block = itertools.count(), probe.REFILL_RUNS + probe.BLOCK_RUNS
+    off = [noise.gauss(1.0, 0.05) for _ in range(1000)]  # of each block
+
+    def candidate_ms() -> float:
+        return 4.0 * off[next(runs) // block]
+
+    result = measure(machine.model(candidate_ms), machine.model(4.0))
+    half_width = (result["ratio_high"] - result["ratio_low"]) / 2 / result["ratio"]
+    assert probe.HALF_WIDTH < half_width <= probe.TOO_WIDE
+    assert probe.MAX_S <= result["seconds"] < probe.MAX_S + 0.5
+    assert "wide_interval" not in result["flags"]
 
 
 def test_work_of_others_is_flagged(machine: Machine) -> None:
