@@ -133,6 +133,17 @@ def test_cancelled_work_is_gone_at_once(runner: Any) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_measurements_take_no_place_of_a_training(runner: Any) -> None:
+    for key in ("m1", "m2"):
+        runner.submit(key, "measure", partial(hold, 0.5))
+    for key in ("t1", "t2"):
+        runner.submit(key, "train", partial(hold, 0.5))
+    events = collect(runner, "m1", "m2", "t1", "t2")
+    assert all(len(items(events, key)) >= 2 for key in ("m1", "m2"))
+    trainings = [items(events, key)[:2] for key in ("t1", "t2")]
+    assert max(start for start, _ in trainings) < min(end for _, end in trainings)
+
+
 def test_a_measurement_finds_the_process_of_the_one_before(runner: Any) -> None:
     for key in ("t1", "t2"):
         runner.submit(key, "train", my_pid_then_sleep)
@@ -145,14 +156,3 @@ def test_a_measurement_finds_the_process_of_the_one_before(runner: Any) -> None:
     for key in ("t1", "t2"):
         runner.cancel(key)
     assert pids[0] == pids[1]
-
-
-def test_measurements_take_no_place_of_a_training(runner: Any) -> None:
-    for key in ("m1", "m2"):
-        runner.submit(key, "measure", partial(hold, 0.5))
-    for key in ("t1", "t2"):
-        runner.submit(key, "train", partial(hold, 0.5))
-    events = collect(runner, "m1", "m2", "t1", "t2")
-    assert all(len(items(events, key)) >= 2 for key in ("m1", "m2"))
-    trainings = [items(events, key)[:2] for key in ("t1", "t2")]
-    assert max(start for start, _ in trainings) < min(end for _, end in trainings)
