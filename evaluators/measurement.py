@@ -11,6 +11,7 @@ from evaluators.errors import LatencyError
 from evaluators.evaluation import Complexity, Failure, Latency, Scores, failure_from
 from evaluators.host_lock import training
 from evaluators.latency import (
+    BRIEF_S,
     Calibration,
     calibrate,
     check_same,
@@ -102,7 +103,7 @@ def check_target(target: Target, calibration: Calibration) -> Iterator[Failure]:
     """Time the reference on a target; yield what went wrong."""
     try:
         files = reference_files(target, calibration.imgsz)
-        check_session(target, time_files(target, files, files), calibration)
+        check_session(target, time_files(target, files, files, BRIEF_S), calibration)
     except LatencyError as error:
         yield Failure(error.cause, str(error), error.detail, target.name)
 

@@ -47,9 +47,10 @@ FEW_BLOCKS, LONG_S = 10, 3.0  # for a large model: so many are enough once this 
 WARM_UP_S = 0.3
 WARM_UP_LIMIT_S = 10.0
 STEADY = 0.02  # warm-up ends when five runs differ from the five before by less
-HALF_WIDTH = 0.01  # of the 95 % interval, relative: timing stops when it is reached ...
+HALF_WIDTH = 0.015  # of the 95 % interval, relative: timing stops when it is reached, as fresh processes differ by more
 MIN_S = 1.0
-MAX_S = 6.0  # ... or when this has passed
+MAX_S = 4.0  # ... or when this has passed
+WIDE_S = 6.0  # ... or this, where the interval is still so wide that the session would have to be repeated
 MANY = 200  # blocks from which the normal approximation of a rank is good enough, and exact sums take too long
 MIN_P90_SAMPLES = 64
 TOO_WIDE = 0.03
@@ -100,6 +101,21 @@ def median_interval(values: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[rank], ordered[n - 1 - rank]
 
 
+def drift_of(values: list[float]) -> tuple[float, float]:
+    """Relative change of the median between the halves, and what chance alone exceeds in one case of ten or fewer.
+
+    The medians of the halves differ by twice as much as the median of all is uncertain, the change itself left out.
+    """
+    half = len(values) // 2
+    if not half:
+        return 0.0, 0.0
+    first, last = statistics.median(values[:half]), statistics.median(values[half:])
+    _, low, high = median_interval(
+        [value / first for value in values[:half]] + [value / last for value in values[half:]]
+    )
+    return abs(first / last - 1), high - low
+
+
 def believable(name: str, ms: float) -> float:
     """The same time.
 
@@ -123,11 +139,10 @@ def summary(
     for name, value in [*times.items(), ("candidate", statistics.median(candidate_ms))]:
         believable(name, value)
     ratio, low, high = median_interval(ratios)
-    half = len(ratios) // 2
-    drift = abs(statistics.median(ratios[:half]) / statistics.median(ratios[half:]) - 1) if half else 0.0
+    drift, chance = drift_of(ratios)
     if (high - low) / 2 > TOO_WIDE * ratio:
         flags.append("wide_interval")
-    if drift > TOO_MUCH_DRIFT:
+    if drift > max(TOO_MUCH_DRIFT, chance):
         flags.append("drift")
     wall_ms = sorted(wall_ms)
     return {
@@ -199,6 +214,11 @@ def time_block(run: Run, watch: Stopwatch, usual_ms: float = 0.0) -> list[tuple[
     return [watch(run) for _ in range(BLOCK_RUNS)]
 
 
+def longest_s(half_width: float) -> float:
+    """Seconds that timing may take at most, with an interval of so much, relative, on either side."""
+    return 0.0 if half_width <= HALF_WIDTH else MAX_S if half_width <= TOO_WIDE else WIDE_S
+
+
 def warm_up(run: Run, watch: Stopwatch) -> tuple[float, float]:
     """Run until the time is steady; milliseconds of the very first run, and of the last."""
     started = time.perf_counter()
@@ -213,7 +233,9 @@ def warm_up(run: Run, watch: Stopwatch) -> tuple[float, float]:
         last = now
 
 
-def measure(candidate: Run, reference: Run, watch: Stopwatch, spare: float = 0.0) -> dict[str, Any]:
+def measure(
+    candidate: Run, reference: Run, watch: Stopwatch, spare: float = 0.0, limit_s: float = math.inf
+) -> dict[str, Any]:
     """Alternate blocks of both until the interval of the ratio is narrow; a dictionary of figures.
 
     Args:
@@ -221,6 +243,7 @@ def measure(candidate: Run, reference: Run, watch: Stopwatch, spare: float = 0.0
         reference: Likewise.
         watch: What counts.
         spare: Cores that others may keep busy without harm.
+        limit_s: Seconds after which timing ends, however wide the interval is, once there are enough blocks.
     """
     _, r_ms = warm_up(reference, watch)
     first_ms, c_ms = warm_up(candidate, watch)
@@ -239,7 +262,7 @@ def measure(candidate: Run, reference: Run, watch: Stopwatch, spare: float = 0.0
         seconds = time.perf_counter() - started
         if len(ratios) >= (FEW_BLOCKS if seconds >= LONG_S else MIN_BLOCKS) and seconds >= MIN_S:
             ratio, low, high = median_interval(ratios)
-            if (high - low) / 2 <= HALF_WIDTH * ratio or seconds >= MAX_S:
+            if seconds >= min(limit_s, longest_s((high - low) / 2 / ratio)):
                 break
         elif seconds >= 3 * MAX_S:  # a model so slow that even the fewest blocks take half a minute
             break
@@ -392,7 +415,7 @@ def timed_job(job: dict[str, Any], tell: Callable[[Event], None]) -> dict[str, A
 
     watch = Stopwatch(counts_computing(settings))
     return {
-        **measure(run, reference.run, watch, spare_cores(settings)),
+        **measure(run, reference.run, watch, spare_cores(settings), job.get("timing_s") or math.inf),
         **loaded,
         "shapes": [list(o.shape) for o in outputs],
     }
@@ -537,6 +560,14 @@ def fastest(states: list[dict[str, Any]]) -> dict[str, float]:
     return clocks
 
 
+def cores_busy() -> float:
+    """How many cores others keep busy, by a look of `LOOK_S` seconds; 0 where the system does not tell."""
+    busy, then = busy_core_seconds(), time.monotonic()
+    time.sleep(LOOK_S)
+    now = busy_core_seconds()
+    return 0.0 if busy is None or now is None else (now - busy) / (time.monotonic() - then)
+
+
 def wait_until_quiet(settings: dict[str, Any], wanted: Callable[[], bool]) -> None:
     """Wait until others leave enough of the processor, and the device is cool.
 
@@ -547,10 +578,7 @@ def wait_until_quiet(settings: dict[str, Any], wanted: Callable[[], bool]) -> No
     allowed = EXCLUSIVE_LOAD if settings["exclusive"] else spare_cores(settings) + NEARLY
     started, pause = time.monotonic(), LOOK_S
     while True:
-        busy, then = busy_core_seconds(), time.monotonic()
-        time.sleep(LOOK_S)
-        now = busy_core_seconds()
-        load = 0.0 if busy is None or now is None else (now - busy) / (time.monotonic() - then)
+        load = cores_busy() if allowed < cores else 0.0  # there is no load that would be too much
         hottest = max(machine_state().get("temperature_c", {}).values(), default=0.0)
         if load <= allowed and hottest <= HOT_C:
             return

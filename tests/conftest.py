@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 QUICK = """
 
 WARM_UP_S = MIN_S = 0.05
-WARM_UP_LIMIT_S = MAX_S = 0.3
+WARM_UP_LIMIT_S = MAX_S = WIDE_S = 0.3
 MIN_BLOCKS = FEW_BLOCKS = 2
 LOOK_S = 0.01
 TOO_WIDE = TOO_MUCH_DRIFT = TOO_MUCH_LOAD = EXCLUSIVE_LOAD = NEARLY = float("inf")

@@ -21,6 +21,7 @@ from nas_yolo.runners import Kind, Report, Work
 from nas_yolo.runners.clock import AwakeClock
 
 OBJECT_STORE_BYTES = 100 * 2**20  # results are a few hundred bytes each
+MEASURING = 1  # processes that stay for measurements, besides those of trainings
 
 
 class RayRunner:
@@ -47,6 +48,9 @@ class RayRunner:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            # Of processes that have nothing to do Ray ends all beyond this number within seconds. A new one takes
+            # seconds to import what a measurement needs, and more on a core that also trains.
+            _system_config={"num_workers_soft_limit": slots + MEASURING},
             runtime_env={"working_dir": str(empty), "env_vars": ultralytics_environment()},
         )
         self._running: dict[Any, str] = {}

@@ -445,9 +445,17 @@ def test_7_a_reference_that_is_slower_than_it_was(
 ) -> None:
     probe_that_prints(reference_ms=reference_ms)
     measured = list(sessions())
-    assert [one.flags for one in measured] == [tuple(flags)] * (1 + latency.RETRIES if flags else 1)
+    repeated = "off_calibration" in flags  # less than that is usual where others compute, too
+    assert [one.flags for one in measured] == [tuple(flags)] * (1 + latency.RETRIES if repeated else 1)
     assert measured[-1].latency_ms == 1.5 * KNOWN.reference_ms  # the ratio does not know
     assert measured[-1].quality == ("noisy" if "off_calibration" in flags else "good")
+
+
+def test_7_a_device_of_its_own_that_drifts_is_looked_at_again(
+    probe_that_prints: Script, sessions: Callable[..., Iterator[Latency]]
+) -> None:
+    probe_that_prints(reference_ms=8.8)
+    assert [one.flags for one in sessions(replace(CPU, exclusive=True))] == [("drifted",)] * (1 + latency.RETRIES)
 
 
 def test_7_a_device_of_its_own_that_is_off_for_good_tells_nothing(

@@ -250,9 +250,10 @@ SHORT, LONG = latency.PAUSE_S, latency.COOL_S
         ([NOISY, NOISY, NOISY], ["noisy"] * 3, [SHORT, 2 * SHORT]),
         ([THROTTLED, GOOD], ["invalid", "good"], [LONG]),
         ([THROTTLED, NOISY, THROTTLED], ["invalid", "noisy", "invalid"], [LONG, 2 * SHORT]),
-        ([SLOWER, GOOD], ["good", "good"], [SHORT]),
-        ([FASTER, SLOWER, FASTER], ["good"] * 3, [SHORT, 2 * SHORT]),
+        ([SLOWER], ["good"], []),
+        ([FASTER], ["good"], []),
         ([OFF, GOOD], ["noisy", "good"], [SHORT]),
+        ([OFF, SLOWER], ["noisy", "good"], [SHORT]),
         ([OFF, OFF, OFF], ["noisy"] * 3, [SHORT, 2 * SHORT]),
     ],
 )
@@ -268,6 +269,21 @@ def test_a_session_that_is_not_good_is_repeated(
     device.sessions = [session(**answer) for answer in answers]
     measured = list(measure_latency(NO_NETWORK, CPU, known, tmp_path))
     assert ([one.quality for one in measured], device.pauses_s) == (qualities, pauses_s)
+    assert device.sessions == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "pauses_s"),
+    [([GOOD], []), ([SLOWER, GOOD], [SHORT]), ([FASTER, SLOWER, FASTER], [SHORT, 2 * SHORT])],
+)
+def test_a_device_of_its_own_that_drifts_is_looked_at_again(
+    answers: list[dict[str, Any]], pauses_s: list[float], device: Device, session: MakeSession, tmp_path: Path
+) -> None:
+    target = Target("jetson", exclusive=True)
+    known = Calibration(fingerprint_of(latency.identity_of(target, session().identity)), IMAGE_SIZE, 8.0, 0.0)
+    device.sessions = [session(**answer) for answer in answers]
+    measured = list(measure_latency(NO_NETWORK, target, known, tmp_path))
+    assert ([one.quality for one in measured], device.pauses_s) == (["good"] * len(answers), pauses_s)
     assert device.sessions == []
 
 
@@ -435,14 +451,18 @@ def test_a_calibration_is_the_median_of_fresh_sessions(
     files: list[Any] = []
     times = [9.0, 5.0, 6.0, 6.3, 5.9]
 
-    def time_one(target: Target, model: Any, reference: Any) -> Session:
-        files.append((model, reference))
+    def time_one(target: Target, model: Any, reference: Any, timing_s: float | None) -> Session:
+        files.append((model, reference, timing_s))
         return session(reference_ms=times[len(files) - 1])
 
     monkeypatch.setattr(latency, "time_files", time_one)
     calibration = calibrate(CPU, IMAGE_SIZE)
     assert calibration == Calibration(known.fingerprint, IMAGE_SIZE, 6.0, pytest.approx(0.5))
-    assert files == [(reference_files(CPU, IMAGE_SIZE),) * 2] * 5
+    reference = reference_files(CPU, IMAGE_SIZE)
+    assert files == [(reference, reference, latency.BRIEF_S)] * 5
+    files.clear()
+    assert len(list(latency.reference_sessions(CPU, IMAGE_SIZE))) == 5
+    assert files == [(reference, reference, None)] * 5  # where ratios count
 
 
 def test_a_device_that_changes_while_it_is_calibrated(session: MakeSession) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -229,12 +230,55 @@ def test_a_drift_is_flagged(machine: Machine) -> None:
     assert "drift" in result["flags"]
 
 
+def test_what_differs_between_the_halves_by_chance_is_no_drift() -> None:
+    flagged = {0.0: 0, 0.15: 0}
+    for step, seed in itertools.product(flagged, range(200)):
+        noise = random.Random(seed)
+        drift, chance = probe.drift_of([noise.gauss(1.0 + step * (at >= 20), 0.06) for at in range(40)])
+        flagged[step] += drift > max(probe.TOO_MUCH_DRIFT, chance)
+    assert flagged[0.0] < 0.13 * 200
+    assert flagged[0.15] == 200
+    assert probe.drift_of([1.0]) == (0.0, 0.0)
+    assert probe.drift_of([1.0] * 20 + [1.04] * 20) == (pytest.approx(0.04, abs=0.002), 0.0)
+
+
+def test_timing_may_be_limited_to_less(machine: Machine) -> None:
+    noise = random.Random(0)
+    noisy = machine.model(lambda: 10.0 ** noise.random())
+    result = probe.measure(noisy, machine.model(1.0), Stopwatch(False), limit_s=probe.MIN_S)
+    assert probe.MIN_S <= result["seconds"] < probe.MIN_S + 1
+    assert result["samples"] >= probe.MIN_BLOCKS * probe.BLOCK_RUNS
+
+
 def test_a_wide_interval_is_flagged_and_timing_ends_nonetheless(machine: Machine) -> None:
     noise = random.Random(0)
     result = measure(machine.model(lambda: 10.0 ** noise.random()), machine.model(1.0))
     assert "wide_interval" in result["flags"]
     assert result["ratio_low"] < result["ratio"] < result["ratio_high"]
-    assert probe.MAX_S <= result["seconds"] < probe.MAX_S + 1
+    assert probe.WIDE_S <= result["seconds"] < probe.WIDE_S + 1
+
+
+@pytest.mark.parametrize(
+    ("half_width", "seconds"),
+    [(0.0, 0.0), (0.015, 0.0), (0.02, probe.MAX_S), (0.03, probe.MAX_S), (0.031, probe.WIDE_S)],
+)
+def test_timing_takes_as_long_as_the_interval_asks_for(half_width: float, seconds: float) -> None:
+    assert probe.longest_s(half_width) == seconds
+
+
+def test_an_interval_that_is_neither_narrow_nor_wide_is_not_timed_for_longer(machine: Machine) -> None:
+    noise = random.Random(0)
+    runs, block = itertools.count(), probe.REFILL_RUNS + probe.BLOCK_RUNS
+    off = [noise.gauss(1.0, 0.05) for _ in range(1000)]  # of each block
+
+    def candidate_ms() -> float:
+        return 4.0 * off[next(runs) // block]
+
+    result = measure(machine.model(candidate_ms), machine.model(4.0))
+    half_width = (result["ratio_high"] - result["ratio_low"]) / 2 / result["ratio"]
+    assert probe.HALF_WIDTH < half_width <= probe.TOO_WIDE
+    assert probe.MAX_S <= result["seconds"] < probe.MAX_S + 0.5
+    assert "wide_interval" not in result["flags"]
 
 
 def test_work_of_others_is_flagged(machine: Machine) -> None:
@@ -639,7 +683,6 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     [
         (True, 1, "cpu", 0.07),
         (False, 1, "cuda", 3.1),
-        (False, 1, "cpu", 4.0),
         (False, 2, "cpu", 2.1),
         (False, 8, "cpu", 0.1),
     ],
@@ -647,6 +690,11 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 def test_a_quiet_device_is_not_waited_for(device: Device, exclusive: bool, threads: int, on: str, load: float) -> None:
     device.load = lambda now: load
     assert device.wait(exclusive, threads, on=on) == probe.LOOK_S
+
+
+def test_where_no_load_is_too_much_none_is_looked_for(device: Device) -> None:
+    device.load = lambda now: 4.0
+    assert device.wait(exclusive=False, threads=1, on="cpu") == 0.0
 
 
 @pytest.mark.parametrize(

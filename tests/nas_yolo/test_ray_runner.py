@@ -53,6 +53,10 @@ def count_to(number: int) -> Iterator[int]:
     yield from range(number)
 
 
+def my_pid() -> Iterator[int]:
+    yield os.getpid()
+
+
 def my_pid_then_sleep() -> Iterator[int]:
     yield os.getpid()
     time.sleep(60)
@@ -138,3 +142,17 @@ def test_measurements_take_no_place_of_a_training(runner: Any) -> None:
     assert all(len(items(events, key)) >= 2 for key in ("m1", "m2"))
     trainings = [items(events, key)[:2] for key in ("t1", "t2")]
     assert max(start for start, _ in trainings) < min(end for _, end in trainings)
+
+
+def test_a_measurement_finds_the_process_of_the_one_before(runner: Any) -> None:
+    for key in ("t1", "t2"):
+        runner.submit(key, "train", my_pid_then_sleep)
+    collect(runner, "t1", "t2", until=lambda events: len(events) == 2)
+    pids = []
+    for key in ("first", "second"):
+        runner.submit(key, "measure", my_pid)
+        pids += items(collect(runner, key), key)[:1]
+        assert runner.poll(4.0) == []  # a search has none to give for longer than Ray keeps what is too many
+    for key in ("t1", "t2"):
+        runner.cancel(key)
+    assert pids[0] == pids[1]

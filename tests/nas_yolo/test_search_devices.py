@@ -238,8 +238,8 @@ def test_what_was_measured_while_the_device_was_slow_is_measured_again(
     real = latency.time_files
     slow = iter([*[1.0] * latency.CALIBRATION_SESSIONS, 1.0, 1.1, 1.2])
 
-    def drifting(target: Target, files: Mapping[str, Path], reference: Mapping[str, Path]) -> latency.Session:
-        session = real(target, files, reference)
+    def drifting(*arguments: Any) -> latency.Session:
+        session = real(*arguments)
         return session.model_copy(update={"reference_ms": 1.0 * next(slow, 1.0)})
 
     monkeypatch.setattr(latency, "time_files", drifting)
