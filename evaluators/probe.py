@@ -214,9 +214,9 @@ def time_block(run: Run, watch: Stopwatch, usual_ms: float = 0.0) -> list[tuple[
     return [watch(run) for _ in range(BLOCK_RUNS)]
 
 
-def longest_s(half_width: float) -> float:
-    """Seconds that timing may take at most, with an interval of so much, relative, on either side."""
-    return 0.0 if half_width <= HALF_WIDTH else MAX_S if half_width <= TOO_WIDE else WIDE_S
+def longest_s(ratio: float, half_width: float) -> float:
+    """Seconds that timing may take at most, with an interval of so much on either side of the ratio, which may be 0."""
+    return 0.0 if half_width <= HALF_WIDTH * ratio else MAX_S if half_width <= TOO_WIDE * ratio else WIDE_S
 
 
 def warm_up(run: Run, watch: Stopwatch) -> tuple[float, float]:
@@ -262,7 +262,7 @@ def measure(
         seconds = time.perf_counter() - started
         if len(ratios) >= (FEW_BLOCKS if seconds >= LONG_S else MIN_BLOCKS) and seconds >= MIN_S:
             ratio, low, high = median_interval(ratios)
-            if seconds >= min(limit_s, longest_s((high - low) / 2 / ratio)):
+            if seconds >= min(limit_s, longest_s(ratio, (high - low) / 2)):
                 break
         elif seconds >= 3 * MAX_S:  # a model so slow that even the fewest blocks take half a minute
             break
