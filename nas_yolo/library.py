@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -218,10 +218,8 @@ def share_left(score: float, own: float) -> float:
     return math.log(max(score / own, LOWEST))
 
 
-def kinds_due(
-    changes: Changes, latency: Additive, made: Iterable[Kind], running: Iterable[Kind], group: int
-) -> list[Kind]:
-    """The entries to make next: the stock model's own first, then others, the fastest swap first.
+def kinds_due(changes: Changes, latency: Additive, known: Collection[Kind]) -> list[Kind]:
+    """The entries to make once the stock model's own are there, the fastest swap first.
 
     What is not faster than the stock model's own, even as shallow as may be, is not made: it would imitate what is
     there, slower.
@@ -229,15 +227,10 @@ def kinds_due(
     Args:
         changes: Of the space.
         latency: Predicted.
-        made: Entries that are there, or cannot be made.
-        running: That are being made.
-        group: At most so many.
+        known: Entries that are there, are being made, or cannot be made.
     """
-    known = {*made, *running}
-    if own := [kind for kind in changes.own if kind not in known]:
-        return own[:group]
     saved = {kind: _added(changes, latency, kind) for kind in changes.others if kind not in known}
-    return sorted((kind for kind, added in saved.items() if added < 0), key=lambda kind: saved[kind])[:group]
+    return sorted((kind for kind, added in saved.items() if added < 0), key=lambda kind: saved[kind])
 
 
 def _added(changes: Changes, latency: Additive, kind: Kind) -> float:

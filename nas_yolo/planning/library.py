@@ -68,6 +68,8 @@ def designs_due(situation: Situation) -> list[Choices]:
             and is_ready(changes, choices, made)
         ]
 
+    if any(kind not in made for kind in changes.own):
+        return due([changes.start])  # all else needs these, and what it saves takes seconds to predict
     swaps = due(swaps_due(changes, context.latency(situation.trials)))
     if swaps or busy:
         return swaps[: SCORES * context.slots]
@@ -78,9 +80,10 @@ def entries_due(situation: Situation) -> list[Kind]:
     """Entries to be made next."""
     state = situation.state
     running = [Kind.parse(text) for job in state.work if job.purpose == "imitate" for text in job.content]
-    latency = situation.context.latency(situation.trials)
-    made = (Kind(*key) for key in state.entries)
-    return kinds_due(situation.context.changes, latency, made, running, ENTRIES * situation.context.slots)
+    known, most = {*running, *(Kind(*key) for key in state.entries)}, ENTRIES * situation.context.slots
+    if own := [kind for kind in situation.context.changes.own if kind not in known]:
+        return own[:most]
+    return kinds_due(situation.context.changes, situation.context.latency(situation.trials), known)[:most]
 
 
 def _begin(situation: Situation, purpose: Purpose, texts: list[str], most: int) -> Action:
