@@ -10,6 +10,8 @@ import numpy as np
 from nas_yolo.pareto import front, regrets
 from nas_yolo.samplers import Assembled, Observation
 
+KEPT = math.log(0.8)  # of the stock model's score
+
 
 def front_of(assembled: Sequence[Assembled]) -> list[Assembled]:
     """Those that no other beats in predicted latency and score, fastest first."""
@@ -18,14 +20,21 @@ def front_of(assembled: Sequence[Assembled]) -> list[Assembled]:
 
 
 def best_assembled(seen: Sequence[Observation], assembled: Sequence[Assembled]) -> list[tuple[int, ...]]:
-    """Their front, by codes: first what lies farthest, in latency, from all that were measured."""
+    """Their front, by codes: what keeps most of its score first, and of that what lies farthest from what was measured.
+
+    What loses much is not lost, since training mends it; but it is not what a small budget should begin with.
+    """
     tried = {one.codes for one in seen}
     known = [math.log(one.latencies_ms[0]) for one in seen if one.latencies_ms]
 
     def gap(one: Assembled) -> float:
         return min((abs(math.log(max(one.latency_ms, 1e-9)) - other) for other in known), default=0.0)
 
-    return [one.codes for one in sorted(front_of(assembled), key=lambda one: -gap(one)) if one.codes not in tried]
+    return [
+        one.codes
+        for one in sorted(front_of(assembled), key=lambda one: (one.left < KEPT, -gap(one)))
+        if one.codes not in tried
+    ]
 
 
 def promising_first(seen: Sequence[Observation], positions: Sequence[int], assembled: Sequence[Assembled]) -> list[int]:
