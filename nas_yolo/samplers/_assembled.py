@@ -20,7 +20,7 @@ def front_of(assembled: Sequence[Assembled]) -> list[Assembled]:
 def best_assembled(seen: Sequence[Observation], assembled: Sequence[Assembled]) -> list[tuple[int, ...]]:
     """Their front, by codes: first what lies farthest, in latency, from all that were measured."""
     tried = {one.codes for one in seen}
-    known = [math.log(one.latencies_ms[0]) for one in seen if one.latencies_ms]
+    known = [float(np.log(one.latencies_ms).mean()) for one in seen if one.latencies_ms]
 
     def gap(one: Assembled) -> float:
         return min((abs(math.log(max(one.latency_ms, 1e-9)) - other) for other in known), default=0.0)
