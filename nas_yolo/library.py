@@ -70,10 +70,15 @@ class Changes:
 
     config: SearchConfig
 
+    @property
+    def stock(self) -> Architecture:
+        """The stock model itself, which may lie outside the space."""
+        return self.config.known_designs[self.config.space.baseline]
+
     @cached_property
     def start(self) -> Choices:
         """The stock model, or the point nearest to it."""
-        return nearest_choices(self.config.space, self.config.known_designs[self.config.space.baseline])
+        return nearest_choices(self.config.space, self.stock)
 
     @cached_property
     def single(self) -> dict[tuple[str, Value], Choices]:
@@ -114,8 +119,8 @@ class Changes:
     @cached_property
     def own(self) -> list[Kind]:
         """What the stock model itself has: in other widths it is part of every design."""
-        stock = self.config.space.architecture(self.start)
-        return [Kind.of(place, stock) for place in parts_of(stock)]
+        start = self.config.space.architecture(self.start)
+        return [Kind.of(place, start) for place in parts_of(start)]
 
     @cached_property
     def others(self) -> list[Kind]:
@@ -125,7 +130,7 @@ class Changes:
 
     def needed(self, choices: Choices) -> set[Kind]:
         """What a design takes from the library: all that the stock model does not have just so."""
-        return _needed(self.config.space.architecture(choices), self.config.space.architecture(self.start))
+        return _needed(self.config.space.architecture(choices), self.stock)
 
     def size(self, choices: Choices) -> Array:
         """What latency follows from, (4,), each as a share of the stock model's: 1, operations, steps, values moved."""

@@ -363,11 +363,13 @@ def weights_text(trials: Iterable[Trial], config: SearchConfig) -> str:
     """What the trainings of a search begin with, and so in which regime its accuracies were reached."""
     if config.weights == "scratch":
         return "from scratch"
-    if config.pretrained is not None and config.weights == "inherited":
-        return f"first weights from {Path(config.pretrained).name}"
     trials, stock = list(trials), config.space.baseline
     parent = next((trial for trial in trials if trial.is_parent), None)
-    if parent is None and (not config.trains_parent or any(trial.epochs for trial in trials)):
+    given_up = parent is not None and not parent.alive and parent.state != "complete"
+    never = parent is None and (not config.trains_parent or any(trial.epochs for trial in trials))
+    if config.pretrained is not None and (config.weights == "inherited" or given_up or never):
+        return f"first weights from {Path(config.pretrained).name}"
+    if never:
         return f"from scratch: the budget was too small to train {_to_beat(config)} first"
     if parent is None or parent.alive:
         reached = len(parent.epochs) if parent else 0

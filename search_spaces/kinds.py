@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 
+from search_spaces.activation import DEFAULT
 from search_spaces.architecture import Architecture
 from search_spaces.parts import parts_of
 from search_spaces.space import STAGES, Choices, SearchSpace, Value, values_of
@@ -75,8 +76,10 @@ def choice_at(place: str) -> str | None:
 
 
 def can_have_library(space: SearchSpace) -> bool:
-    """Whether designs of a space agree in what all blocks of a library have in common."""
-    return all(len(space.choices.get(name, ())) <= 1 for name in FIXED)
+    """Whether designs of a space agree, with the stock model too, in what all blocks of a library have in common."""
+    stock = DEFAULT if space.model is None else values_of(space.model)["activation"]
+    sizes, activations = space.choices.get("imgsz", ()), space.choices.get("activation", (stock,))
+    return len(sizes) <= 1 and set(activations) == {stock}
 
 
 def kinds_of(space: SearchSpace, start: Choices) -> list[Kind]:

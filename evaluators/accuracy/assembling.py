@@ -54,8 +54,11 @@ def score_designs(request: LibraryRequest, designs: Sequence[Architecture]) -> I
             for design in designs:
                 slot.give_way()
                 began_s = time.perf_counter()
+                accuracy: float | None
                 try:
                     accuracy, problem = scorer.score(assembled(workshop, design))["map50_95"], ""
+                    if not math.isfinite(accuracy):
+                        accuracy, problem = None, "its score is not finite"
                 except (KeyError, RuntimeError, ValueError) as error:
                     accuracy, problem = None, f"{type(error).__name__}: {error}"[:300]
                 yield AssembledScore(design, accuracy, time.perf_counter() - began_s, problem)
@@ -85,7 +88,7 @@ def fill_from_library(
     with _workshop(request, slot) as (workshop, _):
         _add_entries(workshop, design)
         for part in parts_of(design).values():
-            with suppress(KeyError):
+            with suppress(KeyError, RuntimeError, ValueError):
                 filled += fill_part(network, workshop.library.interfaces.parent, design, part, workshop.library)
     learned = sum(value.numel() for value in network.parameters() if value.requires_grad)
     return FirstWeights((f"{LIBRARY_OF} {request.name}",) if filled else (), filled / learned)

@@ -68,18 +68,27 @@ def show_command(name: str, svg: Path | None, url: str | None, as_json: bool) ->
 
     from nas_yolo.report.library import library_document, library_table
     from nas_yolo.strategy import context_of
+    from search_spaces.errors import UserError
 
+    if svg is not None and svg.is_dir():
+        raise UserError(f"{svg} is a folder; give a file")
+    if svg is not None and not svg.absolute().parent.is_dir():
+        raise UserError(f"folder {svg.absolute().parent} does not exist; create it or write elsewhere")
     repository = open_repository(url)
     search = repository.search(name)
     state = repository.state(search)
     document = library_document(context_of(repository, search, 1, 1, on_gpu=False), state)
+    table = library_table(document)
+    if svg is not None and state.entries:
+        picture = Console(record=True, width=100, file=StringIO())
+        picture.print(table)
+        svg.write_text(picture.export_svg(title=f"nas-yolo library show {name}"), encoding="utf-8")
     if as_json:
         return print_json(document)
-    if not state.entries:
-        console().print(f"Search {name} has no library yet", soft_wrap=True, markup=False)
-        return None
-    table = library_table(document)
     screen = console()
+    if not state.entries:
+        screen.print(f"Search {name} has no library yet", soft_wrap=True, markup=False)
+        return None
     screen.print(table)
     failed = [entry for entry in document["entries"] if entry["error"] is None]
     for entry in failed:
@@ -87,10 +96,6 @@ def show_command(name: str, svg: Path | None, url: str | None, as_json: bool) ->
         screen.print(left_out, markup=False, soft_wrap=True)
     entries, scores, seconds = len(document["entries"]), document["scores"], document["seconds"]
     screen.print(f"{entries} entries and {scores} scores in {seconds:.0f} s")
-    if svg is not None:
-        picture = Console(record=True, width=100, file=StringIO())
-        picture.print(table)
-        svg.write_text(picture.export_svg(title=f"nas-yolo library show {name}"), encoding="utf-8")
     return None
 
 

@@ -82,7 +82,12 @@ class Context:
 
         def find() -> list[Choices]:
             score = predict_scores(self.changes, scores_of(self.changes, scored))
-            return exact_designs(self.changes, latency, score) if score else []
+            if score is None:
+                return []
+            try:
+                return exact_designs(self.changes, latency, score)
+            except RuntimeError:  # the solver gave up; what was put together so far is there nevertheless
+                return []
 
         return self._remembered("exact", f"{len(scored)} {latency!r}", find)
 

@@ -25,7 +25,7 @@ def best_assembled(seen: Sequence[Observation], assembled: Sequence[Assembled]) 
     What loses much is not lost, since training mends it; but it is not what a small budget should begin with.
     """
     tried = {one.codes for one in seen}
-    known = [math.log(one.latencies_ms[0]) for one in seen if one.latencies_ms]
+    known = [float(np.log(one.latencies_ms).mean()) for one in seen if one.latencies_ms]
 
     def gap(one: Assembled) -> float:
         return min((abs(math.log(max(one.latency_ms, 1e-9)) - other) for other in known), default=0.0)

@@ -249,7 +249,8 @@ def test_where_first_weights_come_from(
     other.write_text("no checkpoint")
     monkeypatch.chdir(tmp_path)
     config = make_config(**given, pretrained="mine.pt", trial_time="2h")
-    assert (config.weights, config.pretrained) == ("inherited", str(file.resolve()))
+    assert (config.weights, config.pretrained) == (DEFAULT_WEIGHTS, str(file.resolve()))
+    assert make_config(**given, pretrained="mine.pt", inherit=True).weights == "inherited"
     assert config.trial_time_s == 7200
     assert SearchConfig.from_document(json.loads(json.dumps(config.document()))) == config
     asked = [make_config(**given, inherit=inherit) for inherit in (None, True, False)]
@@ -278,6 +279,14 @@ def test_where_first_weights_come_from(
     refused(invoke("resume", "gone"), "mine.pt, with which the trainings of 'gone' begin, is another file now")
     file.unlink()
     refused(invoke("resume", "gone"), "mine.pt, with which the trainings of 'gone' begin, is gone")
+
+
+def test_a_space_that_can_have_no_library_inherits(few_digits: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE.read_text() + "imgsz: [32, 64]\n")
+    given = {"data": str(few_digits), "targets": ("cpu",), "budgets": ("2h",), "runner": "local", "imgsz": 64}
+    assert make_config(**given, space=str(SPACE)).weights == "library"
+    assert make_config(**given, space=str(space)).weights == "inherited"
 
 
 @pytest.mark.parametrize(
@@ -337,6 +346,11 @@ def test_front_and_status_say_what_trainings_began_with(
         assert document["weights"] == regime
     assert document["trials"][1]["weights"] == {"parents": ["yolov8n"], "share": 0.87}
     assert (document["trials"][3]["weights"], document["trials"][1]["batch"]) == (None, 4)
+    with repository.claimed(search) as claim:
+        repository.set_config(search, search.config | {"weights": "library"}, claim)
+    blocks = "first weights from blocks that imitate yolov8n, trained 3 epochs on this data"
+    assert f"Trainings: {blocks}." in invoke("front", "done").output
+    assert "87%" in invoke("front", "done").output
     assert "yolov8n, for first weights" in output
     assert "batch of 4: memory had run out" in output
     (row,) = json.loads(invoke("list", "--json").stdout)

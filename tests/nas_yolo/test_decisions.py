@@ -47,6 +47,7 @@ def test_a_search_does_what_it_did(name: str, scenarios: Any, tmp_path: Path) ->
         "repeats, resumed",
         "out of memory",
         "a parent that its first batches give away, resumed",
+        "a library, resumed",
     ],
 )
 def test_rows_and_events_tell_the_same_after_everything_that_happens(
@@ -120,7 +121,8 @@ def finish(scenario: Any, wreck: Wreck | None, folder: Path, on_write: Callable[
     measured = sum(isinstance(one, LatencyMeasured) for one in events)
     repository.close()
     trials = [(t.number, t.architecture, t.origin, t.state, t.map50_95, len(t.epochs)) for t in state.trials]
-    return (trials, measured), state.spent.cpu_seconds
+    library = {**state.entries}.keys(), [(one.architecture, one.map50_95) for one in state.assemblies]
+    return (trials, measured, library), state.spent.cpu_seconds
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -128,6 +130,17 @@ def test_a_search_that_dies_before_any_write_ends_as_if_it_had_not(seed: int, sc
     scenario = scenarios.Scenario(
         "killed", budgets=("3trials",), epochs=6, seed=seed, inherits=seed % 2 == 0, repeats=seed % 3 == 0, slots=1
     )
+    dies_anywhere(scenario, tmp_path, 1)
+
+
+def test_a_search_with_a_library_that_dies_before_any_write_ends_as_if_it_had_not(
+    scenarios: Any, tmp_path: Path
+) -> None:
+    dies_anywhere(scenarios.Scenario("killed", budgets=("3trials",), epochs=6, library=True), tmp_path, 10)
+
+
+def dies_anywhere(scenario: Any, tmp_path: Path, step: int) -> None:
+    """Killed before every write, or every so many."""
     wrecks: list[Wreck] = []
 
     def keep(place: int, file: Path, world: World) -> None:
@@ -136,7 +149,7 @@ def test_a_search_that_dies_before_any_write_ends_as_if_it_had_not(seed: int, sc
 
     straight, cpu_seconds = finish(scenario, None, tmp_path, keep)
     assert len(wrecks) > 15
-    for wreck in wrecks:
+    for wreck in wrecks[::step]:
         resumed, with_loss = finish(scenario, wreck, tmp_path, lambda *_: None)
         assert resumed == straight, f"killed before write {wreck.place}"
         # What ran when it died may be paid for again: at most one training from its last checkpoint on, a measurement.

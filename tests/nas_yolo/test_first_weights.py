@@ -77,6 +77,38 @@ def test_a_repeat_begins_as_the_trial_that_it_repeats_and_never_with_its_weights
     assert names(repeat, [trials[0], original, *trials[2:]], config) == ["yolov8n", "trial 2"]
 
 
+def test_beside_a_library_there_is_no_second_parent(trials: list[Trial], config: SearchConfig) -> None:
+    library = replace(config, weights="library")
+    assert names(trials[1], trials, library) == ["yolov8n"]
+    assert names(trials[4], trials, library) == []
+    assert names(trials[1], trials[:4], library) == []  # nothing is trained yet
+
+
+def test_a_given_checkpoint_is_what_the_parent_of_a_library_begins_with(
+    trials: list[Trial], config: SearchConfig
+) -> None:
+    library = replace(config, weights="library", pretrained="/some/mine.pt")
+    assert names(trials[4], trials, library) == ["mine.pt"]
+    assert names(trials[1], trials, library) == ["yolov8n"]
+    assert names(trials[1], trials[:4], library) == ["mine.pt"]  # and what all begin with, if that was given up
+
+
+def test_it_is_said_whose_blocks_trainings_begin_with(trials: list[Trial], config: SearchConfig) -> None:
+    library = replace(config, weights="library")
+    said = "first weights from blocks that imitate yolov8n, trained 3 epochs on this data"
+    assert weights_text(trials, library) == said
+    taken = replace(trials[4], weights=FirstWeights(("search one",), 1.0))
+    assert weights_text([*trials[:4], taken], library) == f"{said} by search one"
+    begun = replace(trials[4], weights=FirstWeights(("mine.pt",), 1.0))
+    assert weights_text([*trials[:4], begun], replace(library, pretrained="/some/mine.pt")) == said
+    given_up = replace(trials[4], state="rejected", reason="too slow")
+    assert weights_text([*trials[:4], given_up], library).startswith("from scratch")
+    given = replace(library, pretrained="/some/mine.pt")
+    assert (
+        weights_text([*trials[:4], given_up], given) == weights_text(trials[:4], given) == "first weights from mine.pt"
+    )
+
+
 def test_without_a_complete_parent_and_for_the_parent_itself_all_begin_from_scratch(
     trials: list[Trial], config: SearchConfig
 ) -> None:

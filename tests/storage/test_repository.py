@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency
+from evaluators.evaluation import Complexity, DeployedAccuracy, Epoch, Failure, Latency, LibraryEntry
 from evaluators.latency import Calibration
 from search_spaces.image_size import ImageSize
 from search_spaces.presets import load_preset
@@ -26,7 +26,17 @@ from storage import (
     Spent,
     StorageError,
 )
-from storage.events import AttemptFailed, EpochEnded, JobEnded, JobStarted, LatencyMeasured, Sized
+from storage.events import (
+    AssemblyScored,
+    AttemptFailed,
+    EntryMade,
+    EpochEnded,
+    JobEnded,
+    JobStarted,
+    LatencyMeasured,
+    Sized,
+)
+from storage.state import fold
 
 STOCK, GHOST = load_preset("yolov8n"), load_preset("yolov8n-ghost")
 CONFIG: dict[str, Any] = {
@@ -82,6 +92,34 @@ def test_a_trial_comes_back_with_everything_measured(repository: Repository, sea
     assert found.latencies == {"cpu": latency(1.5)}
     assert found.failures == (failure,)
     assert (found.number, found.origin, found.state, found.reason) == (0, "preset:yolov8n", "paused", "")
+
+
+def test_a_library_comes_back_with_what_failed_and_nothing_of_it_counts_twice(
+    repository: Repository, search: Search, by_hand: Any
+) -> None:
+    first = [LibraryEntry("P3.block", "Conv", 1, 0.2, 3.0), LibraryEntry("P3.block", "Conv", 2, None, 0.0, "no form")]
+    scores = [AssemblyScored(STOCK, 0.3, 1.0), AssemblyScored(GHOST, None, 0.5, "ValueError: wide")]
+    by_hand(repository, search).record(*map(EntryMade, first), *scores)
+    again = [EntryMade(LibraryEntry("P3.block", "Conv", 1, 0.9, 9.0)), AssemblyScored(STOCK, 0.9, 9.0)]
+    written = by_hand(repository, search).record(*again)
+    state = repository.state(search)
+    assert state == written
+    assert list(state.entries.values()) == first
+    assert [(one.architecture, one.map50_95, one.problem) for one in state.assemblies] == [
+        (STOCK, 0.3, ""),
+        (GHOST, None, "ValueError: wide"),
+    ]
+    assert state.library_seconds == 4.5
+    folded = fold(one.event for one in repository.events(search))
+    assert (folded.entries, folded.assemblies) == (state.entries, state.assemblies)
+
+
+def test_two_searches_have_libraries_of_their_own(repository: Repository, search: Search, by_hand: Any) -> None:
+    other = repository.create_search("other", search.config)
+    entry, score = EntryMade(LibraryEntry("pooling", "-", 1, 0.2, 3.0)), AssemblyScored(STOCK, 0.3, 1.0)
+    for one in (search, other):
+        by_hand(repository, one).record(entry, score)
+        assert len(repository.state(one).entries) == len(repository.state(one).assemblies) == 1
 
 
 def test_an_epoch_cannot_be_recorded_twice(repository: Repository, search: Search, by_hand: Any) -> None:

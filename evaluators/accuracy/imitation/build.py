@@ -113,7 +113,11 @@ class Workshop:
     def _found(self, kinds: Iterable[Kind]) -> Generator[EntryReady, None, list[EntryReady]]:
         found = []
         for kind in kinds:
-            if (ready := self._read(kind, self._steps(kind))) is not None:
+            try:
+                ready = self._read(kind, self._steps(kind))
+            except (KeyError, ValueError):  # such a block cannot stand there: that is said where it is made
+                continue
+            if ready is not None:
                 found.append(ready)
                 yield ready
         return found
@@ -124,10 +128,13 @@ class Workshop:
         for kind in kinds:
             try:  # a block may be able to stand at a place, and yet not in all of its widths, or next to all others
                 entry = Entry(self.library.interfaces, kind.place, self._largest(kind), self.request.seed)
-                tasks.append(Task(entry, self._forms(kind)))
+                forms = self._forms(kind)
+                for form in forms:
+                    entry.form(form, parts_of(form)[kind.place])
             except (KeyError, RuntimeError, ValueError) as reason:
                 yield EntryReady(kind, math.nan, 0.0, f"{type(reason).__name__}: {reason}"[:300])
             else:
+                tasks.append(Task(entry, forms))
                 made.append(kind)
         if not made:
             return

@@ -19,6 +19,7 @@ from evaluators.accuracy.channels import Numbers
 from evaluators.accuracy.cpu_convolutions import prepare_for_cpu
 from evaluators.accuracy.imitation.body import Body, Features, importance, joined, outputs_of
 from evaluators.accuracy.inheritance import most_important
+from search_spaces.activation import DEFAULT
 from search_spaces.architecture import Architecture
 from search_spaces.parts import IMAGE, IMAGE_CHANNELS, Part, parts_of
 
@@ -66,7 +67,7 @@ class ParentNetwork:
     def is_like(self, architecture: Architecture) -> bool:
         """Whether an architecture's parts can imitate its own: of one family, with one activation."""
         own = self.architecture
-        return (own.family, own.activation) == (architecture.family, architecture.activation)
+        return (own.family, own.activation or DEFAULT) == (architecture.family, architecture.activation or DEFAULT)
 
     def body(self, place: str) -> Body:
         """Of one of its own parts."""
