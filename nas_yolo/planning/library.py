@@ -16,8 +16,8 @@ from storage import Job
 from storage.events import AssemblyScored, EntryMade, Event
 from storage.trial import Purpose
 
-SHARE = 0.2  # of a budget in time that entries and scores may take
-ENTRIES, SCORES = 16, 12  # made or scored in one piece of work, at most
+SHARE = 0.15  # of a budget in time that entries and scores may take
+ENTRIES, SCORES = 12, 12  # made or scored in one piece of work, at most
 TRIES = 2  # of a piece of work whose process dies, before each part of it is tried alone
 DIED = "its process died"
 
@@ -87,9 +87,9 @@ def entries_due(situation: Situation) -> list[Kind]:
 
 
 def _begin(situation: Situation, purpose: Purpose, texts: list[str], most: int) -> Action:
-    """A share of what is due for each slot; what keeps dying is tried alone, then left out."""
+    """A share of what is due for each free slot; what keeps dying is tried alone, then left out."""
     context, state = situation.context, situation.state
-    share = min(math.ceil(len(texts) / context.slots), most)
+    share = min(math.ceil(len(texts) / max(situation.free_slots, 1)), most)
     content = texts[:share]
     key = f"{purpose} {content[0]} +{len(content) - 1}"
     if state.attempts.get(key, 0) >= TRIES:
