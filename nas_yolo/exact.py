@@ -7,9 +7,12 @@ belong together.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +95,24 @@ def pareto_designs(
     return [one for i, one in enumerate(found) if one not in found[:i]]
 
 
+@contextmanager
+def _aside() -> Iterator[None]:
+    """What is written to standard output goes to standard error: HiGHS now and then leaves a line there, from C.
+
+    Standard output may belong to a JSON document.
+    """
+    libc = ctypes.CDLL(None)
+    kept = os.dup(1)
+    libc.fflush(None)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 class _Programme:
     """All designs as vectors of 0 and 1: whether a value of a choice is taken, or a combination of several."""
 
@@ -160,13 +181,14 @@ class _Programme:
 
     def _solve(self, loss: Array, *constraints: LinearConstraint) -> Array:
         """The design with the least loss, as a vector."""
-        found = milp(
-            loss,
-            integrality=np.ones(len(loss)),
-            bounds=Bounds(0, 1),
-            constraints=[self.one_each, *constraints],
-            options={"mip_rel_gap": 0.0},
-        )
+        with _aside():
+            found = milp(
+                loss,
+                integrality=np.ones(len(loss)),
+                bounds=Bounds(0, 1),
+                constraints=[self.one_each, *constraints],
+                options={"mip_rel_gap": 0.0},
+            )
         if found.status != 0:
             raise RuntimeError(f"the solver found no best design: {found.message}")
         # Whole numbers of HiGHS are so only nearly, and what it is asked next must not build on that.

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
+from nas_yolo import exact
 from nas_yolo.additive import Additive, Names, Values
 from nas_yolo.exact import TOLERANCE, best_designs, pareto_designs
 from search_spaces.space_file import load_space
@@ -140,3 +142,10 @@ def test_what_cannot_be_asked_is_refused() -> None:
         best_designs({"a": ()}, none, none, [1.0])
     with pytest.raises(ValueError, match="1 limits"):
         pareto_designs({"a": (1,)}, none, none, 1)
+
+
+def test_what_the_solver_writes_from_c_stays_off_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    with exact._aside():
+        os.write(1, b"from C")
+    print("mine", flush=True)
+    assert capfd.readouterr() == ("mine\n", "from C")
