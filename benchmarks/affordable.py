@@ -3,7 +3,7 @@
 Methods are whole searches as a user starts them: with blocks that imitate the stock model, or with inherited weights
 alone. Each is compared with what it trained of the stock model scaled in width and depth. Reported are, per method, the
 hypervolume (latency up to one and a half times stock's, shares of stock's latency and of mAP50-95 1), how much less
-latency the front has at stock's accuracy, and likewise for the scaled stock models alone; means over seeds and their
+latency the front has at stock's accuracy less .01, and likewise for the scaled stock models alone; means over seeds and their
 standard errors. Every search is kept in --home; begun again, what was done is not done again.
 """
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 METHODS = {"library": None, "inherited": True, "scratch": False}  # what make_config is told of first weights
 SETTINGS = ("batch=16", "nbs=16", "optimizer=AdamW", "lr0=0.003", "mosaic=0")
+EQUAL = 0.01  # mAP50-95, less than what seeds differ by
 BEYOND = 1.5  # times stock's latency, where nothing counts any more
 Point = tuple[float, float]
 
@@ -77,8 +78,8 @@ def hypervolume(points: Sequence[Point], stock_ms: float) -> float:
 
 
 def saved(points: Sequence[Point], stock: Point) -> float:
-    """How much less latency the fastest point has that is as accurate as stock, as a share; 0: none is faster."""
-    fast = min((latency for latency, accuracy in points if accuracy >= stock[1]), default=stock[0])
+    """How much less latency the fastest point has that is about as accurate as stock, as a share; 0: none is faster."""
+    fast = min((latency for latency, accuracy in points if accuracy >= stock[1] - EQUAL), default=stock[0])
     return max(1 - fast / stock[0], 0.0)
 
 

@@ -150,9 +150,14 @@ class Spending:
                 return False
         return True
 
-    def share(self, seconds: float) -> float:
-        """Of each limit in time, the largest share that so many seconds of training take; 0 without such limits."""
-        held = {"gpu": self.gpus, "cpu": self.cpus, "wall": 1.0}
+    def share(self, seconds: float, slots: int = 1) -> float:
+        """Of each limit in time, the largest share that so many seconds of training take; 0 without such limits.
+
+        Args:
+            seconds: Of training.
+            slots: On which it is spread.
+        """
+        held = {"gpu": self.gpus, "cpu": self.cpus, "wall": 1.0 / slots}
         return max((held[b.kind] * seconds / b.limit for b in self.budgets if b.kind != "trials"), default=0.0)
 
     def enough(self, seconds: float, share: float) -> str:

@@ -10,21 +10,26 @@ import yaml
 from numpy.typing import NDArray
 
 IMAGE_SIZE = 96
-IMAGES = {"train": 512, "val": 128}
+TRAIN_IMAGES, VAL_IMAGES = 512, 128
 VERSION = 1  # of the composition: a new one gets a new folder
 
 Image = NDArray[np.float64]
 
 
-def write_digits(folder: Path) -> Path:
+def write_digits(folder: Path, train: int = TRAIN_IMAGES) -> Path:
     """Write the data set in the Ultralytics layout, unless it is there; the path of its data YAML.
 
     Ten classes, 96×96 grey images with two to five digits of 18 to 44 pixels on textured backgrounds, 512 to train and
     128 to validate. The same everywhere and every time. Digits of the validation images never appear in training.
 
+    Args:
+        folder: Where to.
+        train: Images to train on; of fewer than 512, the first.
+
     Source: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository (CC BY 4.0).
     """
-    data_file = folder / f"digits-v{VERSION}" / "data.yaml"
+    name = f"digits-v{VERSION}" if train == TRAIN_IMAGES else f"digits-v{VERSION}-{train}"
+    data_file = folder / name / "data.yaml"
     if data_file.exists():
         return data_file
     from PIL import Image as Pillow
@@ -35,7 +40,7 @@ def write_digits(folder: Path) -> Path:
     shares = {"val": order[: len(order) // 5], "train": order[len(order) // 5 :]}
     unfinished = data_file.parent.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    for seed, (split, count) in enumerate(IMAGES.items()):
+    for seed, (split, count) in enumerate((("train", train), ("val", VAL_IMAGES))):
         rng = np.random.default_rng((VERSION, seed))
         for kind in ("images", "labels"):
             (unfinished / kind / split).mkdir(parents=True)

@@ -13,7 +13,7 @@ from storage import Job, Trial
 from storage.events import TrialAdded, TrialMoved
 
 PARENT_SHARE = 0.1  # of a budget in time: a parent that takes more leaves too little for what it is to help
-LIBRARY_PARENT_SHARE = 0.25  # where blocks imitate it: it is what they learn from, and the others begin where it ends
+LIBRARY_PARENT_SHARE = 0.3  # where blocks imitate it: it is what they learn from, and the others begin where it ends
 PREDICTED = 2.0  # times that, by its first batches: a neighbour on the same core doubles what these take
 COPIES = 2  # tries to hand its training over
 

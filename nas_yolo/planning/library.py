@@ -49,7 +49,7 @@ def is_awaited(situation: Situation) -> bool:
 
 def within_share(situation: Situation) -> bool:
     """Whether what was made and scored so far took less of the budget than it may."""
-    return situation.spending.share(situation.state.library_seconds) < SHARE
+    return situation.spending.share(situation.state.library_seconds, situation.context.slots) < SHARE
 
 
 def designs_due(situation: Situation) -> list[Choices]:
