@@ -3,8 +3,8 @@
 Methods are whole searches as a user starts them: with blocks that imitate the stock model, or with inherited weights
 alone. Each is compared with what it trained of the stock model scaled in width and depth. Reported are, per method, the
 hypervolume (latency up to one and a half times stock's, shares of stock's latency and of mAP50-95 1), how much less
-latency the front has at stock's accuracy less .01, and likewise for the scaled stock models alone; means over seeds and their
-standard errors. Every search is kept in --home; begun again, what was done is not done again.
+latency the front has at stock's accuracy less .01, and likewise for the scaled stock models alone; means over seeds and
+their standard errors. Every search is kept in --home; begun again, what was done is not done again.
 """
 
 from __future__ import annotations

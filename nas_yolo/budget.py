@@ -100,6 +100,7 @@ class Spending:
         measuring: Measurements that run.
         gpus: That one training holds.
         cpus: Likewise, threads.
+        slots: Trainings at once.
     """
 
     budgets: Sequence[Budget]
@@ -109,6 +110,7 @@ class Spending:
     measuring: int = 0
     gpus: float = 0.0
     cpus: float = 1.0
+    slots: int = 1
 
     @property
     def exhausted(self) -> bool:
@@ -150,14 +152,14 @@ class Spending:
                 return False
         return True
 
-    def share(self, seconds: float, slots: int = 1) -> float:
+    def share(self, seconds: float, alone: bool = False) -> float:
         """Of each limit in time, the largest share that so many seconds of training take; 0 without such limits.
 
         Args:
             seconds: Of training.
-            slots: On which it is spread.
+            alone: One after the other, not on all slots at once.
         """
-        held = {"gpu": self.gpus, "cpu": self.cpus, "wall": 1.0 / slots}
+        held = {"gpu": self.gpus, "cpu": self.cpus, "wall": 1.0 if alone else 1.0 / self.slots}
         return max((held[b.kind] * seconds / b.limit for b in self.budgets if b.kind != "trials"), default=0.0)
 
     def enough(self, seconds: float, share: float) -> str:

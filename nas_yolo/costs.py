@@ -133,4 +133,4 @@ class Costs:
             seconds += took * max(sessions - latency.sessions, 0)
             if target not in trial.deployed:  # about as long again in PyTorch
                 seconds += VALIDATION_S + 2 * self.config.dataset.val_images * latency.median_ms / 1e3
-        return seconds if spending.share(seconds) <= FINAL_SHARE else 0.0
+        return seconds if spending.share(seconds, alone=True) <= FINAL_SHARE else 0.0

@@ -13,11 +13,11 @@ from search_spaces.space import Choices, SearchSpace, Value, values_of
 # What widths and depths are multiplied with. Those that are of most use to a comparison come first: one that is faster
 # and one that is slower than the model itself, then what lies between and beyond.
 LADDER = (
-    (0.5, 1.0),
-    (1.5, 1.0),
+    (0.5, 1.0),  # what a search finds is mostly faster than stock: smaller ones tell most
     (0.75, 1.0),
-    (2.0, 1.0),
     (0.5, 0.5),
+    (1.5, 1.0),
+    (2.0, 1.0),
     (1.5, 1.5),
     (3.0, 1.0),
     (0.25, 1.0),

@@ -68,7 +68,7 @@ def too_expensive(parent: Trial, costs: Costs, spending: Spending) -> str:
 
     Its first batches tell of one that takes far too much, before it has; two epochs of others: the first has set-up.
     """
-    share, most = spending.share(costs.of(parent)), parent_share(costs.config)
+    share, most = spending.share(costs.of(parent), alone=True), parent_share(costs.config)
     if len(parent.epochs) >= 2 and share > most:
         takes = f"takes {share:.0%} of the budget"
     elif not parent.epochs and parent.predicted_epoch_s and share > PREDICTED * most:

@@ -10,6 +10,7 @@ from nas_yolo.library import is_ready, kinds_due, swaps_due
 from nas_yolo.planning.actions import Action, Begin, Note
 from nas_yolo.planning.first_weights import coming_parent, wants_parent
 from nas_yolo.planning.situation import Situation
+from nas_yolo.samplers import Assembled
 from search_spaces.kinds import Kind
 from search_spaces.space import Choices
 from storage import Job
@@ -19,6 +20,7 @@ from storage.trial import Purpose
 SHARE = 0.15  # of a budget in time that entries and scores may take
 ENTRIES, SCORES = 12, 12  # made or scored in one piece of work, at most
 TRIES = 2  # of a piece of work whose process dies, before each part of it is tried alone
+AT_ONE_PLACE = 2  # choices that differ, at most, where a block is changed at one place: itself and its depth
 DIED = "its process died"
 
 
@@ -43,13 +45,15 @@ def is_awaited(situation: Situation) -> bool:
         return True
     if not situation.context.has_library(trials) or not within_share(situation):
         return False
+    if any(_changes(situation, one) > AT_ONE_PLACE for one in situation.assembled):
+        return False  # the best at every latency are known, if only among sizes: devices need not wait
     runs = any(job.purpose in ("imitate", "assemble") for job in situation.state.work)
     return runs or bool(designs_due(situation) or entries_due(situation))
 
 
 def within_share(situation: Situation) -> bool:
     """Whether what was made and scored so far took less of the budget than it may."""
-    return situation.spending.share(situation.state.library_seconds, situation.context.slots) < SHARE
+    return situation.spending.share(situation.state.library_seconds) < SHARE
 
 
 def designs_due(situation: Situation) -> list[Choices]:
@@ -107,6 +111,11 @@ def _left_out(situation: Situation, purpose: Purpose, text: str) -> Event:
         return AssemblyScored(situation.config.space.architecture(choices), None, 0.0, DIED)
     kind = Kind.parse(text)
     return EntryMade(LibraryEntry(kind.place, kind.block, kind.widen, None, 0.0, DIED))
+
+
+def _changes(situation: Situation, one: Assembled) -> int:
+    start = situation.context.grid.codes(situation.context.changes.start)
+    return sum(code != stock for code, stock in zip(one.codes, start, strict=True))
 
 
 def _text(situation: Situation, choices: Choices) -> str:

@@ -40,7 +40,8 @@ def new_opponent(situation: Situation) -> Action | None:
 def train_opponent(situation: Situation) -> Action | None:
     """Train the one to the end that tells most about the front, once no finalist is left that could be.
 
-    Where nothing of the search's own is on a front, nothing beats the model itself, and none is needed.
+    One that lies farther from all of the front than others do tells nothing, and is not trained. Where nothing of the
+    search's own is on a front, nothing beats the model itself, and none is needed.
     """
     if situation.state.phase != "finishing" or not situation.may_train or not has_rivals(situation):
         return None
@@ -52,14 +53,15 @@ def train_opponent(situation: Situation) -> Action | None:
     if not waiting or not any(rivals.values()):
         return None
 
-    def left_open(trial: Trial) -> float:
+    def left_open(*more: Trial) -> float:
         return sum(
-            _open(math.log(rival), [math.log(ms) for ms in [*known[target], trial.latencies[target].latency_ms]])
+            _open(math.log(rival), [math.log(ms) for ms in [*known[target], *(_ms(one, target) for one in more)]])
             for target, latencies in rivals.items()
             for rival in latencies
         )
 
-    return train(situation, min(waiting, key=left_open))
+    best = min(waiting, key=left_open)
+    return train(situation, best) if left_open(best) < left_open() else None
 
 
 def _rivals_and_opponents(situation: Situation) -> tuple[dict[str, list[float]], dict[str, list[float]]]:

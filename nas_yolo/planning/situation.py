@@ -239,4 +239,5 @@ def spending(context: Context, state: State, now_s: float) -> Spending:
         measuring=sum(job.kind == "measure" for job in state.work),
         gpus=context.gpus,
         cpus=float(context.threads),
+        slots=context.slots,
     )

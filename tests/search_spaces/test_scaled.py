@@ -38,8 +38,8 @@ def test_a_name_is_a_presets_only_where_the_design_is(name: str) -> None:
 def test_widths_and_depths_are_the_nearest_that_the_space_offers() -> None:
     scaled = scaled_designs(load_space("yolov8n"), load_preset("yolov8n"))
     assert list(scaled)[:5] == [
-        *("yolov8n-w0.50", "yolov8n-w1.50", "yolov8n-w0.78"),
-        *("yolov8n-w0.50-d0.82", "yolov8n-w1.50-d1.84"),
+        *("yolov8n-w0.50", "yolov8n-w0.78", "yolov8n-w0.50-d0.82"),
+        *("yolov8n-w1.50", "yolov8n-w1.50-d1.84"),
     ]
     half, deeper = scaled["yolov8n-w0.50"], scaled["yolov8n-w1.50-d1.84"]
     assert [half.stem.width, *(stage.width for stage in half.stages)] == [8, 16, 32, 64, 128]
