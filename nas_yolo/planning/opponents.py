@@ -40,8 +40,8 @@ def new_opponent(situation: Situation) -> Action | None:
 def train_opponent(situation: Situation) -> Action | None:
     """Train the one to the end that tells most about the front, once no finalist is left that could be.
 
-    One that lies farther from all of the front than others do tells nothing, and is not trained. Where nothing of the
-    search's own is on a front, nothing beats the model itself, and none is needed.
+    One that is slower than another that is slower than all of the front would be dear, and tell nothing. Where nothing
+    of the search's own is on a front, nothing beats the model itself, and none is needed.
     """
     if situation.state.phase != "finishing" or not situation.may_train or not has_rivals(situation):
         return None
@@ -60,8 +60,15 @@ def train_opponent(situation: Situation) -> Action | None:
             for rival in latencies
         )
 
-    best = min(waiting, key=left_open)
-    return train(situation, best) if left_open(best) < left_open() else None
+    def is_beyond(trial: Trial) -> bool:
+        """Whether on each target one that was trained lies between it and all of the front, which is faster."""
+        return all(
+            any(max(latencies, default=0.0) <= other <= _ms(trial, target) for other in known[target])
+            for target, latencies in rivals.items()
+        )
+
+    near = [trial for trial in waiting if not is_beyond(trial)]
+    return train(situation, min(near, key=left_open)) if near else None
 
 
 def _rivals_and_opponents(situation: Situation) -> tuple[dict[str, list[float]], dict[str, list[float]]]:

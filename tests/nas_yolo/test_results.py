@@ -268,7 +268,7 @@ def test_tables_and_documents_show_the_sizes_as_what_they_are(
     found = document["opponents"]
     assert [(one["trial"], one["name"], one["state"]) for one in found["trials"]] == [
         *((4, "yolov8n-w0.50", "complete"), (0, "yolov8n", "complete")),
-        *((6, "yolov8n-w0.78", "complete"), (5, "yolov8n-w1.50", "complete")),
+        *((6, "yolov8n-w0.50-d0.82", "complete"), (5, "yolov8n-w0.78", "complete")),
     ]
     assert found["curve"] == {"cpu": [4, 0, 5]}
     assert [(one["trial"], one["relation"]) for one in found["comparisons"]["cpu"]] == [
