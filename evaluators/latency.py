@@ -404,6 +404,7 @@ def _latency(session: Session, target: Target, calibration: Calibration, export_
         flags=tuple(flags),
         conditions={
             "settings": session.settings,
+            "exclusive": target.exclusive,
             "first_ms": session.first_ms,
             "reference_off": round(session.reference_ms / reference_ms - 1, 4),
             "seconds": {"export": round(export_s, 3), "load": round(session.load_s, 3), "time": session.seconds},

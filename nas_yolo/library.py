@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -69,6 +69,7 @@ class Changes:
     """
 
     config: SearchConfig
+    _known: dict[str, Choices | None] = field(default_factory=dict, repr=False)
 
     @property
     def stock(self) -> Architecture:
@@ -131,6 +132,12 @@ class Changes:
     def needed(self, choices: Choices) -> set[Kind]:
         """What a design takes from the library: all that the stock model does not have just so."""
         return _needed(self.config.space.architecture(choices), self.stock)
+
+    def choices_of(self, architecture: Architecture) -> Choices | None:
+        """The point of the space that an architecture is; None: it is none."""
+        if architecture.key not in self._known:
+            self._known[architecture.key] = self.config.space.choices_of(architecture)
+        return self._known[architecture.key]
 
     def size(self, choices: Choices) -> Array:
         """What latency follows from, (4,), each as a share of the stock model's: 1, operations, steps, values moved."""
@@ -269,7 +276,7 @@ def scores_of(changes: Changes, assemblies: Iterable[AssembledScore]) -> list[tu
     """Designs of the space that were put together, and what they found."""
     found = []
     for one in assemblies:
-        choices = changes.config.space.choices_of(one.architecture)
+        choices = changes.choices_of(one.architecture)
         if choices is not None and one.map50_95 is not None:
             found.append((choices, one.map50_95))
     return found

@@ -447,6 +447,7 @@ def trust_document(trials: Sequence[Trial], config: SearchConfig) -> dict[str, A
             name: None if found is None else asdict(found)
             for name, found in fidelity_correlations(trials, config).items()
         },
+        "library_score_correlation": asdict(scored) if (scored := library_correlation(trials, config)) else None,
         "noise_map50_95": None if floor is None else asdict(floor) | {"difference_95": floor.difference()},
         "zero_cost_scores": [asdict(found) for found in score_verdicts(trials, config)],
     }
@@ -480,6 +481,17 @@ def fidelity_correlations(trials: Sequence[Trial], config: SearchConfig) -> dict
     }
 
 
+def library_correlation(trials: Sequence[Trial], config: SearchConfig) -> RankCorrelation | None:
+    """Of complete trials: did what they found when they were put together from the library tell the better one?"""
+    target = config.targets[0][0].name
+    done = [trial for trial in complete(trials, target) if trial.assembled is not None]
+    return iso_latency_correlation(
+        [trial.latencies[target].latency_ms for trial in done],
+        [trial.assembled or 0.0 for trial in done],
+        [trial.map50_95 or 0.0 for trial in done],
+    )
+
+
 def trust_text(trials: Sequence[Trial], config: SearchConfig) -> str:
     """The verdict, what trainings began with, and as far as known the noise and how well fidelities told the end."""
     lines = list(dict.fromkeys(verdict(trials, config, target.name) for target, _ in config.targets))
@@ -496,6 +508,11 @@ def trust_text(trials: Sequence[Trial], config: SearchConfig) -> str:
         lines.append(
             f"Rank correlation with {config.fidelities[-1].name}, {pairs} pairs of trials of equal latency: "
             f"{', '.join(parts)}; 0 is chance."
+        )
+    if found := library_correlation(trials, config):
+        lines.append(
+            f"Rank correlation of scores of the library with {config.fidelities[-1].name}, {found.pairs} pairs: "
+            f"{found.tau:.2f} ({found.low:.2f} to {found.high:.2f})."
         )
     if config.sampler == "frontier" and any(trial.scores for trial in trials):
         lines.append(_scores_text(score_verdicts(trials, config)))

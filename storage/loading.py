@@ -129,6 +129,8 @@ def load_trials(connection: Connection, search: Search) -> list[Trial]:
     deployed: dict[int, dict[str, DeployedAccuracy]] = {}
     for d in connection.execute(select(DeployedRow).where(DeployedRow.trial_id.in_(mine)).order_by(DeployedRow.id)):
         deployed.setdefault(d.trial_id, {})[d.target] = _deployed(d)
+    scored = select(AssemblyRow.architecture_key, AssemblyRow.map50_95).where(AssemblyRow.search_id == search.id)
+    assembled = {row.architecture_key: row.map50_95 for row in connection.execute(scored)}
     latencies = _latencies(connection, search, {one.key: one for one in architectures.values()}.values())
     return [
         Trial(
@@ -146,6 +148,7 @@ def load_trials(connection: Connection, search: Search) -> list[Trial]:
             row.batch,
             row.scores or {},
             row.predicted_epoch_s,
+            assembled.get(row.architecture_key),
         )
         for row in rows
     ]

@@ -36,13 +36,14 @@ def add_latency(
 
     Returns:
         Whether it says that the device is not as it should be: then what was measured there since its reference was
-        last as fast as it should be is taken back. Those sessions say so themselves: they are flagged `drifted`.
+        last as fast as it should be is taken back. Those sessions say so themselves: they are flagged `drifted`. A
+        shared device is faster and slower all the time, which ratios correct for: nothing there is taken back.
     """
     row = vars(latency) | {"imgsz": str(latency.imgsz), "flags": list(latency.flags)}
     del row["sessions"]
     row |= {"architecture_key": architecture.key, "classes": classes, "measured_at": now}
     connection.execute(ADD_LATENCY, row)
-    if "off_calibration" not in latency.flags:
+    if "off_calibration" not in latency.flags or not latency.conditions.get("exclusive", True):
         return False
     measured = select(LatencyRow.id, LatencyRow.flags).where(LatencyRow.fingerprint == latency.fingerprint)
     newest_first = connection.execute(measured.order_by(LatencyRow.id.desc())).all()

@@ -140,7 +140,9 @@ def apply(state: State, event: Event) -> State:
         case TrialAdded(number, architecture, origin, batch, complexity):
             if number != len(state.trials):
                 raise TransitionError(f"trial {number} cannot be added to {len(state.trials)}")
+            known = state.assembled.get(architecture.key)
             trial = Trial(number, architecture, origin, "new", "", complexity, {}, (), (), batch=batch)
+            trial = replace(trial, assembled=known.map50_95 if known else None)
             return replace(state, trials=(*state.trials, trial))
         case TrialMoved(number):
             return _with(state, moved(state.trials[number], event))
@@ -176,7 +178,11 @@ def apply(state: State, event: Event) -> State:
             if architecture.key in state.assembled:
                 return state
             score = AssembledScore(architecture, map50_95, seconds, problem)
-            return replace(state, assemblies=(*state.assemblies, score))
+            trials = tuple(
+                replace(trial, assembled=map50_95) if trial.architecture == architecture else trial
+                for trial in state.trials
+            )
+            return replace(state, trials=trials, assemblies=(*state.assemblies, score))
         case Calibrated(calibration):
             where = calibration.fingerprint, calibration.imgsz
             return replace(state, calibrations={**state.calibrations, where: replace(calibration, identity={})})

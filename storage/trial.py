@@ -67,6 +67,7 @@ class Trial:
         batch: Images in a batch of its training, if that is not the search's: memory had run out.
         scores: Zero-cost scores by name; empty before they are computed.
         predicted_epoch_s: What an epoch of it takes, from the first batches of its training; None: not known.
+        assembled: mAP50-95 as it was put together from the library, with no training of its own; None: it was not.
     """
 
     number: int
@@ -83,6 +84,7 @@ class Trial:
     batch: int | None = None
     scores: dict[str, float] = field(default_factory=dict)
     predicted_epoch_s: float | None = None
+    assembled: float | None = None
 
     @cached_property
     def preset(self) -> str | None:

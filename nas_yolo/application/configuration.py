@@ -10,6 +10,7 @@ from typing import Literal
 from evaluators.latency import fingerprint_of
 from evaluators.location import absolute
 from evaluators.target import get_target
+from nas_yolo.application import machine
 from nas_yolo.application.arguments import parse_training
 from nas_yolo.application.checks import ask_target, check_budgets
 from nas_yolo.application.data import Reader, read_data
@@ -112,7 +113,8 @@ def make_config(
     identities = {target.name: ask_target(target) for target in chosen}
     checkpoint = None if pretrained is None else find_checkpoint(pretrained)
     digest = None if checkpoint is None else read_digest(checkpoint)
-    weights: Weights = DEFAULT_WEIGHTS if can_have_library(loaded) else "inherited"
+    # Blocks learn to imitate on the CPU: where trainings have GPUs, that would take longer than these do.
+    weights: Weights = DEFAULT_WEIGHTS if can_have_library(loaded) and not machine.count_gpus() else "inherited"
     if inherit is not None:
         weights = "inherited" if inherit else "scratch"
     return SearchConfig(

@@ -17,6 +17,7 @@ from nas_yolo.results import (
     fidelity_correlations,
     front_document,
     front_trials,
+    library_correlation,
     opponents_curve,
     seeds,
     trust_document,
@@ -277,3 +278,26 @@ def test_tables_and_documents_show_the_sizes_as_what_they_are(
     assert found["comparisons"]["cpu"][0]["gain"] == pytest.approx(0.05830, abs=1e-5)
     alone = front_document(finished[1], config, trials, Spent())["opponents"]
     assert (alone["curve"], alone["comparisons"]) == ({"cpu": [0]}, {"cpu": []})
+
+
+def test_how_well_scores_of_the_library_told_the_end_is_said(trials: list[Trial], config: SearchConfig) -> None:
+    known = trials[1]
+    several = [
+        replace(
+            known,
+            number=10 + i,
+            assembled=0.1 * i,
+            epochs=(*known.epochs[:-1], replace(known.epochs[-1], map50_95=0.3 + 0.01 * i)),
+        )
+        for i in range(4)
+    ]
+    found = library_correlation([*trials, *several], config)
+    assert found is not None
+    assert (found.tau, found.pairs) == (1.0, 6)
+    assert "Rank correlation of scores of the library with 3 epochs, 6 pairs: 1.00" in trust_text(
+        [*trials, *several], config
+    )
+    document = trust_document([*trials, *several], config)
+    assert document["library_score_correlation"]["tau"] == 1.0
+    assert library_correlation(trials, config) is None
+    assert trust_document(trials, config)["library_score_correlation"] is None
