@@ -28,7 +28,7 @@ from nas_yolo.objective import LimitError, parse_limit
 from nas_yolo.planning import decide
 from nas_yolo.planning.actions import events_of
 from nas_yolo.results import front_document, front_trials
-from nas_yolo.samplers import Observation
+from nas_yolo.samplers import Assembled, Observation
 from nas_yolo.samplers.frontier import Frontier
 from nas_yolo.snapshot import Snapshot
 from nas_yolo.strategy import context_of
@@ -489,7 +489,7 @@ def test_the_budget_ends_even_while_the_next_step_is_thought_out(
 ) -> None:
     done = threading.Event()
 
-    def ponder(self: Frontier, seen: Sequence[Observation]) -> list[int]:
+    def ponder(self: Frontier, seen: Sequence[Observation], assembled: Sequence[Assembled]) -> list[int]:
         if any(one.accuracies for one in seen):
             done.wait(60)
         return [i for i, one in enumerate(seen) if one.idle]

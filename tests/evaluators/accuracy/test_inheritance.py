@@ -281,7 +281,7 @@ def test_the_first_step_of_the_optimizer_sees_the_inherited_weights(
                 seen.extend([hashed(self.model), hashed(self.ema.ema)])
             super().optimizer_step()
 
-    monkeypatch.setattr(trainer, "inherit", inherit_and_hash)
+    monkeypatch.setattr("evaluators.accuracy.inheritance.inherit", inherit_and_hash)
     monkeypatch.setattr(trainer, "ProxyTrainer", Watched)
     dataset = load_dataset(few_digits)
     torch.manual_seed(0)
