@@ -111,7 +111,13 @@ class Costs:
         last = self.of_the_end(spending)
         if len(self.config.fidelities) == 1:
             return spending.share(last)  # every training is a full one
-        return spending.reserve(self.of_another() - self.of_first(), last)
+        completion = self.of_another() - self.of_first()
+        kept = spending.reserve(completion, last)
+        if self.config.weights != "library":
+            return kept
+        # Few designs are trained at all, since scores chose them: no more is kept than these need, and one more.
+        begun = [trial for trial in self.trials if trial.is_design and trial.state in ("training", "paused")]
+        return min(kept, spending.share(sum(map(self.of, begun)) + completion + last))
 
     def of_measuring(self) -> float | None:
         """Of measuring a design that is typical of those measured so far (median); None before any."""
