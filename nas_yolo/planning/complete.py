@@ -49,8 +49,8 @@ def has_rivals(situation: Situation) -> bool:
 
 
 def kept_for_the_end(situation: Situation) -> float:
-    """Seconds of training that opponents, repeats and confirmations need: none before there is a rival to compare."""
-    return situation.costs.of_the_end(situation.spending) + of_confirming(situation) if has_rivals(situation) else 0.0
+    """Seconds of training that opponents, repeats and confirmations need."""
+    return (situation.costs.of_the_end(situation.spending) if has_rivals(situation) else 0.0) + of_confirming(situation)
 
 
 def of_confirming(situation: Situation) -> float:
